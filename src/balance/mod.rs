@@ -1,0 +1,214 @@
+//! Policies: which server gets the next request.
+//!
+//! Pure: no socket, no clock, no lock, no global randomness. Everything that changes is lent by the
+//! caller ([`Scratch`], [`View`]), so a policy is tested without a proxy and a seeded simulation can
+//! drive it. The configured form and the running form are the same enum; what is derived from the
+//! members of an upstream is a [`Table`], built by the control plane whenever a weight or a state
+//! changes, never on the path of a request.
+//!
+//! Adding a policy: one file, one variant here, and the arms that the compiler then asks for.
+//! Nothing in this room may import another room of the crate (the leaf [`crate::named`] aside).
+
+pub mod ip_hash;
+pub mod least_requests;
+pub mod round_robin;
+pub mod sticky_cookie;
+
+use std::net::IpAddr;
+
+use serde::de::MapAccess;
+use serde::{Deserialize, Deserializer};
+
+pub use ip_hash::IpHash;
+pub use least_requests::LeastRequests;
+pub use round_robin::RoundRobin;
+pub use sticky_cookie::StickyCookie;
+
+use crate::named::{self, Named};
+
+/// How a server is picked for a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Policy {
+    /// Smooth weighted round robin.
+    RoundRobin(RoundRobin),
+    /// The same client address, the same server, by a consistent slot table.
+    IpHash(IpHash),
+    /// A sealed cookie names the server; new clients are placed by an inner policy.
+    StickyCookie(StickyCookie),
+    /// The less busy of two servers drawn at random by weight.
+    LeastRequests(LeastRequests),
+}
+
+/// One server as a policy sees it when its [`Table`] is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Stable hash of the server's name ([`key_of`]), the same in every process and version.
+    pub key: u64,
+    /// Relative share, 0 to 1000; 0 takes no new clients.
+    pub weight: u32,
+    /// Whether new clients may be placed here at this moment.
+    pub takes_new: bool,
+}
+
+/// What a policy may ask about a server at the moment of a pick.
+pub trait View {
+    /// Whether this request was tried on that server already.
+    fn tried(&self, index: usize) -> bool;
+    /// Whether that server takes new clients right now.
+    fn takes_new(&self, index: usize) -> bool;
+    /// Whether that server takes clients that are pinned to it right now.
+    fn takes_pinned(&self, index: usize) -> bool;
+    /// Requests in flight on that server, over all cores.
+    fn in_flight(&self, index: usize) -> u32;
+}
+
+/// What a policy may know of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Input {
+    /// The client's address after trusted proxies.
+    pub client: IpAddr,
+    /// The server that a valid sticky cookie names, if it is still a member.
+    pub pinned: Option<usize>,
+}
+
+/// The outcome of a pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Position of the server among the members.
+    pub index: usize,
+    /// Whether the client was pinned to it, so that it may go to a draining server.
+    pub pinned: bool,
+}
+
+/// What one core remembers between picks of one upstream.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    /// Where round robin goes on.
+    pub cursor: usize,
+    /// State of a small random generator; never zero.
+    pub rng: u64,
+}
+
+impl Scratch {
+    /// Scratch for one core. Cursors of different cores start apart, or every core would send its
+    /// first request to the same server.
+    #[must_use]
+    pub fn new(core: usize, seed: u64) -> Self {
+        let mut scratch = Self { cursor: 0, rng: (seed ^ (core as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1 };
+        scratch.cursor = scratch.random() as usize;
+        scratch
+    }
+
+    /// The next pseudo-random number (xorshift64*, Vigna 2016, <https://arxiv.org/abs/1402.6246>).
+    pub fn random(&mut self) -> u64 {
+        let mut x = self.rng;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.rng = x;
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number in `0..bound`; `bound` must not be 0 (Lemire's multiply-shift, slightly biased for
+    /// bounds near 2^32, which no upstream reaches).
+    pub fn below(&mut self, bound: u32) -> u32 {
+        (((self.random() >> 32) * u64::from(bound)) >> 32) as u32
+    }
+}
+
+/// The stable hash of a server's name: XXH3-64 with seed 0.
+#[must_use]
+pub fn key_of(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
+}
+
+/// What a [`Policy`] derives from the members of an upstream; immutable.
+#[derive(Debug, Clone)]
+pub enum Table {
+    RoundRobin(round_robin::Table),
+    IpHash(ip_hash::Table),
+    LeastRequests(least_requests::Table),
+}
+
+impl Policy {
+    /// The name that the configuration, the status and the metrics use.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin(_) => "round_robin",
+            Self::IpHash(_) => "ip_hash",
+            Self::StickyCookie(_) => "sticky_cookie",
+            Self::LeastRequests(_) => "least_requests",
+        }
+    }
+
+    /// Builds the table for these members. `previous` is the table it replaces, from which costly
+    /// parts are taken over when they did not change.
+    #[must_use]
+    pub fn table(&self, members: &[Member], previous: Option<&Table>) -> Table {
+        match self {
+            Self::RoundRobin(policy) => Table::RoundRobin(policy.table(members)),
+            Self::IpHash(policy) => {
+                let previous = previous.and_then(|t| if let Table::IpHash(t) = t { Some(t) } else { None });
+                Table::IpHash(policy.table(members, previous))
+            }
+            Self::StickyCookie(policy) => policy.new_clients.table(members, previous),
+            Self::LeastRequests(policy) => Table::LeastRequests(policy.table(members)),
+        }
+    }
+
+    /// The options of the sticky cookie, if this policy sets one.
+    #[must_use]
+    pub fn sticky(&self) -> Option<&StickyCookie> {
+        if let Self::StickyCookie(sticky) = self { Some(sticky) } else { None }
+    }
+}
+
+impl Table {
+    /// Picks a server, or none when no member can take the request. Allocates nothing, locks nothing.
+    pub fn pick(&self, input: &Input, scratch: &mut Scratch, view: &impl View) -> Option<Pick> {
+        if let Some(index) = input.pinned
+            && !view.tried(index)
+            && view.takes_pinned(index)
+        {
+            return Some(Pick { index, pinned: true });
+        }
+        let index = match self {
+            Self::RoundRobin(table) => table.pick(scratch, view),
+            Self::IpHash(table) => table.pick(input.client, view),
+            Self::LeastRequests(table) => table.pick(scratch, view),
+        }?;
+        Some(Pick { index, pinned: false })
+    }
+}
+
+impl Named for Policy {
+    const WHAT: &'static str = "a policy";
+    const NAMES: &'static [&'static str] = &["round_robin", "ip_hash", "sticky_cookie", "least_requests"];
+
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "round_robin" => Self::RoundRobin(RoundRobin::default()),
+            "ip_hash" => Self::IpHash(IpHash::default()),
+            "sticky_cookie" => Self::StickyCookie(StickyCookie::default()),
+            "least_requests" => Self::LeastRequests(LeastRequests::default()),
+            _ => return None,
+        })
+    }
+
+    fn with_options<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Option<Self>, A::Error> {
+        Ok(Some(match name {
+            "round_robin" => Self::RoundRobin(map.next_value()?),
+            "ip_hash" => Self::IpHash(map.next_value()?),
+            "sticky_cookie" => Self::StickyCookie(map.next_value()?),
+            "least_requests" => Self::LeastRequests(map.next_value()?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        named::deserialize(deserializer)
+    }
+}

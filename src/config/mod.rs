@@ -1,0 +1,5 @@
+//! Configuration: text → Spec → Plan.
+
+pub mod plan;
+
+pub use plan::Plan;

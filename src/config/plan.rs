@@ -1,0 +1,242 @@
+//! The Plan: what is true once the configuration was read, checked and filled in.
+//!
+//! No `Option` in here means "default"; every reference is an index that exists; every address is
+//! parsed. Only [`super::compile`] makes one. Both planes read these types, neither changes them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::balance::Policy;
+use crate::health::Check;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Units of the data plane, at least 1.
+    pub cores: usize,
+    /// Where made keys and run-time state are kept; none keeps them in memory only.
+    pub state_dir: Option<PathBuf>,
+    pub admin: AdminPlan,
+    pub log: LogPlan,
+    pub access_log: Option<AccessLogPlan>,
+    pub shutdown: ShutdownPlan,
+    /// At least one.
+    pub listeners: Vec<ListenerPlan>,
+    pub routes: Vec<RoutePlan>,
+    pub upstreams: Vec<UpstreamPlan>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AdminPlan {
+    /// Unix socket of the admin API; mode 0660.
+    pub socket: Option<PathBuf>,
+    /// TCP address of the admin API: loopback, or with a token.
+    pub bind: Option<SocketAddr>,
+    /// What a TCP client must send as `Authorization: Bearer …`.
+    pub token: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogPlan {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `evenkeel=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLogPlan {
+    /// None is standard output.
+    pub file: Option<PathBuf>,
+    pub format: AccessLogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Json,
+    Combined,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownPlan {
+    /// How long `/readyz` says 503 while listeners still accept, so that an outer balancer sees it.
+    pub announce: Duration,
+    /// How long idle connections are kept to be told `Connection: close` on a last request.
+    pub idle_grace: Duration,
+    /// When what is left is cut.
+    pub deadline: Duration,
+}
+
+/// Which headers tell servers about the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Rfc7239,
+    Both,
+    /// None; those of the client are removed unless it is a trusted proxy.
+    Off,
+}
+
+impl Forwarded {
+    #[must_use]
+    pub fn x_forwarded(self) -> bool {
+        matches!(self, Self::XForwarded | Self::Both)
+    }
+
+    #[must_use]
+    pub fn rfc7239(self) -> bool {
+        matches!(self, Self::Rfc7239 | Self::Both)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerPlan {
+    /// Unique; the address where none was given.
+    pub name: String,
+    pub bind: SocketAddr,
+    pub backlog: u32,
+    /// Peers whose forwarded headers are believed; empty by default.
+    pub trusted_proxies: Vec<IpNet>,
+    pub forwarded: Forwarded,
+    /// Whether `X-Request-Id` is taken or made, sent to the server and back.
+    pub request_id: bool,
+    /// A request's head must be there within this time of its first byte.
+    pub header_timeout: Duration,
+    /// A connection without a request is closed after this time.
+    pub idle_timeout: Duration,
+    /// The longest pause within a request's body, and while the client takes its answer.
+    pub between_bytes: Duration,
+    /// Largest header section in bytes, 8 KiB to 1 MiB.
+    pub max_header_bytes: usize,
+    /// Largest request body in bytes; `u64::MAX` is unlimited.
+    pub max_body: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    Any,
+    /// Lower case, without port and trailing dot.
+    Exact(String),
+    /// The part after the star of `*.example.com`, with its dot: `.example.com`.
+    Suffix(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutePlan {
+    /// Unique and stable, for metrics and logs: the given name, or host and path.
+    pub name: String,
+    /// Positions of the listeners it serves.
+    pub listeners: Vec<usize>,
+    pub host: HostPattern,
+    /// A prefix on segment boundaries; starts with `/`.
+    pub path: String,
+    /// Whether the prefix is taken off before the request is forwarded.
+    pub strip_prefix: bool,
+    /// Position of its upstream.
+    pub upstream: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamPlan {
+    /// Unique.
+    pub name: String,
+    pub policy: Policy,
+    /// None: servers count as healthy, and only traffic tells otherwise.
+    pub check: Option<Check>,
+    /// Whether all ready servers get traffic when none is healthy.
+    pub fail_open: bool,
+    pub timeouts: UpstreamTimeouts,
+    pub pool: PoolPlan,
+    pub retry: RetryPlan,
+    pub drain: DrainPlan,
+    /// Most sessions the ledger of a sticky upstream remembers.
+    pub max_sessions: usize,
+    /// Keys that seal the sticky cookie, first the one that seals; empty: made once and kept.
+    pub cookie_keys: Vec<String>,
+    pub servers: Vec<ServerPlan>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    pub connect: Duration,
+    /// From the end of the request to the head of the answer.
+    pub first_byte: Duration,
+    /// The longest pause within an answer.
+    pub between_bytes: Duration,
+    /// The whole request, tunnels aside; none is unlimited.
+    pub request: Option<Duration>,
+    /// A tunnel without a byte either way is closed after this time.
+    pub tunnel_idle: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolPlan {
+    /// Most idle connections per server, over all cores.
+    pub max_idle: usize,
+    pub idle_timeout: Duration,
+    /// A connection older than this is not used again.
+    pub max_age: Duration,
+    /// A connection is not used for more requests than this.
+    pub max_requests: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPlan {
+    /// Further tries after the first; 0 turns retries off.
+    pub attempts: u32,
+    /// Retries may be this share of requests, in percent.
+    pub budget_percent: u32,
+    /// Retries per second that are always allowed.
+    pub budget_floor: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainPlan {
+    /// Requests in flight are cut this long after the last session has ended or was given up.
+    pub in_flight: Duration,
+    /// A session that was idle for this long no longer holds the drain.
+    pub sessions_idle: Duration,
+    /// Sessions hold the drain no longer than this in all.
+    pub sessions_max: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerPlan {
+    /// Unique within its upstream.
+    pub name: String,
+    pub address: Address,
+    /// 0 to 1000; 0 takes no new clients.
+    pub weight: u32,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Socket(SocketAddr),
+    /// Resolved off the request's path.
+    Host {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

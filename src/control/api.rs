@@ -1,0 +1,114 @@
+//! What the admin API takes and gives, as types. The command line reads the same types.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    /// `starting`, `serving` or `draining`.
+    pub phase: String,
+    /// Path of the configuration, where there is one.
+    pub config: Option<String>,
+    /// Generation of the Snapshot in force.
+    pub generation: u64,
+    pub cores: usize,
+    pub connections: u64,
+    pub listeners: Vec<ListenerStatus>,
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub name: String,
+    /// The address that is really bound (port 0 resolved).
+    pub address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    pub name: String,
+    pub policy: String,
+    /// Whether no server is healthy and every ready one gets traffic.
+    pub failing_open: bool,
+    pub servers: Vec<ServerStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    pub name: String,
+    pub address: String,
+    /// `starting`, `healthy`, `unhealthy`, `ejected`.
+    pub operational: String,
+    /// `ready`, `draining`, `drained`, `disabled`.
+    pub admin: String,
+    /// Who set the administrative state (`config`, `operator`), empty while ready by default.
+    pub set_by: String,
+    /// Share now, and the one configured.
+    pub weight: u32,
+    pub configured_weight: u32,
+    pub in_flight: u32,
+    pub tunnels: u64,
+    /// Live sessions of a sticky upstream; none for others.
+    pub sessions: Option<usize>,
+    pub requests: u64,
+    /// Last error of a check, or none.
+    pub last_check_error: Option<String>,
+    /// Median and 99th percentile from sending a request to the head of its answer, in milliseconds.
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    /// While it drains.
+    pub drain: Option<DrainStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Seconds since it began.
+    pub seconds: f64,
+    pub sessions_left: usize,
+    pub in_flight: u32,
+    /// Latest moment at which it ends, in seconds from now.
+    pub ends_within_seconds: f64,
+}
+
+/// `PUT /upstreams/{upstream}/servers/{server}`: absent fields stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerChange {
+    /// `ready`, `draining` or `disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// 0 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Deadlines of this drain instead of the configured ones, such as `"30s"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_max: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_idle: Option<String>,
+}
+
+/// Answer of `POST /reload`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    pub generation: u64,
+    /// What changed, one line each; empty when nothing did.
+    pub changes: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// `invalid_config`, `needs_restart`, `not_found`, `bad_request`, `unauthorized`, `cannot_bind`, `busy`.
+    pub error: String,
+    /// One sentence for people.
+    pub message: String,
+    /// The rendered report of an invalid configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+}

@@ -1,0 +1,3 @@
+//! The control plane: one thread, one runtime, one inbox.
+
+pub mod api;

@@ -1,0 +1,1 @@
+//! The lab: toy servers, load, reports.

@@ -1,0 +1,250 @@
+//! Counters and histograms that one core writes and the control plane reads.
+//!
+//! Every cell has one writer, its core, so an increment is a plain load and store: no locked
+//! instruction, no shared cache line. Readers sum the cells of all cores and may see a value that is
+//! a moment old, never a torn one.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A count that only its own core increases.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Only the owning core may call this.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`. Only the owning core may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes one off; for gauges such as open connections. Only the owning core may call this.
+    pub fn dec(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// The value, from any thread.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Sub-buckets per power of two: the relative width of a bucket is at most 1/8.
+const SUB: usize = 8;
+const SUB_BITS: u32 = 3;
+/// Powers of two covered above the first `SUB` microseconds: up to 2^27 µs, 134 s.
+const OCTAVES: usize = 25;
+const BUCKETS: usize = SUB + OCTAVES * SUB;
+
+/// A log-linear histogram of durations in microseconds, from 1 µs to 134 s, 12.5 % wide buckets.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS],
+    sum: Counter,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| Counter::default()), sum: Counter::default() }
+    }
+}
+
+fn bucket_of(micros: u64) -> usize {
+    if micros < SUB as u64 {
+        return micros as usize;
+    }
+    let octave = 63 - micros.leading_zeros();
+    let sub = (micros >> (octave - SUB_BITS)) as usize & (SUB - 1);
+    ((octave - SUB_BITS) as usize * SUB + SUB + sub).min(BUCKETS - 1)
+}
+
+/// The smallest number of microseconds that falls into the bucket after `bucket`.
+fn upper_edge(bucket: usize) -> u64 {
+    if bucket < SUB {
+        return bucket as u64 + 1;
+    }
+    let (octave, sub) = ((bucket - SUB) / SUB, (bucket - SUB) % SUB);
+    ((SUB + sub + 1) as u64) << octave
+}
+
+impl Histogram {
+    /// Records one duration. Only the owning core may call this.
+    pub fn record(&self, duration: Duration) {
+        let micros = duration.as_micros() as u64;
+        self.buckets[bucket_of(micros)].inc();
+        self.sum.add(micros);
+    }
+
+    /// Adds what this histogram holds to `into`.
+    pub fn add_to(&self, into: &mut Totals) {
+        for (total, cell) in into.buckets.iter_mut().zip(&self.buckets) {
+            *total += cell.get();
+        }
+        into.sum_micros += self.sum.get();
+    }
+}
+
+/// Histograms of several cores, summed.
+#[derive(Debug, Clone)]
+pub struct Totals {
+    buckets: [u64; BUCKETS],
+    /// Sum of all recorded durations in microseconds.
+    pub sum_micros: u64,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], sum_micros: 0 }
+    }
+}
+
+impl Totals {
+    /// How many durations were recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// How many of them were below `micros`, exact where `micros` is a power of two.
+    #[must_use]
+    pub fn below(&self, micros: u64) -> u64 {
+        self.buckets.iter().enumerate().take_while(|(i, _)| upper_edge(*i) <= micros).map(|(_, n)| n).sum()
+    }
+
+    /// The duration below which the share `quantile` (0 to 1) lies, or none when nothing was recorded.
+    #[must_use]
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        let rank = ((count as f64 * quantile).ceil() as u64).clamp(1, count);
+        let mut seen = 0;
+        for (i, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if seen >= rank {
+                return Some(Duration::from_micros(upper_edge(i)));
+            }
+        }
+        None
+    }
+}
+
+/// What one core counts that belongs to no route and no server.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreCells {
+    /// Client connections accepted.
+    pub connections_accepted: Counter,
+    /// Client connections open now (a gauge).
+    pub connections_open: Counter,
+    /// Client connections parked now: idle, without a parser (a gauge).
+    pub connections_parked: Counter,
+    /// Accept calls that failed for want of descriptors or memory.
+    pub accept_errors: Counter,
+    /// Connections that ended with a parse error, a time-out or a panic before or between requests.
+    pub bad_requests: Counter,
+    /// Connections closed because they were idle for too long.
+    pub idle_closed: Counter,
+    /// Panics caught in a connection.
+    pub panics: Counter,
+    /// Requests that no route matched.
+    pub no_route: Counter,
+    /// Forwarded headers of untrusted peers that were discarded.
+    pub forwarded_discarded: Counter,
+    /// Addresses in trusted forwarded headers that could not be read.
+    pub forwarded_invalid: Counter,
+    /// Access log lines lost because the writer was behind.
+    pub log_lines_lost: Counter,
+    /// Errors the proxy answered with, by position of their kind in [`crate::error::Kind::ALL`].
+    pub errors: [Counter; crate::error::Kind::COUNT],
+}
+
+/// What one core counts for one route.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct RouteCell {
+    /// Answers by class of status: index 0 is 1xx (an upgrade's 101), 4 is 5xx.
+    pub answers: [Counter; 5],
+    /// From the request's head to the last byte of its answer.
+    pub duration: Histogram,
+    /// Bytes of request bodies.
+    pub bytes_in: Counter,
+    /// Bytes of response bodies.
+    pub bytes_out: Counter,
+}
+
+/// What one core counts for one server; [`crate::upstream::Server`] adds the in-flight count.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ServerCell {
+    /// Picks, first tries and retries alike.
+    pub picks: Counter,
+    /// Answers by class of status: index 0 is 1xx, 4 is 5xx.
+    pub answers: [Counter; 5],
+    /// Requests sent again elsewhere after a failure here.
+    pub retries: Counter,
+    /// Connections opened.
+    pub connects: Counter,
+    /// Connections that could not be opened.
+    pub connect_failures: Counter,
+    /// Requests that went over a connection used before.
+    pub reused: Counter,
+    /// Requests that failed after the connection was there.
+    pub failures: Counter,
+    /// Idle connections held now (a gauge).
+    pub idle: Counter,
+    /// Tunnels (WebSockets and other upgrades) open now (a gauge).
+    pub tunnels: Counter,
+    /// From sending the request to the head of the answer.
+    pub first_byte: Histogram,
+}
+
+/// What one core counts for one sticky upstream.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct StickyCell {
+    /// Requests with a valid cookie that reached the server it names.
+    pub kept: Counter,
+    /// Sessions begun.
+    pub new: Counter,
+    /// Sessions moved because their server was down, draining past its end, or gone.
+    pub moved: Counter,
+    /// Cookies that no known key opens.
+    pub invalid: Counter,
+    /// Cookies past their idle time or age.
+    pub expired: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_contiguous_and_ordered() {
+        for i in 1..BUCKETS {
+            assert!(upper_edge(i) > upper_edge(i - 1));
+            assert_eq!(bucket_of(upper_edge(i - 1)), i);
+            assert_eq!(bucket_of(upper_edge(i) - 1), i);
+        }
+    }
+
+    #[test]
+    fn quantiles_are_within_a_bucket_of_the_truth() {
+        let h = Histogram::default();
+        for micros in 1..=10_000 {
+            h.record(Duration::from_micros(micros));
+        }
+        let mut totals = Totals::default();
+        h.add_to(&mut totals);
+        assert_eq!(totals.count(), 10_000);
+        assert_eq!(totals.below(1024), 1023);
+        let median = totals.quantile(0.5).map(|d| d.as_micros()).unwrap_or_default();
+        assert!((5_000..=5_625).contains(&median), "{median}");
+    }
+}

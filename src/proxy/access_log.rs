@@ -1,0 +1,1 @@
+//! One line per request, buffered per core, written by one thread.

@@ -1,0 +1,138 @@
+//! The only state that both planes see: upstreams, their servers, the claims on them, and the
+//! [`Snapshot`] that ties them to listeners and routes.
+//!
+//! The control plane writes (state bytes, addresses, a new Snapshot); the data plane reads and counts.
+//! Nothing in here waits.
+
+pub mod bridge;
+pub mod claim;
+pub mod route;
+pub mod server;
+pub mod sessions;
+pub mod snapshot;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use bridge::{DataPlane, Event, Events, Order};
+pub use claim::Claim;
+pub use route::{Route, Routes};
+pub use server::{Admin, Operational, Server, State};
+pub use sessions::Ledger;
+pub use snapshot::{Snapshot, Swap};
+
+use crate::balance::sticky_cookie::{Keys, Pin};
+use crate::balance::{self, Input, Member, Pick, Scratch, Table};
+use crate::config::plan::UpstreamPlan;
+use crate::metrics::cells::StickyCell;
+
+/// What a sticky upstream needs beside its policy; outlives reloads.
+#[derive(Debug)]
+pub struct Sticky {
+    /// Keys that seal and open its cookies; a reload may add and remove some.
+    pub keys: ArcSwap<Keys>,
+    /// Which sessions are alive, and on which server.
+    pub ledger: Ledger,
+    /// One cell per core.
+    pub cells: Box<[StickyCell]>,
+}
+
+/// A group of servers and the policy that picks among them; immutable, rebuilt when a server's
+/// state, weight or membership changes.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Position that this name keeps for the life of the process: the index of per-core scratch.
+    pub slot: usize,
+    pub plan: Arc<UpstreamPlan>,
+    pub servers: Vec<Arc<Server>>,
+    pub sticky: Option<Arc<Sticky>>,
+    /// Whether no server is healthy and requests go to every ready one.
+    pub failing_open: bool,
+    table: Table,
+}
+
+impl Upstream {
+    /// Builds the upstream from the state its servers are in now. `previous` lends what it can.
+    #[must_use]
+    pub fn new(
+        slot: usize,
+        plan: Arc<UpstreamPlan>,
+        servers: Vec<Arc<Server>>,
+        sticky: Option<Arc<Sticky>>,
+        previous: Option<&Upstream>,
+    ) -> Self {
+        let any = servers.iter().any(|s| s.state().takes_new(false) && s.weight() > 0);
+        let failing_open = plan.fail_open && !any;
+        let members: Vec<Member> = servers
+            .iter()
+            .map(|s| Member { key: s.key, weight: s.weight(), takes_new: s.state().takes_new(failing_open) })
+            .collect();
+        let table = plan.policy.table(&members, previous.map(|p| &p.table));
+        Self { slot, plan, servers, sticky, failing_open, table }
+    }
+
+    /// Picks a server for a request. Allocates nothing, locks nothing.
+    pub fn pick(&self, client: IpAddr, pin: Option<&Pin>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
+        let pinned = pin.and_then(|pin| self.servers.iter().position(|s| s.key == pin.server));
+        self.table.pick(&Input { client, pinned }, scratch, &Live { upstream: self, tried })
+    }
+
+    /// The name of the upstream.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+}
+
+/// Servers that one request was tried on: few, so a small inline list.
+#[derive(Debug, Default, Clone)]
+pub struct Tried {
+    list: [u16; 8],
+    len: u8,
+}
+
+impl Tried {
+    /// Remembers a server by its position. Beyond eight tries the oldest is forgotten.
+    pub fn add(&mut self, index: usize) {
+        self.list[usize::from(self.len) % self.list.len()] = index as u16;
+        self.len = self.len.saturating_add(1);
+    }
+
+    /// Whether that server was tried.
+    #[must_use]
+    pub fn has(&self, index: usize) -> bool {
+        let len = usize::from(self.len).min(self.list.len());
+        self.list[..len].contains(&(index as u16))
+    }
+
+    /// How many tries there were.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.len)
+    }
+}
+
+struct Live<'a> {
+    upstream: &'a Upstream,
+    tried: &'a Tried,
+}
+
+impl balance::View for Live<'_> {
+    fn tried(&self, index: usize) -> bool {
+        self.tried.len > 0 && self.tried.has(index)
+    }
+
+    fn takes_new(&self, index: usize) -> bool {
+        self.upstream.servers[index].state().takes_new(self.upstream.failing_open)
+    }
+
+    fn takes_pinned(&self, index: usize) -> bool {
+        self.upstream.servers[index].state().takes_pinned(self.upstream.failing_open)
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.upstream.servers[index].in_flight()
+    }
+}

@@ -1,0 +1,169 @@
+//! One member of an upstream: identity, state byte, counters.
+//!
+//! A server outlives reloads and is found again by upstream and name. Its state is two fields that
+//! are never merged (design: operational and administrative), packed into one atomic so that a pick
+//! reads both at once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::balance::key_of;
+use crate::config::plan::Address;
+use crate::metrics::cells::ServerCell;
+
+/// What checks and traffic say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operational {
+    /// Not checked yet; unknown is not up.
+    Starting = 0,
+    Healthy = 1,
+    Unhealthy = 2,
+    /// Taken out for failures seen in traffic.
+    Ejected = 3,
+}
+
+/// What an operator says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    Ready = 0,
+    /// No new clients; pinned ones until their sessions end.
+    Draining = 1,
+    /// Drained: nothing is left and nothing comes.
+    Drained = 2,
+    /// Out by order; not checked.
+    Disabled = 3,
+}
+
+/// Both fields of a server's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    pub operational: Operational,
+    pub admin: Admin,
+}
+
+impl State {
+    /// Whether new clients may be placed here.
+    #[must_use]
+    pub fn takes_new(self, failing_open: bool) -> bool {
+        self.admin == Admin::Ready && (self.operational == Operational::Healthy || failing_open)
+    }
+
+    /// Whether clients pinned here may come. A draining server is never revived by fail_open.
+    #[must_use]
+    pub fn takes_pinned(self, failing_open: bool) -> bool {
+        match self.admin {
+            Admin::Ready => self.operational == Operational::Healthy || failing_open,
+            Admin::Draining => self.operational == Operational::Healthy,
+            Admin::Drained | Admin::Disabled => false,
+        }
+    }
+
+    fn pack(self) -> u8 {
+        self.operational as u8 | (self.admin as u8) << 2
+    }
+
+    fn unpack(byte: u8) -> Self {
+        let operational = match byte & 3 {
+            0 => Operational::Starting,
+            1 => Operational::Healthy,
+            2 => Operational::Unhealthy,
+            _ => Operational::Ejected,
+        };
+        let admin = match byte >> 2 & 3 {
+            0 => Admin::Ready,
+            1 => Admin::Draining,
+            2 => Admin::Drained,
+            _ => Admin::Disabled,
+        };
+        Self { operational, admin }
+    }
+}
+
+/// What one core counts for a server.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Cell {
+    /// Claims held by this core: requests whose answer has not ended, and tunnels.
+    pub(super) in_flight: AtomicU32,
+    pub counts: ServerCell,
+}
+
+/// One member of an upstream.
+#[derive(Debug)]
+pub struct Server {
+    /// Unique in the process, never used again: the key of per-core pools and of the ledger.
+    pub uid: u32,
+    pub upstream: Arc<str>,
+    pub name: Arc<str>,
+    /// Stable hash of the name, which sticky cookies carry.
+    pub key: u64,
+    pub address: Address,
+    /// What the address resolves to; several for a host name. Empty until resolved, and for `unix:`.
+    pub resolved: ArcSwap<Vec<SocketAddr>>,
+    /// One per core.
+    pub cells: Box<[Cell]>,
+    /// Told when the last claim of a server that is not ready is released.
+    pub idle: Notify,
+    state: AtomicU8,
+    weight: AtomicU32,
+}
+
+impl Server {
+    /// A server that no check has seen yet.
+    #[must_use]
+    pub fn new(uid: u32, upstream: Arc<str>, name: Arc<str>, address: Address, weight: u32, cores: usize) -> Self {
+        let resolved = match &address {
+            Address::Socket(address) => vec![*address],
+            Address::Host { .. } | Address::Unix(_) => Vec::new(),
+        };
+        let key = key_of(&name);
+        Self {
+            uid,
+            upstream,
+            name,
+            key,
+            address,
+            resolved: ArcSwap::from_pointee(resolved),
+            cells: (0..cores).map(|_| Cell::default()).collect(),
+            idle: Notify::new(),
+            state: AtomicU8::new(State { operational: Operational::Starting, admin: Admin::Ready }.pack()),
+            weight: AtomicU32::new(weight),
+        }
+    }
+
+    /// Both fields at once.
+    #[must_use]
+    pub fn state(&self) -> State {
+        // SeqCst pairs with the claim's increment: see `Claim::take`.
+        State::unpack(self.state.load(SeqCst))
+    }
+
+    /// Sets both fields. Only the control plane calls this.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state.pack(), SeqCst);
+    }
+
+    /// Relative share now.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Sets the share. Only the control plane calls this, and then publishes a new Snapshot.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    /// Claims held over all cores.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.cells.iter().map(|c| c.in_flight.load(SeqCst)).fold(0, u32::wrapping_add)
+    }
+}

@@ -1,0 +1,64 @@
+//! Everything a request needs, immutable, behind one swap.
+//!
+//! The control plane publishes a whole Snapshot each time anything changes, so a request never sees
+//! half of a change. Each core keeps a cached pointer; [`Swap`] also tells it to look again, because a
+//! cached pointer keeps the Snapshot before alive until then.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{Routes, Upstream};
+use crate::config::plan::ListenerPlan;
+
+/// A listener and the routes it serves.
+#[derive(Debug)]
+pub struct Listening {
+    pub plan: Arc<ListenerPlan>,
+    pub routes: Arc<Routes>,
+}
+
+/// Everything a request needs.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Grows with every publication.
+    pub generation: u64,
+    /// By listener slot, which a bound address keeps for the life of the process; none for a slot
+    /// that is no longer configured.
+    pub listeners: Vec<Option<Listening>>,
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// The one place where Snapshots are published.
+#[derive(Debug)]
+pub struct Swap {
+    /// Read through [`arc_swap::Cache`] by the cores.
+    pub current: Arc<ArcSwap<Snapshot>>,
+    generation: AtomicU64,
+}
+
+impl Default for Swap {
+    fn default() -> Self {
+        Self { current: Arc::new(ArcSwap::from_pointee(Snapshot::default())), generation: AtomicU64::new(0) }
+    }
+}
+
+impl Swap {
+    /// Publishes `snapshot` and gives it the next generation.
+    pub fn publish(&self, mut snapshot: Snapshot) {
+        snapshot.generation = self.generation() + 1;
+        let generation = snapshot.generation;
+        self.current.store(Arc::new(snapshot));
+        self.generation.store(generation, Release);
+    }
+
+    /// The newest generation.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+}
