@@ -1,3 +1,4 @@
 //! The control plane: one thread, one runtime, one inbox.
 
 pub mod api;
+pub mod default_socket;
