@@ -6,6 +6,7 @@
 
 pub mod bridge;
 pub mod claim;
+pub mod clock;
 pub mod route;
 pub mod server;
 pub mod sessions;
