@@ -27,6 +27,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
+    /// Sets a gauge. Only the owning core may call this.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// The value, from any thread.
     #[must_use]
     pub fn get(&self) -> u64 {

@@ -1,3 +1,183 @@
 //! What is counted, by what name, and how it is read.
+//!
+//! The table below is the only place where a metric has a name: [`export`] fills the rows, the README
+//! lists them by [`markdown`], and tests hold the three together. What is counted lives in [`cells`],
+//! which the data plane writes; nothing in here runs on the path of a request.
+//!
+//! Rules for a new row: base units (seconds, bytes), counters end in `_total`, and a label has only
+//! values that the configuration or the code bounds: never an address, a path or a client.
 
 pub mod cells;
+pub mod export;
+
+use std::fmt::Write as _;
+
+pub use export::Exporter;
+
+/// What every name begins with.
+pub const PREFIX: &str = "evenkeel_";
+
+/// How a metric behaves over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, until the process or what it counts for is gone.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by upper bound, with sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// The name that the exposition format uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Whole name, with [`PREFIX`].
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Labels in the order in which they are written; `le` of histograms aside.
+    pub labels: &'static [&'static str],
+    /// One sentence for people.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// The number of a row: the position of its metric in [`TABLE`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Id { $($id,)* }
+
+        /// Every metric there is.
+        pub const TABLE: &[Metric] = &[$(Metric {
+            name: concat!("evenkeel_", $name),
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        },)*];
+
+        #[cfg(test)]
+        const IDS: &[Id] = &[$(Id::$id,)*];
+    };
+}
+
+metrics! {
+    BuildInfo: Gauge "build_info" ["version"] "Always 1; the version is a label.";
+    StartTime: Gauge "process_start_time_seconds" [] "When the process began, in Unix seconds.";
+    Cpu: Counter "process_cpu_seconds_total" [] "CPU time of the process, user and system.";
+    ResidentMemory: Gauge "process_resident_memory_bytes" [] "Memory of the process that is in RAM.";
+    OpenFds: Gauge "process_open_fds" [] "Descriptors the process has open.";
+    MaxFds: Gauge "process_max_fds" [] "Descriptors the process may have open.";
+    Cores: Gauge "cores" [] "Units of the data plane.";
+    Generation: Gauge "generation" [] "Generation of the configuration and server states in force; grows with every change.";
+
+    ConnectionsAccepted: Counter "connections_accepted_total" [] "Client connections accepted.";
+    ConnectionsOpen: Gauge "connections_open" [] "Client connections open now.";
+    ConnectionsParked: Gauge "connections_parked" [] "Client connections parked now: open, idle, and without a parser.";
+    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `idle` for being idle too long.";
+    AcceptErrors: Counter "accept_errors_total" [] "Accept calls that failed for want of descriptors or memory.";
+    Panics: Counter "panics_total" [] "Panics caught in a connection; each is a bug.";
+    Errors: Counter "errors_total" ["reason"] "Requests that evenkeel itself answered with an error or gave up, by reason.";
+    NoRoute: Counter "requests_without_route_total" [] "Requests that no route matched.";
+    ForwardedIgnored: Counter "forwarded_headers_ignored_total" ["reason"] "Forwarded headers not believed: `untrusted` peer, or `invalid` address from a trusted one.";
+    LogLinesLost: Counter "access_log_lines_lost_total" [] "Access log lines lost because the log could not be written fast enough, or at all.";
+
+    RouteInfo: Gauge "route_info" ["listener", "route", "upstream"] "Always 1; ties a route to its upstream and to each listener that serves it.";
+    Requests: Counter "requests_total" ["route", "code"] "Requests answered, by class of status.";
+    RequestDuration: Histogram "request_duration_seconds" ["route"] "Time from a request's head to the last byte of its answer.";
+    RequestBytes: Counter "request_body_bytes_total" ["route"] "Bytes of request bodies.";
+    ResponseBytes: Counter "response_body_bytes_total" ["route"] "Bytes of response bodies.";
+
+    UpstreamInfo: Gauge "upstream_info" ["upstream", "policy"] "Always 1; the policy is a label.";
+    FailingOpen: Gauge "upstream_failing_open" ["upstream"] "1 while no server is healthy and every ready one gets traffic.";
+    StickyKept: Counter "sticky_requests_kept_total" ["upstream"] "Requests with a valid cookie that reached the server it names.";
+    SessionsBegun: Counter "sticky_sessions_begun_total" ["upstream"] "Sticky sessions begun.";
+    SessionsMoved: Counter "sticky_sessions_moved_total" ["upstream"] "Sticky sessions moved because their server was down, drained or gone.";
+    CookiesRefused: Counter "sticky_cookies_refused_total" ["upstream", "reason"] "Sticky cookies not honoured: `invalid` (no known key opens it) or `expired`.";
+
+    ServerState: Gauge "server_state" ["upstream", "server", "state"] "1 for the state that checks and traffic say the server is in, 0 for the others.";
+    ServerAdmin: Gauge "server_admin_state" ["upstream", "server", "state"] "1 for the state that the operator put the server in, 0 for the others.";
+    ServerWeight: Gauge "server_weight" ["upstream", "server"] "Share of the server now, 0 to 1000.";
+    ServerInFlight: Gauge "server_in_flight" ["upstream", "server"] "Requests and tunnels on the server now.";
+    ServerTunnels: Gauge "server_tunnels" ["upstream", "server"] "Tunnels (WebSockets and other upgrades) open now.";
+    ServerSessions: Gauge "server_sessions" ["upstream", "server"] "Live sticky sessions on the server.";
+    ServerIdle: Gauge "server_idle_connections" ["upstream", "server"] "Idle connections kept to the server now.";
+    ServerPicks: Counter "server_picks_total" ["upstream", "server"] "Times the server was picked, retries included.";
+    ServerAnswers: Counter "server_answers_total" ["upstream", "server", "code"] "Answers of the server, by class of status.";
+    ServerFirstByte: Histogram "server_first_byte_seconds" ["upstream", "server"] "Time from sending a request to the head of its answer.";
+    ServerFailures: Counter "server_failures_total" ["upstream", "server"] "Requests that failed after the connection was there.";
+    ServerRetries: Counter "server_retries_total" ["upstream", "server"] "Requests sent again elsewhere after a failure here.";
+    ServerConnects: Counter "server_connects_total" ["upstream", "server"] "Connections opened to the server.";
+    ServerConnectFailures: Counter "server_connect_failures_total" ["upstream", "server"] "Connections to the server that could not be opened.";
+    ServerReused: Counter "server_reused_total" ["upstream", "server"] "Requests sent over a connection that was used before.";
+}
+
+impl Id {
+    /// Its row.
+    pub(crate) const fn metric(self) -> &'static Metric {
+        &TABLE[self as usize]
+    }
+}
+
+/// The table as Markdown, for the README.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n");
+    for metric in TABLE {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.name(),
+            labels.join(", "),
+            metric.help.replace('|', "\\|")
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_the_rules_of_the_table() {
+        for (i, metric) in TABLE.iter().enumerate() {
+            let name = metric.name;
+            assert_eq!(IDS[i].metric().name, name);
+            assert!(name.starts_with(PREFIX), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{name}");
+            assert_eq!(TABLE.iter().filter(|m| m.name == name).count(), 1, "{name}");
+            for unit in ["_ms", "_micros", "_kib", "_kb", "_minutes"] {
+                assert!(!name.contains(unit), "{name}: base units only");
+            }
+        }
+    }
+
+    #[test]
+    fn markdown_has_one_row_for_each_metric() {
+        let text = markdown();
+        assert_eq!(text.lines().count(), TABLE.len() + 2);
+        for metric in TABLE {
+            assert!(text.contains(&format!("| `{}` | {} |", metric.name, metric.kind.name())));
+        }
+        for line in text.lines() {
+            assert_eq!(line.replace("\\|", "").matches('|').count(), 5, "{line}");
+        }
+    }
+}

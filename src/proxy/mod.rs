@@ -1,3 +1,27 @@
-//! The data plane.
+//! The data plane: everything a request meets, and nothing else.
+//!
+//! Read the files in the order of a request: [`listener`] accepts, [`connection`] parses, [`request`]
+//! tells the story, [`forward`] sends, [`body`] streams the answer and [`exchange`] ends it. This
+//! half never imports the control plane, never waits for it, and takes no lock on a request's path.
 
 pub mod access_log;
+mod answer;
+mod body;
+mod check;
+mod client;
+mod connection;
+mod core;
+mod exchange;
+mod forward;
+mod headers;
+mod listener;
+mod pool;
+mod request;
+mod request_id;
+mod retry;
+mod sticky;
+mod stream;
+mod upgrade;
+mod watch;
+
+pub use self::core::{Cores, Settings, start};

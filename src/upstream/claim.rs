@@ -8,33 +8,35 @@
 //! so at least one of them sees the other: either the claim is refused or the drain waits for it.
 //! Invariant *a claim is never lost*: only `Drop` gives a claim back, exactly once.
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::server::{Admin, Cell, Server};
 
 /// A counted right to send one request. Dropping it gives it back.
+///
+/// It holds its server through whatever handle the caller has, an `Arc` or a per-core reference, so
+/// that a claim need not touch a reference count that other cores share.
 #[derive(Debug)]
-pub struct Claim {
-    server: Arc<Server>,
+pub struct Claim<H: Deref<Target = Server>> {
+    server: H,
     core: usize,
 }
 
-impl Claim {
+impl<H: Deref<Target = Server>> Claim<H> {
     /// Claims `server` for one request of `core`, or none when it no longer takes it.
     #[must_use]
-    pub fn take(server: &Arc<Server>, core: usize, pinned: bool, failing_open: bool) -> Option<Self> {
-        let cell = &server.cells[core];
-        cell.in_flight.fetch_add(1, SeqCst);
-        let claim = Self { server: Arc::clone(server), core };
-        let state = server.state();
+    pub fn take(server: H, core: usize, pinned: bool, failing_open: bool) -> Option<Self> {
+        server.cells[core].in_flight.fetch_add(1, SeqCst);
+        let claim = Self { server, core };
+        let state = claim.server.state();
         let takes = if pinned { state.takes_pinned(failing_open) } else { state.takes_new(failing_open) };
         takes.then_some(claim)
     }
 
     /// The server claimed.
     #[must_use]
-    pub fn server(&self) -> &Arc<Server> {
+    pub fn server(&self) -> &Server {
         &self.server
     }
 
@@ -45,7 +47,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl<H: Deref<Target = Server>> Drop for Claim<H> {
     fn drop(&mut self) {
         self.cell().in_flight.fetch_sub(1, SeqCst);
         if self.server.state().admin != Admin::Ready && self.server.in_flight() == 0 {

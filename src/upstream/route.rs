@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::Upstream;
 use crate::config::plan::{HostPattern, RoutePlan};
 use crate::metrics::cells::RouteCell;
 
@@ -21,7 +20,8 @@ pub struct Route {
     pub upstream: usize,
 }
 
-type Paths = Vec<Arc<Route>>;
+/// Routes by their position in [`Routes::all`], longest path first.
+type Paths = Vec<(usize, Arc<Route>)>;
 
 /// The routes of one listener.
 #[derive(Debug, Default)]
@@ -38,19 +38,20 @@ impl Routes {
     #[must_use]
     pub fn new(routes: Vec<Arc<Route>>) -> Self {
         let mut compiled = Self::default();
-        for route in &routes {
+        for (index, route) in routes.iter().enumerate() {
+            let entry = (index, Arc::clone(route));
             match &route.plan.host {
-                HostPattern::Any => compiled.any.push(Arc::clone(route)),
+                HostPattern::Any => compiled.any.push(entry),
                 HostPattern::Exact(host) => {
-                    compiled.exact.entry(host.as_str().into()).or_default().push(Arc::clone(route));
+                    compiled.exact.entry(host.as_str().into()).or_default().push(entry);
                 }
                 HostPattern::Suffix(suffix) => match compiled.suffixes.iter_mut().find(|(s, _)| **s == **suffix) {
-                    Some((_, paths)) => paths.push(Arc::clone(route)),
-                    None => compiled.suffixes.push((suffix.as_str().into(), vec![Arc::clone(route)])),
+                    Some((_, paths)) => paths.push(entry),
+                    None => compiled.suffixes.push((suffix.as_str().into(), vec![entry])),
                 },
             }
         }
-        let longest_first = |paths: &mut Paths| paths.sort_by_key(|r| std::cmp::Reverse(r.plan.path.len()));
+        let longest_first = |paths: &mut Paths| paths.sort_by_key(|(_, r)| std::cmp::Reverse(r.plan.path.len()));
         compiled.exact.values_mut().for_each(longest_first);
         compiled.suffixes.iter_mut().for_each(|(_, paths)| longest_first(paths));
         longest_first(&mut compiled.any);
@@ -59,10 +60,10 @@ impl Routes {
         compiled
     }
 
-    /// The route for a host (lower case, no port) and a path. A more specific host wins over a longer
+    /// The route for a host (lower case, no port) and a path, by its position in [`Routes::all`]. A more specific host wins over a longer
     /// path; where none of its paths match, the next less specific host is tried.
     #[must_use]
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+    pub fn find(&self, host: &str, path: &str) -> Option<usize> {
         if !self.exact.is_empty()
             && let Some(route) = self.exact.get(host).and_then(|paths| by_path(paths, path))
         {
@@ -86,8 +87,8 @@ impl Routes {
     }
 }
 
-fn by_path<'a>(paths: &'a Paths, path: &str) -> Option<&'a Arc<Route>> {
-    paths.iter().find(|route| has_prefix(path, &route.plan.path))
+fn by_path(paths: &Paths, path: &str) -> Option<usize> {
+    paths.iter().find(|(_, route)| has_prefix(path, &route.plan.path)).map(|(index, _)| *index)
 }
 
 /// Whether `path` lies under `prefix`: `/api` covers `/api` and `/api/x`, never `/apix`.
@@ -98,8 +99,61 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
     })
 }
 
-/// Resolves a route's upstream in a list of upstreams.
-#[must_use]
-pub fn upstream_of<'a>(route: &Route, upstreams: &'a [Arc<Upstream>]) -> &'a Arc<Upstream> {
-    &upstreams[route.upstream]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(host: HostPattern, path: &str) -> Arc<Route> {
+        let plan = RoutePlan {
+            name: format!("{host:?}{path}"),
+            listeners: vec![0],
+            host,
+            path: path.to_owned(),
+            strip_prefix: false,
+            upstream: 0,
+        };
+        Arc::new(Route { plan, cells: Arc::new([]), upstream: 0 })
+    }
+
+    #[test]
+    fn the_most_specific_host_then_the_longest_path_wins() {
+        let exact = |h: &str| HostPattern::Exact(h.to_owned());
+        let suffix = |h: &str| HostPattern::Suffix(h.to_owned());
+        let routes = Routes::new(vec![
+            route(HostPattern::Any, "/"),
+            route(HostPattern::Any, "/api/"),
+            route(suffix(".example.com"), "/"),
+            route(suffix(".shop.example.com"), "/"),
+            route(exact("a.shop.example.com"), "/only"),
+        ]);
+        for (host, path, wanted) in [
+            ("other", "/x", 0),
+            ("other", "/api/x", 1),
+            ("other", "/apix", 0),
+            ("x.example.com", "/api/x", 2),
+            ("x.shop.example.com", "/", 3),
+            ("a.shop.example.com", "/only/this", 4),
+            ("a.shop.example.com", "/else", 3),
+            ("example.com", "/", 0),
+        ] {
+            assert_eq!(routes.find(host, path), Some(wanted), "{host} {path}");
+        }
+        assert_eq!(Routes::new(vec![route(exact("a"), "/")]).find("b", "/"), None);
+    }
+
+    #[test]
+    fn prefixes_end_at_segments() {
+        for (path, prefix, covered) in [
+            ("/api", "/api", true),
+            ("/api/", "/api", true),
+            ("/api/x", "/api", true),
+            ("/apix", "/api", false),
+            ("/api", "/api/", false),
+            ("/api/", "/api/", true),
+            ("/", "/", true),
+            ("/x", "/", true),
+        ] {
+            assert_eq!(has_prefix(path, prefix), covered, "{path} under {prefix}");
+        }
+    }
 }

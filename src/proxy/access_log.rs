@@ -1,1 +1,0 @@
-//! One line per request, buffered per core, written by one thread.

@@ -1,0 +1,112 @@
+//! Answers that the proxy makes itself.
+//!
+//! They say what happened and the short reason code, never a server's address or a cause that could
+//! hold one.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response};
+
+use super::body::Body;
+use crate::error::{Kind, ProxyError};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What the answer's form depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    html: bool,
+    is_head: bool,
+}
+
+impl Form {
+    /// HTML for whoever accepts it by name, as browsers do; JSON for everything else.
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let html = headers
+            .get(header::ACCEPT)
+            .is_some_and(|accept| memchr::memmem::find(accept.as_bytes(), b"text/html").is_some());
+        Self { html, is_head: *method == Method::HEAD }
+    }
+}
+
+/// The answer for an error, and the length of its body.
+pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderValue>) -> (Response<Body>, usize) {
+    let (status, reason, sentence) = (error.status(), error.kind.reason(), sentence(error.kind));
+    let (kind, text) = if form.html {
+        let title = status.canonical_reason().unwrap_or("Error");
+        let page = format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+             content=\"width=device-width\"><title>{code} {title}</title>\n\
+             <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1rem;\
+             color-scheme:light dark\">\n<h1>{code} {title}</h1>\n<p>{sentence}</p>\n\
+             <p style=\"opacity:.6\"><code>{reason}</code></p>\n",
+            code = status.as_u16(),
+        );
+        ("text/html; charset=utf-8", page)
+    } else {
+        let code = status.as_u16();
+        (
+            "application/json",
+            format!("{{\"status\":{code},\"error\":\"{reason}\",\"message\":\"{sentence}\"}}\n"),
+        )
+    };
+    let length = text.len();
+    let body = if form.is_head { Body::Empty } else { Body::Text(Some(Bytes::from(text))) };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(timing) = HeaderValue::from_str(&format!("evenkeel;desc=\"{reason}\"")) {
+        headers.insert(SERVER_TIMING, timing);
+    }
+    if let Some(id) = request_id {
+        headers.insert(super::headers::X_REQUEST_ID, id.clone());
+    }
+    if status.as_u16() == 503 {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if closes(error.kind) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    (response, if form.is_head { 0 } else { length })
+}
+
+/// After these the rest of the client's bytes cannot be trusted or is not wanted.
+fn closes(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::BadRequest
+            | Kind::BodyTooLarge
+            | Kind::BodyTimeout
+            | Kind::HeaderTimeout
+            | Kind::MethodRefused
+            | Kind::ExpectationFailed
+            | Kind::Stopping
+    )
+}
+
+fn sentence(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BadRequest => "The request is malformed or could be read in two ways.",
+        Kind::HeaderTimeout | Kind::BodyTimeout => "The request did not arrive in time.",
+        Kind::BodyTooLarge => "The request body is larger than allowed.",
+        Kind::UriTooLong => "The request line is longer than allowed.",
+        Kind::ExpectationFailed => "The only expectation that is understood is 100-continue.",
+        Kind::HeadersTooLarge => "The request headers are larger than allowed.",
+        Kind::ClientGone => "The client left.",
+        Kind::MethodRefused => "This method is not served here.",
+        Kind::NoRoute => "Nothing is served at this address.",
+        Kind::NoServer => "No server can take this request at the moment. Please try again.",
+        Kind::Stopping => "This service is restarting. Please try again.",
+        Kind::Internal => "Something went wrong here.",
+        Kind::ConnectRefused | Kind::ConnectFailed | Kind::Unresolved => "The application could not be reached.",
+        Kind::Reset | Kind::Truncated | Kind::Cut => "The application ended the connection before its answer.",
+        Kind::BadAnswer => "The application's answer could not be understood.",
+        Kind::ConnectTimeout
+        | Kind::FirstByteTimeout
+        | Kind::BetweenBytesTimeout
+        | Kind::RequestTimeout => "The application did not answer in time.",
+    }
+}

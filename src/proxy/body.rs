@@ -1,0 +1,236 @@
+//! Bodies on their way through, and the end of an exchange.
+//!
+//! Both wrappers pass frames on as they come, so memory is bounded by what the two parsers buffer and
+//! a slow side holds up the other. The answer's wrapper owns the [`Exchange`]: the claim is released,
+//! the connection given back and the request counted when the last frame has been handed over, or
+//! when the body is dropped because somebody left.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::core::Core;
+use super::exchange::Exchange;
+use super::watch::{Phase, Watch};
+use crate::error::{Kind, ProxyError, Sent};
+
+/// What the exchange must know of a request's body while it is sent.
+#[derive(Debug)]
+pub(super) struct Flow {
+    ended: Cell<bool>,
+    bytes: Cell<u64>,
+    /// Why the proxy or the client ended it early.
+    pub(super) fault: Cell<Option<Kind>>,
+}
+
+impl Flow {
+    /// Whether the last byte has been handed to the server's connection.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+}
+
+/// The body of a request to a server.
+#[derive(Default)]
+pub(super) struct RequestBody(Option<Box<Sending>>);
+
+struct Sending {
+    incoming: Incoming,
+    flow: Rc<Flow>,
+    core: Rc<Core>,
+    watch: Rc<Watch>,
+    limits: RequestLimits,
+}
+
+/// Bounds of a request's body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestLimits {
+    pub(super) max: u64,
+    /// The longest pause of the client.
+    pub(super) between_bytes: Duration,
+    /// From the end of the body to the head of the answer.
+    pub(super) first_byte: Duration,
+}
+
+impl RequestBody {
+    /// Wraps a client's body. None of the bookkeeping is made for a request without one.
+    pub(super) fn new(
+        incoming: Incoming,
+        core: &Rc<Core>,
+        watch: &Rc<Watch>,
+        limits: RequestLimits,
+    ) -> (Self, Option<Rc<Flow>>) {
+        if incoming.is_end_stream() {
+            return (Self(None), None);
+        }
+        let flow = Rc::new(Flow { ended: Cell::new(false), bytes: Cell::new(0), fault: Cell::new(None) });
+        let sending = Sending {
+            incoming,
+            flow: Rc::clone(&flow),
+            core: Rc::clone(core),
+            watch: Rc::clone(watch),
+            limits,
+        };
+        (Self(Some(Box::new(sending))), Some(flow))
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Sending {
+    fn end(&self) {
+        self.flow.ended.set(true);
+        if self.watch.phase() == Phase::ClientBody {
+            self.watch.enter(Phase::FirstByte, self.core.clock.get(), self.limits.first_byte);
+        }
+    }
+
+    fn fail(&self, kind: Kind) -> ProxyError {
+        self.flow.fault.set(Some(kind));
+        ProxyError::sent(kind, Sent::Maybe)
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        let Some(sending) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        if sending.watch.phase() == Phase::FirstByte && !sending.flow.ended.get() {
+            sending.watch.enter(Phase::ClientBody, sending.core.clock.get(), sending.limits.between_bytes);
+        }
+        Poll::Ready(match ready!(Pin::new(&mut sending.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let bytes = sending.flow.bytes.get() + data.len() as u64;
+                    sending.flow.bytes.set(bytes);
+                    if bytes > sending.limits.max {
+                        return Poll::Ready(Some(Err(sending.fail(Kind::BodyTooLarge))));
+                    }
+                }
+                if sending.incoming.is_end_stream() {
+                    sending.end();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(sending.fail(Kind::ClientGone).because(error))),
+            None => {
+                sending.end();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|sending| sending.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |sending| sending.incoming.size_hint())
+    }
+}
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub(super) enum Body {
+    Empty,
+    /// An answer that the proxy made.
+    Text(Option<Bytes>),
+    /// A server's answer.
+    Passing { incoming: Incoming, exchange: Exchange },
+}
+
+impl Body {
+    /// Passes a server's body on. What has no body ends the exchange at once.
+    pub(super) fn passing(incoming: Incoming, mut exchange: Exchange) -> Self {
+        if incoming.is_end_stream() {
+            exchange.finish();
+            return Self::Empty;
+        }
+        Self::Passing { incoming, exchange }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Text(text) => Poll::Ready(text.take().map(|t| Ok(Frame::data(t)))),
+            Self::Passing { incoming, exchange } => poll_passing(incoming, exchange, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Text(text) => text.is_none(),
+            Self::Passing { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Text(None) => SizeHint::with_exact(0),
+            Self::Text(Some(text)) => SizeHint::with_exact(text.len() as u64),
+            Self::Passing { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+fn poll_passing(
+    incoming: &mut Incoming,
+    exchange: &mut Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+    match Pin::new(&mut *incoming).poll_frame(cx) {
+        Poll::Ready(Some(Ok(frame))) => {
+            if let Some(data) = frame.data_ref() {
+                exchange.bytes_out += data.len() as u64;
+            }
+            if incoming.is_end_stream() {
+                exchange.finish();
+            } else {
+                exchange.await_client();
+            }
+            Poll::Ready(Some(Ok(frame)))
+        }
+        Poll::Ready(Some(Err(error))) => {
+            let kind = exchange.cut_short(Kind::Truncated);
+            Poll::Ready(Some(Err(ProxyError::sent(kind, Sent::Answered).because(error))))
+        }
+        Poll::Ready(None) => {
+            exchange.finish();
+            Poll::Ready(None)
+        }
+        Poll::Pending => match exchange.await_server() {
+            None => Poll::Pending,
+            Some(kind) => {
+                exchange.cut_short(kind);
+                Poll::Ready(Some(Err(ProxyError::sent(kind, Sent::Answered))))
+            }
+        },
+    }
+}

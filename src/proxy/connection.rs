@@ -1,0 +1,266 @@
+//! One client connection: requests in turn, parked in between, closed with care.
+//!
+//! While requests come, a parser with its buffers runs on the socket. A connection that has been
+//! between requests for a second gives both up and waits as a bare socket ("parked"), which is what
+//! makes a hundred thousand idle connections cheap.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, Connection};
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::body::Body;
+use super::client::Peer;
+use super::core::Core;
+use super::stream::Client;
+use super::upgrade::{self, Tunnel};
+use super::watch::{Alarm, Phase, Watch};
+use super::request;
+use crate::config::plan::ListenerPlan;
+
+/// How long a closed connection is read, so that the client gets the answer before a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much of it is read.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// What all requests of one connection share.
+pub(super) struct Conn {
+    pub(super) core: Rc<Core>,
+    pub(super) slot: usize,
+    pub(super) peer: Peer,
+    pub(super) plan: Arc<ListenerPlan>,
+    pub(super) watch: Rc<Watch>,
+    /// Set by the request that switched protocols.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// Whether bytes of the client may be left unread when the connection is closed.
+    pub(super) linger: Cell<bool>,
+}
+
+impl Conn {
+    /// The exchange is over; the next request may come.
+    pub(super) fn idle(&self) {
+        self.watch.limit_total(None);
+        self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout);
+    }
+}
+
+/// Counts a connection while it is open, and a panic that ends it.
+struct Open(Rc<Core>);
+
+impl Open {
+    fn new(core: &Rc<Core>) -> Self {
+        core.cells().connections_accepted.inc();
+        core.cells().connections_open.inc();
+        Self(Rc::clone(core))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.cells().connections_open.dec();
+        if std::thread::panicking() {
+            self.0.cells().panics.inc();
+        }
+    }
+}
+
+/// How a spell of requests ended.
+enum Ended {
+    Closed,
+    /// Idle: the bare socket, what was read of the next request, and since when.
+    Idle(TcpStream, Bytes, Instant),
+    Tunnel(Box<(TcpStream, Bytes, Tunnel)>),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(core: Rc<Core>, slot: usize, mut stream: TcpStream, peer: SocketAddr) {
+    let _open = Open::new(&core);
+    let mut rewind = Bytes::new();
+    loop {
+        // Boxed, so that a parked connection does not hold the room that a busy one needs.
+        match Box::pin(busy(&core, slot, stream, rewind, peer)).await {
+            Ended::Closed => return,
+            Ended::Tunnel(parts) => {
+                let (stream, read, tunnel) = *parts;
+                return Box::pin(upgrade::run(stream, read, tunnel)).await;
+            }
+            Ended::Idle(socket, read, since) => {
+                if read.is_empty() && !parked(&core, slot, &socket, since).await {
+                    return;
+                }
+                (stream, rewind) = (socket, read);
+            }
+        }
+    }
+}
+
+/// The plan of the listener in `slot`, if it is still configured.
+fn plan_of(core: &Core, slot: usize) -> Option<Arc<ListenerPlan>> {
+    core.view().listeners.get(slot)?.as_ref().map(|listening| Arc::clone(&listening.plan))
+}
+
+/// Waits for the next request without a parser. False when the connection is over.
+async fn parked(core: &Rc<Core>, slot: usize, stream: &TcpStream, since: Instant) -> bool {
+    let Some(limit) = plan_of(core, slot).map(|plan| plan.idle_timeout) else { return false };
+    let cells = core.cells();
+    cells.connections_parked.inc();
+    let alive = tokio::select! {
+        ready = stream.readable() => ready.is_ok(),
+        () = tokio::time::sleep_until((since + limit).into()) => {
+            cells.idle_closed.inc();
+            false
+        }
+        () = closing(core) => false,
+    };
+    cells.connections_parked.dec();
+    alive
+}
+
+/// Resolves when idle connections are to be closed because the process stops.
+async fn closing(core: &Core) {
+    loop {
+        if let Some(at) = core.close_idle_at.get() {
+            return tokio::time::sleep_until(at.into()).await;
+        }
+        core.closing.notified().await;
+    }
+}
+
+struct Requests(Rc<Conn>);
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let conn = Rc::clone(&self.0);
+        Box::pin(async move { Ok(request::handle(conn, request).await) })
+    }
+}
+
+type Parser = Connection<TokioIo<Client>, Requests>;
+
+/// Why a spell of requests stops being polled.
+enum Stop {
+    Done(hyper::Result<()>),
+    /// The head did not arrive in time.
+    HeadLate,
+    /// The client did not take its answer, or its server was cut meanwhile.
+    Abandon,
+}
+
+/// Serves requests until the connection ends, is idle, or switches protocols.
+async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, peer: SocketAddr) -> Ended {
+    let Some(plan) = plan_of(core, slot) else { return Ended::Closed };
+    let watched = core.watches.add(core.now(), plan.idle_timeout);
+    core.wake_ticker();
+    let client = Client::new(stream, rewind, core, &watched.watch, &plan);
+    let conn = Rc::new(Conn {
+        core: Rc::clone(core),
+        slot,
+        peer: Peer::new(peer),
+        plan: Arc::clone(&plan),
+        watch: Rc::clone(&watched.watch),
+        tunnel: RefCell::new(None),
+        linger: Cell::new(false),
+    });
+    let mut parser = Builder::new()
+        .max_buf_size(plan.max_header_bytes.max(64 * 1024))
+        .max_header_size(plan.max_header_bytes)
+        .serve_connection(TokioIo::new(client), Requests(Rc::clone(&conn)));
+    let mut parking = None;
+    let stop = poll_fn(|cx| poll_parser(&mut parser, &conn, &mut parking, cx)).await;
+    let parts = parser.into_parts();
+    let mut stream = parts.io.into_inner().into_stream();
+    drop(parts.service);
+    let tunnel = conn.tunnel.borrow_mut().take();
+    if let Some(tunnel) = tunnel {
+        return Ended::Tunnel(Box::new((stream, parts.read_buf, tunnel)));
+    }
+    match stop {
+        Stop::Done(Ok(())) => {
+            if let Some(since) = parking {
+                return Ended::Idle(stream, parts.read_buf, since);
+            }
+            if conn.linger.get() {
+                linger(&mut stream).await;
+            }
+        }
+        Stop::Done(Err(error)) => {
+            if error.is_parse() || error.is_parse_too_large() {
+                core.cells().bad_requests.inc();
+                linger(&mut stream).await;
+            }
+        }
+        Stop::HeadLate => {
+            core.cells().bad_requests.inc();
+            let _ = stream.write_all(request::LATE_HEAD).await;
+        }
+        Stop::Abandon => {}
+    }
+    Ended::Closed
+}
+
+/// Polls the parser, after dealing with what has come up from outside.
+fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, cx: &mut Context<'_>) -> Poll<Stop> {
+    let watch = &conn.watch;
+    watch.set_waker(cx.waker());
+    match (watch.phase(), watch.alarm()) {
+        (_, None) => {}
+        (Phase::Idle, Some(alarm)) => {
+            watch.take_alarm();
+            if alarm == Alarm::Park {
+                *parking = Some(watch.since());
+            }
+            if alarm == Alarm::Deadline {
+                conn.core.cells().idle_closed.inc();
+            }
+            // What is still to be flushed has to be taken in time, too.
+            watch.enter(Phase::ClientWrite, conn.core.clock.get(), conn.plan.between_bytes);
+            Pin::new(&mut *parser).graceful_shutdown();
+        }
+        (_, Some(Alarm::Park | Alarm::Close)) => {
+            // A request came at the same moment.
+            watch.take_alarm();
+        }
+        (Phase::Head, Some(_)) => return Poll::Ready(Stop::HeadLate),
+        (Phase::ClientWrite, Some(_)) => return Poll::Ready(Stop::Abandon),
+        // The request that runs takes it.
+        (_, Some(_)) => {}
+    }
+    parser.poll_without_shutdown(cx).map(Stop::Done)
+}
+
+/// Ends our side and reads on for a moment. Closing a socket with unread bytes resets it, and a reset
+/// can overtake the answer (RFC 9112 §9.6).
+async fn linger(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let reading = async {
+        let mut sink = vec![0; 8192];
+        let mut left = LINGER_BYTES;
+        while let Ok(n @ 1..) = stream.read(&mut sink).await {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, reading).await;
+}

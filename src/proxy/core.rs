@@ -1,0 +1,303 @@
+//! One core: a thread with its own runtime, sockets, upstream connections, counters and cached Snapshot.
+//!
+//! Nothing in here is shared but what [`crate::upstream`] shares, so `Rc` and `Cell` do: no lock and no
+//! contended reference count is touched by a request. A core never waits for the control plane.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use super::access_log;
+use super::pool::Pools;
+use super::retry::Budget;
+use super::watch::{TICK, Watches};
+use super::{listener, request_id};
+use crate::balance::Scratch;
+use crate::metrics::cells::CoreCells;
+use crate::upstream::{Claim, DataPlane, Event, Events, Order, Server, Snapshot, Swap};
+
+/// How often an idle core looks after its pools and its log.
+const LONG_TICK: Duration = Duration::from_secs(1);
+
+/// A Snapshot as one core holds it: cloning it touches no shared reference count.
+pub(super) type View = Rc<Arc<Snapshot>>;
+
+/// A server by its place in a core's Snapshot.
+#[derive(Debug, Clone)]
+pub(super) struct ServerRef {
+    view: View,
+    upstream: u32,
+    server: u32,
+}
+
+impl ServerRef {
+    pub(super) fn new(view: &View, upstream: usize, server: usize) -> Self {
+        Self { view: Rc::clone(view), upstream: upstream as u32, server: server as u32 }
+    }
+}
+
+impl Deref for ServerRef {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.view.upstreams[self.upstream as usize].servers[self.server as usize]
+    }
+}
+
+/// A claim held by a core.
+pub(super) type CoreClaim = Claim<ServerRef>;
+
+/// What one core remembers of one upstream.
+#[derive(Debug)]
+pub(super) struct UpstreamScratch {
+    pub(super) policy: Scratch,
+    pub(super) budget: Budget,
+}
+
+/// One core.
+pub(super) struct Core {
+    pub(super) id: usize,
+    pub(super) pools: Rc<Pools>,
+    pub(super) watches: Rc<Watches>,
+    pub(super) ids: request_id::Source,
+    /// The time as of the newest request or tick.
+    pub(super) clock: Cell<Instant>,
+    pub(super) log: Option<RefCell<access_log::Buffer>>,
+    /// Told when the process begins to stop; parked connections wait for it.
+    pub(super) closing: Notify,
+    /// When idle connections are to be closed, once the process stops.
+    pub(super) close_idle_at: Cell<Option<Instant>>,
+    pub(super) tunnel_cuts: RefCell<Vec<(u32, Rc<Notify>)>>,
+    events: Events,
+    cells: Arc<[CoreCells]>,
+    swap: Arc<Swap>,
+    view: RefCell<View>,
+    scratch: RefCell<Vec<UpstreamScratch>>,
+    seed: u64,
+    busy: Notify,
+    sleeping: Cell<bool>,
+}
+
+impl Core {
+    /// The counters of this core.
+    pub(super) fn cells(&self) -> &CoreCells {
+        &self.cells[self.id]
+    }
+
+    /// The newest Snapshot.
+    pub(super) fn view(&self) -> View {
+        if self.view.borrow().generation != self.swap.generation() {
+            *self.view.borrow_mut() = Rc::new(self.swap.current.load_full());
+        }
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Notes and returns the time.
+    pub(super) fn now(&self) -> Instant {
+        let now = Instant::now();
+        self.clock.set(now);
+        now
+    }
+
+    /// Whether the process is stopping.
+    pub(super) fn is_closing(&self) -> bool {
+        self.close_idle_at.get().is_some()
+    }
+
+    /// Lends what this core remembers of the upstream in `slot`.
+    pub(super) fn with_scratch<T>(&self, slot: usize, f: impl FnOnce(&mut UpstreamScratch) -> T) -> T {
+        let mut all = self.scratch.borrow_mut();
+        while all.len() <= slot {
+            let seed = self.seed ^ (all.len() as u64).wrapping_mul(0xD134_2543_DE82_EF95);
+            all.push(UpstreamScratch { policy: Scratch::new(self.id, seed), budget: Budget::default() });
+        }
+        f(&mut all[slot])
+    }
+
+    /// Reports to the control plane; lost rather than waited for when it is behind.
+    pub(super) fn report(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
+
+    /// Tells the ticker that there is something to watch.
+    pub(super) fn wake_ticker(&self) {
+        if self.sleeping.get() {
+            self.sleeping.set(false);
+            self.busy.notify_one();
+        }
+    }
+}
+
+/// What the cores are started with.
+pub struct Settings {
+    /// How many, at least 1.
+    pub cores: usize,
+    /// Where events go.
+    pub events: Events,
+    /// Makes the access-log buffer of each core, where there is a log.
+    pub access_log: Option<Box<dyn Fn() -> access_log::Buffer>>,
+}
+
+/// The running cores. Dropping it does not stop them: they end when every [`DataPlane`] is gone.
+#[derive(Debug)]
+pub struct Cores {
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Cores {
+    /// Waits until every core has ended.
+    pub fn join(self) {
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the cores, which accept nothing until they are ordered to.
+///
+/// # Errors
+/// A thread or a runtime that cannot be made.
+pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
+    let swap = Arc::new(Swap::default());
+    let cells: Arc<[CoreCells]> = (0..settings.cores).map(|_| CoreCells::default()).collect();
+    let mut orders = Vec::with_capacity(settings.cores);
+    let mut threads = Vec::with_capacity(settings.cores);
+    for id in 0..settings.cores {
+        let (sender, receiver) = unbounded_channel();
+        let (swap, cells, events) = (Arc::clone(&swap), Arc::clone(&cells), settings.events.clone());
+        let log = settings.access_log.as_ref().map(|make| make());
+        let (started, outcome) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("core-{id}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .event_interval(61)
+                .build_local(tokio::runtime::LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(run(id, swap, cells, events, log, receiver));
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+        })?;
+        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("a core ended at its start")))?;
+        orders.push(sender);
+        threads.push(thread);
+    }
+    Ok((DataPlane { swap, orders, cells }, Cores { threads }))
+}
+
+async fn run(
+    id: usize,
+    swap: Arc<Swap>,
+    cells: Arc<[CoreCells]>,
+    events: Events,
+    log: Option<access_log::Buffer>,
+    mut orders: UnboundedReceiver<Order>,
+) {
+    let view = RefCell::new(Rc::new(swap.current.load_full()));
+    let core = Rc::new(Core {
+        id,
+        pools: Rc::new(Pools::new(cells.len())),
+        watches: Rc::new(Watches::default()),
+        ids: request_id::Source::new(),
+        clock: Cell::new(Instant::now()),
+        log: log.map(RefCell::new),
+        closing: Notify::new(),
+        close_idle_at: Cell::new(None),
+        tunnel_cuts: RefCell::default(),
+        events,
+        cells,
+        swap,
+        view,
+        scratch: RefCell::default(),
+        seed: request_id::random_u64(),
+        busy: Notify::new(),
+        sleeping: Cell::new(false),
+    });
+    let ticker = tokio::task::spawn_local(tick(Rc::clone(&core)));
+    let mut listening: HashMap<usize, AbortHandle> = HashMap::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Listen { slot, socket } => match listener::adopt(socket) {
+                Ok(socket) => {
+                    let task = tokio::task::spawn_local(listener::accept(Rc::clone(&core), slot, socket));
+                    if let Some(before) = listening.insert(slot, task.abort_handle()) {
+                        before.abort();
+                    }
+                }
+                Err(error) => warn!(%error, slot, "a listening socket could not be used"),
+            },
+            Order::Unlisten { slot } => {
+                if let Some(task) = listening.remove(&slot) {
+                    task.abort();
+                }
+            }
+            Order::Look => {
+                let view = core.view();
+                core.pools.keep_only(&view);
+            }
+            Order::Cut { servers } => {
+                core.watches.cut(&servers);
+                for (_, cut) in core.tunnel_cuts.borrow().iter().filter(|(uid, _)| servers.contains(uid)) {
+                    cut.notify_one();
+                }
+            }
+            Order::Drain { idle_grace } => {
+                listening.drain().for_each(|(_, task)| task.abort());
+                core.close_idle_at.set(Some(core.now() + idle_grace));
+                core.closing.notify_waiters();
+                core.wake_ticker();
+            }
+        }
+    }
+    ticker.abort();
+    if let Some(log) = &core.log {
+        log.borrow_mut().flush();
+    }
+}
+
+/// Deadlines, pools and the log, off the request's path.
+async fn tick(core: Rc<Core>) {
+    let mut upkeep = Instant::now();
+    let mut quiet = 0;
+    loop {
+        if quiet > 10 {
+            core.sleeping.set(true);
+            tokio::select! {
+                () = tokio::time::sleep(LONG_TICK) => {}
+                () = core.busy.notified() => {}
+            }
+            core.sleeping.set(false);
+        } else {
+            tokio::time::sleep(TICK).await;
+        }
+        let now = core.now();
+        quiet = if core.watches.is_empty() { quiet + 1 } else { 0 };
+        core.watches.look(now, core.close_idle_at.get());
+        if let Some(log) = &core.log {
+            let mut log = log.borrow_mut();
+            log.flush();
+            core.cells().log_lines_lost.add(log.take_lost());
+        }
+        if now.duration_since(upkeep) >= LONG_TICK {
+            upkeep = now;
+            let view = core.view();
+            core.pools.expire(now, &view, core.id);
+            for scratch in &mut *core.scratch.borrow_mut() {
+                scratch.budget.refill();
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! One request and its answer, from head to last byte: what is held meanwhile and what is counted
+//! at the end.
+//!
+//! Whatever way an exchange ends (answered, refused, cut, left by the client) its `Drop` is the one
+//! place that releases the claim, gives the connection back, counts, and writes the log line.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderValue, Request, Version, header};
+
+use super::access_log::Entry;
+use super::body::Flow;
+use super::connection::Conn;
+use super::core::{CoreClaim, View};
+use super::pool::Lease;
+use super::watch::Phase;
+use crate::error::{Kind, ProxyError};
+use crate::upstream::{Route, Upstream};
+
+/// What the access log needs of a request, taken only when there is one.
+struct Line {
+    unix_millis: u64,
+    method: http::Method,
+    target: String,
+    version: Version,
+    host: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+/// One request and its answer.
+pub(super) struct Exchange {
+    pub(super) conn: Rc<Conn>,
+    pub(super) view: View,
+    pub(super) client: IpAddr,
+    /// Position of the route among those of the listener.
+    pub(super) route: Option<usize>,
+    pub(super) claim: Option<CoreClaim>,
+    pub(super) lease: Option<Lease>,
+    /// Whether the server's connection may carry another request.
+    pub(super) reusable: bool,
+    pub(super) flow: Option<Rc<Flow>>,
+    pub(super) request_id: Option<HeaderValue>,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) retries: u32,
+    /// What became of a sticky session.
+    pub(super) sticky: Option<&'static str>,
+    pub(super) is_tunnel: bool,
+    status: u16,
+    reason: Option<Kind>,
+    started: Instant,
+    first_byte: Option<Duration>,
+    line: Option<Box<Line>>,
+    ended: bool,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("status", &self.status).field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    pub(super) fn begin<B>(conn: &Rc<Conn>, view: View, request: &Request<B>, now: Instant) -> Self {
+        let line = conn.core.log.is_some().then(|| {
+            let text = |name| request.headers().get(name).cloned();
+            Box::new(Line {
+                unix_millis: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+                method: request.method().clone(),
+                target: request.uri().to_string(),
+                version: request.version(),
+                host: text(header::HOST),
+                referer: text(header::REFERER),
+                user_agent: text(header::USER_AGENT),
+            })
+        });
+        Self {
+            conn: Rc::clone(conn),
+            view,
+            client: conn.peer.address,
+            route: None,
+            claim: None,
+            lease: None,
+            reusable: false,
+            flow: None,
+            request_id: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            retries: 0,
+            sticky: None,
+            is_tunnel: false,
+            status: 0,
+            reason: None,
+            started: now,
+            first_byte: None,
+            line,
+            ended: false,
+        }
+    }
+
+    /// The route taken.
+    pub(super) fn route(&self) -> Option<&Route> {
+        let routes = &self.view.listeners.get(self.conn.slot)?.as_ref()?.routes;
+        self.route.map(|index| &*routes.all[index])
+    }
+
+    /// The upstream that the route leads to.
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        self.route().map(|route| &*self.view.upstreams[route.upstream])
+    }
+
+    /// The head of the answer is there.
+    pub(super) fn answered(&mut self, status: u16) {
+        let now = self.conn.core.now();
+        let waited = now.duration_since(self.started);
+        self.status = status;
+        self.first_byte = Some(waited);
+        if let Some(claim) = &self.claim {
+            let counts = &claim.cell().counts;
+            counts.answers[class_of(status)].inc();
+            counts.first_byte.record(waited);
+        }
+    }
+
+    /// The proxy answers itself.
+    pub(super) fn refused(&mut self, error: &ProxyError, bytes: usize) {
+        self.status = error.kind.status();
+        self.reason = Some(error.kind);
+        self.bytes_out = bytes as u64;
+        self.ended = true;
+    }
+
+    /// A part of the answer was handed over; the client has to take it.
+    pub(super) fn await_client(&self) {
+        let core = &self.conn.core;
+        self.conn.watch.enter(Phase::ClientWrite, core.clock.get(), self.conn.plan.between_bytes);
+    }
+
+    /// The server has to send more. Tells what has come up meanwhile, if anything.
+    pub(super) fn await_server(&self) -> Option<Kind> {
+        let watch = &self.conn.watch;
+        if watch.phase() != Phase::UpstreamBody {
+            let limit = self.upstream().map_or(Duration::MAX, |u| u.plan.timeouts.between_bytes);
+            watch.enter(Phase::UpstreamBody, self.conn.core.clock.get(), limit);
+        }
+        watch.fault()
+    }
+
+    /// The answer ends before its end.
+    pub(super) fn cut_short(&mut self, kind: Kind) -> Kind {
+        self.reason = Some(kind);
+        self.reusable = false;
+        self.ended = true;
+        kind
+    }
+
+    /// The last byte was handed over.
+    pub(super) fn finish(&mut self) {
+        self.ended = true;
+        self.release();
+        self.conn.idle();
+    }
+
+    /// Gives back the connection and the claim, as early as they can be.
+    fn release(&mut self) {
+        let lease = self.lease.take();
+        if let (Some(claim), Some(lease)) = (&self.claim, lease)
+            && self.reusable
+            && self.flow.as_ref().is_none_or(|flow| flow.has_ended())
+            && let Some(upstream) = self.upstream()
+        {
+            let core = &self.conn.core;
+            core.pools.give(claim.server(), core.id, &upstream.plan.pool, lease, core.clock.get());
+        }
+        if let Some(flow) = &self.flow {
+            self.bytes_in = flow.bytes();
+            if !flow.has_ended() {
+                self.conn.linger.set(true);
+            }
+        }
+        self.conn.watch.uses(None);
+    }
+
+    fn count(&self, duration: Duration) {
+        let core = &self.conn.core;
+        if let Some(kind) = self.reason {
+            core.cells().errors[kind as usize].inc();
+        }
+        if let Some(route) = self.route() {
+            let cell = &route.cells[core.id];
+            if self.status >= 100 {
+                cell.answers[class_of(self.status)].inc();
+            }
+            cell.bytes_in.add(self.bytes_in);
+            cell.bytes_out.add(self.bytes_out);
+            if !self.is_tunnel {
+                cell.duration.record(duration);
+            }
+        }
+    }
+
+    fn log(&self, line: &Line, duration: Duration) {
+        let Some(log) = &self.conn.core.log else { return };
+        fn bytes(value: &Option<HeaderValue>) -> Option<&[u8]> {
+            value.as_ref().map(HeaderValue::as_bytes)
+        }
+        log.borrow_mut().write(&Entry {
+            unix_millis: line.unix_millis,
+            client: self.client,
+            method: line.method.as_str(),
+            target: &line.target,
+            version: line.version,
+            host: bytes(&line.host),
+            status: self.status,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration,
+            first_byte: self.first_byte,
+            route: self.route().map(|r| &*r.plan.name),
+            upstream: self.upstream().map(Upstream::name),
+            server: self.claim.as_ref().map(|c| &*c.server().name),
+            retries: self.retries,
+            sticky: self.sticky,
+            reason: self.reason.map(Kind::reason),
+            request_id: bytes(&self.request_id),
+            referer: bytes(&line.referer),
+            user_agent: bytes(&line.user_agent),
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Neither finished nor refused: the client left, or its connection was given up.
+            let kind = self.conn.watch.fault().unwrap_or(Kind::ClientGone);
+            self.reason = Some(kind);
+            self.reusable = false;
+            if self.first_byte.is_none() {
+                self.status = Kind::ClientGone.status();
+            }
+        }
+        self.release();
+        let duration = self.conn.core.now().duration_since(self.started);
+        self.count(duration);
+        if let Some(line) = self.line.take() {
+            self.log(&line, duration);
+        }
+    }
+}
+
+fn class_of(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
+}

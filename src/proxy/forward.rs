@@ -1,0 +1,162 @@
+//! Sending one request over one connection and getting the head of its answer.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::body::{Flow, RequestBody};
+use super::connection::Conn;
+use super::core::CoreClaim;
+use super::pool::{self, Lease};
+use super::watch::{Phase, Watch};
+use crate::config::plan::{Address, UpstreamPlan};
+use crate::error::{Kind, ProxyError, Sent};
+use crate::upstream::Event;
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    /// Certainly nothing was sent; here is the request back.
+    Returned(Request<RequestBody>, ProxyError),
+    /// Something may have been sent. `stale` when the connection had carried a request before and so
+    /// may have been closed by the server at the same moment.
+    Lost { error: ProxyError, stale: bool },
+}
+
+/// Runs `work` until it is done or something comes up for the connection.
+pub(super) async fn guarded<F: Future>(watch: &Watch, work: F) -> Result<F::Output, Kind> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Some(kind) = watch.fault() {
+            watch.take_alarm();
+            return Poll::Ready(Err(kind));
+        }
+        work.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}
+
+/// Opens a connection to the claimed server, and counts and reports a failure.
+pub(super) async fn connect(
+    conn: &Conn,
+    plan: &UpstreamPlan,
+    claim: &CoreClaim,
+) -> Result<super::stream::Upstream, ProxyError> {
+    let (core, server, counts) = (&conn.core, claim.server(), &claim.cell().counts);
+    let turn = counts.connects.get() as usize;
+    conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
+    let outcome = guarded(&conn.watch, pool::connect(server, turn)).await;
+    let error = match outcome {
+        Ok(Ok(stream)) => {
+            counts.connects.inc();
+            return Ok(stream);
+        }
+        Ok(Err(error)) => {
+            let unresolved =
+                matches!(server.address, Address::Host { .. }) && error.kind() == io::ErrorKind::AddrNotAvailable;
+            let kind = match error.kind() {
+                io::ErrorKind::ConnectionRefused => Kind::ConnectRefused,
+                _ if unresolved => Kind::Unresolved,
+                io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+                _ => Kind::ConnectFailed,
+            };
+            ProxyError::new(kind).because(error)
+        }
+        Err(kind) => ProxyError::new(kind),
+    };
+    counts.connect_failures.inc();
+    if !matches!(error.kind, Kind::RequestTimeout | Kind::Cut) && !is_own_shortage(&error) {
+        core.report(Event::ConnectFailed { server: server.uid });
+    }
+    Err(error)
+}
+
+/// Running out of our own descriptors, ports or memory says nothing about the server.
+fn is_own_shortage(error: &ProxyError) -> bool {
+    use rustix::io::Errno;
+    let code = error.source.as_deref().and_then(|s| s.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error);
+    code.is_some_and(|code| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL]
+            .iter()
+            .any(|e| e.raw_os_error() == code)
+    })
+}
+
+/// Sends `request` to the claimed server, over an idle connection where `reuse` allows and there is
+/// one, and waits for the head of the answer.
+pub(super) async fn send(
+    conn: &Conn,
+    plan: &UpstreamPlan,
+    claim: &CoreClaim,
+    mut request: Request<RequestBody>,
+    flow: Option<&Flow>,
+    reuse: bool,
+) -> Result<(Response<Incoming>, Lease), Failure> {
+    let (core, counts) = (&conn.core, &claim.cell().counts);
+    loop {
+        let idle = if reuse { core.pools.take(claim.server(), core.id, &plan.pool, core.clock.get()) } else { None };
+        let mut lease = match idle {
+            Some(lease) => {
+                counts.reused.inc();
+                lease
+            }
+            None => match open(conn, plan, claim).await {
+                Ok(lease) => lease,
+                Err(error) => return Err(Failure::Returned(request, error)),
+            },
+        };
+        conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
+        let sent = guarded(&conn.watch, lease.sender.try_send_request(request)).await;
+        match sent {
+            Ok(Ok(response)) => return Ok((response, lease)),
+            Ok(Err(mut refused)) => match refused.take_message() {
+                Some(unsent) if lease.is_reused() => request = unsent,
+                Some(unsent) => {
+                    counts.failures.inc();
+                    let error = ProxyError::new(Kind::Reset).because(refused.into_error());
+                    return Err(Failure::Returned(unsent, error));
+                }
+                None => {
+                    counts.failures.inc();
+                    let error = lost(refused.into_error(), flow);
+                    return Err(Failure::Lost { error, stale: lease.is_reused() });
+                }
+            },
+            Err(kind) => {
+                counts.failures.inc();
+                return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false });
+            }
+        }
+    }
+}
+
+async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim) -> Result<Lease, ProxyError> {
+    let stream = connect(conn, plan, claim).await?;
+    let (lease, driver) = pool::handshake(stream, conn.core.now())
+        .await
+        .map_err(|error| ProxyError::new(Kind::ConnectFailed).because(error))?;
+    // Its own errors reach whoever waits for an answer; there is nobody else to tell.
+    tokio::task::spawn_local(async move {
+        let _ = driver.await;
+    });
+    Ok(lease)
+}
+
+/// What an error of the connection means, once the request may have been sent.
+pub(super) fn lost(error: hyper::Error, flow: Option<&Flow>) -> ProxyError {
+    let kind = match flow.and_then(|flow| flow.fault.get()) {
+        Some(fault) => fault,
+        None if error.is_parse() || error.is_parse_too_large() => Kind::BadAnswer,
+        None => Kind::Reset,
+    };
+    ProxyError::sent(kind, Sent::Maybe).because(error)
+}
+
+/// The longest that waiting for the head of an answer may take, for a tunnel's handshake too.
+pub(super) fn first_byte(plan: &UpstreamPlan) -> Duration {
+    plan.timeouts.first_byte
+}

@@ -1,0 +1,61 @@
+//! Accepting connections.
+//!
+//! Each core has its own socket of each listener (SO_REUSEPORT), so accepting crosses no thread. A
+//! full descriptor table makes the core pause and go on, never spin and never give up the socket.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use super::connection;
+use super::core::Core;
+
+/// How long accepting pauses when descriptors or memory have run out.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Takes over a bound, listening, non-blocking socket.
+pub(super) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    // Accepted sockets inherit it on Linux, which saves a call per connection.
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Accepts until the task is aborted.
+pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener) {
+    let mut starved = false;
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                if starved {
+                    starved = false;
+                    info!("accepting connections again");
+                }
+                tokio::task::spawn_local(connection::serve(Rc::clone(&core), slot, stream, peer));
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                core.cells().accept_errors.inc();
+                if !starved {
+                    starved = true;
+                    warn!(%error, "cannot accept connections; trying again until it works");
+                }
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Errors that belong to the connection that was about to be accepted, not to the socket (accept(2)).
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,137 @@
+//! Idle connections to servers, per core, newest first.
+//!
+//! The newest connection is the likeliest to be alive and warm, and lets the rest grow old and go. A
+//! connection comes back here only when both bodies of its exchange have ended: one whose answer came
+//! early would carry the rest of the old request into the next.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::body::RequestBody;
+use super::core::View;
+use super::stream;
+use crate::config::plan::{Address, PoolPlan};
+use crate::upstream::Server;
+
+/// A connection to a server in somebody's hands.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) sender: SendRequest<RequestBody>,
+    born: Instant,
+    requests: u64,
+}
+
+impl Lease {
+    /// Whether it carried a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.requests > 1
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    lease: Lease,
+    since: Instant,
+}
+
+/// The idle connections of one core, by server uid.
+#[derive(Debug)]
+pub(super) struct Pools {
+    by_server: RefCell<HashMap<u32, Vec<Idle>, foldhash::fast::RandomState>>,
+    cores: usize,
+}
+
+/// A connection that still has to be driven.
+pub(super) type Driver = Connection<TokioIo<stream::Upstream>, RequestBody>;
+
+impl Pools {
+    pub(super) fn new(cores: usize) -> Self {
+        Self { by_server: RefCell::default(), cores }
+    }
+
+    /// Takes the newest idle connection to `server` that can be used.
+    pub(super) fn take(&self, server: &Server, core: usize, plan: &PoolPlan, now: Instant) -> Option<Lease> {
+        let mut all = self.by_server.borrow_mut();
+        let idle = all.get_mut(&server.uid)?;
+        let found = loop {
+            let Some(Idle { mut lease, .. }) = idle.pop() else { break None };
+            if !lease.sender.is_closed() && now.duration_since(lease.born) < plan.max_age {
+                lease.requests += 1;
+                break Some(lease);
+            }
+        };
+        server.cells[core].counts.idle.set(idle.len() as u64);
+        found
+    }
+
+    /// Gives a connection back, if it may be used again and there is room.
+    pub(super) fn give(&self, server: &Server, core: usize, plan: &PoolPlan, lease: Lease, now: Instant) {
+        if lease.sender.is_closed() || lease.requests >= plan.max_requests {
+            return;
+        }
+        let mut all = self.by_server.borrow_mut();
+        let idle = all.entry(server.uid).or_default();
+        if idle.len() < (plan.max_idle / self.cores).max(1) && plan.max_idle > 0 {
+            idle.push(Idle { lease, since: now });
+        }
+        server.cells[core].counts.idle.set(idle.len() as u64);
+    }
+
+    /// Closes connections to servers that the Snapshot does not hold.
+    pub(super) fn keep_only(&self, view: &View) {
+        let known: Vec<u32> = view.upstreams.iter().flat_map(|u| u.servers.iter().map(|s| s.uid)).collect();
+        self.by_server.borrow_mut().retain(|uid, _| known.contains(uid));
+    }
+
+    /// Closes connections that were idle for too long, are too old, or were closed by their server.
+    pub(super) fn expire(&self, now: Instant, view: &View, core: usize) {
+        let mut all = self.by_server.borrow_mut();
+        for upstream in &view.upstreams {
+            let plan = &upstream.plan.pool;
+            for server in &upstream.servers {
+                let Some(idle) = all.get_mut(&server.uid) else { continue };
+                idle.retain(|i| {
+                    !i.lease.sender.is_closed()
+                        && now.duration_since(i.since) < plan.idle_timeout
+                        && now.duration_since(i.lease.born) < plan.max_age
+                });
+                server.cells[core].counts.idle.set(idle.len() as u64);
+            }
+        }
+    }
+}
+
+/// Opens a connection to `server`, trying each of its addresses, beginning with the `turn`-th.
+pub(super) async fn connect(server: &Server, turn: usize) -> io::Result<stream::Upstream> {
+    if let Address::Unix(path) = &server.address {
+        return UnixStream::connect(path).await.map(stream::Upstream::Unix);
+    }
+    let addresses = server.resolved.load_full();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for i in 0..addresses.len() {
+        match connect_to(addresses[(turn + i) % addresses.len()]).await {
+            Ok(stream) => return Ok(stream::Upstream::Tcp(stream)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Speaks HTTP/1 on a new connection. The driver must be polled for anything to move.
+pub(super) async fn handshake(stream: stream::Upstream, now: Instant) -> hyper::Result<(Lease, Driver)> {
+    let (sender, driver) = Builder::new().handshake(TokioIo::new(stream)).await?;
+    Ok((Lease { sender, born: now, requests: 1 }, driver))
+}

@@ -1,0 +1,412 @@
+//! The story of one request: route, pick, claim, forward, respond.
+//!
+//! This is the only place that retries. What may be retried is decided in [`super::retry`]; what an
+//! error means to the client in [`crate::error`]; everything that has to happen at the end, whichever
+//! way it ends, in [`super::exchange`].
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+
+use super::answer::{self, Form};
+use super::body::{Body, RequestBody, RequestLimits};
+use super::check::{self, LONGEST_HOST};
+use super::connection::Conn;
+use super::core::{CoreClaim, ServerRef};
+use super::exchange::Exchange;
+use super::forward::{self, Failure};
+use super::headers::{self, Noted, X_REQUEST_ID, has_token};
+use super::pool::Lease;
+use super::sticky::{self, Session};
+use super::upgrade::{self, Answer, Tunnel};
+use super::{client, request_id, retry};
+use crate::balance::Pick;
+use crate::config::plan::{ListenerPlan, RoutePlan};
+use crate::error::{Kind, ProxyError, Sent};
+use crate::upstream::{Claim, Tried, Upstream};
+
+/// Written by hand to a client whose head never ended: the parser has no request to answer.
+pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\
+    server-timing: evenkeel;desc=\"header_timeout\"\r\n\r\n";
+
+/// Serves one request, whatever becomes of it.
+pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+    let now = conn.core.now();
+    let form = Form::of(request.method(), request.headers());
+    let exchange = Exchange::begin(&conn, conn.core.view(), &request, now);
+    let mut response = match serve(exchange, request, now).await {
+        Ok(response) => response,
+        Err(refused) => {
+            let (mut exchange, error) = *refused;
+            let (response, bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            exchange.refused(&error, bytes);
+            drop(exchange);
+            conn.idle();
+            response
+        }
+    };
+    if conn.core.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// An exchange that the proxy has to answer itself, and why.
+type Refused = Box<(Exchange, ProxyError)>;
+
+/// A request as it is sent to servers, and what is needed to send it again.
+struct Outgoing {
+    request: Option<Request<RequestBody>>,
+    /// A copy of the head of a request that may be sent again after it may have been sent.
+    replay: Option<(Method, Uri, HeaderMap)>,
+    idempotent: bool,
+    protocol: Option<HeaderValue>,
+}
+
+/// The head of an answer and where it came from.
+struct Answered {
+    answer: Answer,
+    pick: Pick,
+}
+
+async fn serve(mut exchange: Exchange, mut request: Request<Incoming>, now: Instant) -> Result<Response<Body>, Refused> {
+    let (outgoing, session) = match prepare(&mut exchange, &mut request) {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(Box::new((exchange, error))),
+    };
+    let outgoing = wrap(&mut exchange, request, outgoing);
+    if let Some(limit) = exchange.upstream().and_then(|u| u.plan.timeouts.request) {
+        exchange.conn.watch.limit_total(Some(now + limit));
+    }
+    match send(&mut exchange, outgoing, session.as_ref()).await {
+        Ok(answered) => respond(exchange, answered, session),
+        Err(error) => Err(Box::new((exchange, error))),
+    }
+}
+
+/// Checks the request, finds its route and its client, and rewrites its head for the server.
+fn prepare(
+    exchange: &mut Exchange,
+    request: &mut Request<Incoming>,
+) -> Result<(Option<HeaderValue>, Option<Session>), ProxyError> {
+    let conn = Rc::clone(&exchange.conn);
+    let view = Rc::clone(&exchange.view);
+    let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
+    let noted = headers::note(request.headers());
+    exchange.request_id = take_request_id(&conn, &listening.plan, request.headers_mut(), noted);
+    check::check(request, noted)?;
+
+    let mut buffer = [0; LONGEST_HOST + 1];
+    let host =
+        if listening.routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" };
+    let path = if request.uri().path() == "*" { "/" } else { request.uri().path() };
+    let Some(route) = listening.routes.find(host, path) else {
+        conn.core.cells().no_route.inc();
+        return Err(ProxyError::new(Kind::NoRoute));
+    };
+    exchange.route = Some(route);
+    let route = &listening.routes.all[route];
+    let upstream = &view.upstreams[route.upstream];
+
+    if let Some(length) = content_length(request.headers())
+        && length > listening.plan.max_body
+    {
+        return Err(ProxyError::new(Kind::BodyTooLarge));
+    }
+    let protocol = if noted.has(Noted::UPGRADE) { upgrade::asks(request) } else { None };
+    headers::strip_hop_by_hop(request.headers_mut(), noted);
+    if noted.has(Noted::EXPECT) {
+        // Answered on this hop: the parser says 100 when the server begins to take the body.
+        request.headers_mut().remove(header::EXPECT);
+    }
+    exchange.client =
+        client::identify(&conn.peer, &listening.plan, request.headers_mut(), noted, conn.core.cells());
+    if !noted.has(Noted::HOST) && !request.headers().contains_key(header::HOST) {
+        // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
+    }
+    let session = upstream
+        .sticky
+        .as_ref()
+        .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted));
+    if route.plan.strip_prefix {
+        strip_prefix(request.uri_mut(), &route.plan);
+    }
+    *request.version_mut() = Version::HTTP_11;
+    Ok((protocol, session))
+}
+
+/// Takes over a harmless id of the client, else makes one; the server and the client both get it.
+fn take_request_id(conn: &Conn, plan: &ListenerPlan, headers: &mut HeaderMap, noted: Noted) -> Option<HeaderValue> {
+    if !plan.request_id {
+        return None;
+    }
+    if noted.has(Noted::REQUEST_ID)
+        && let Some(id) = headers.get(X_REQUEST_ID).filter(|id| request_id::is_harmless(id.as_bytes()))
+    {
+        return Some(id.clone());
+    }
+    let id = conn.core.ids.make();
+    headers.insert(X_REQUEST_ID, id.clone());
+    Some(id)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes()).ok()?.parse().ok()
+}
+
+/// Takes the route's prefix off the target.
+fn strip_prefix(uri: &mut Uri, route: &RoutePlan) {
+    let bare = route.path.strip_suffix('/').unwrap_or(&route.path);
+    let Some(target) = uri.path_and_query() else { return };
+    let Some(rest) = target.as_str().strip_prefix(bare) else { return };
+    let stripped = if rest.starts_with('/') {
+        PathAndQuery::try_from(rest)
+    } else {
+        PathAndQuery::try_from(format!("/{rest}"))
+    };
+    if let Ok(stripped) = stripped {
+        *uri = Uri::from(stripped);
+    }
+}
+
+/// Wraps the body, and keeps a copy of the head where the request may be sent twice.
+fn wrap(exchange: &mut Exchange, request: Request<Incoming>, protocol: Option<HeaderValue>) -> Outgoing {
+    let (mut parts, incoming) = request.into_parts();
+    // What the parser left there (the upgrade it offers) is of no use to a server's connection.
+    parts.extensions.clear();
+    let conn = &exchange.conn;
+    let (first_byte, attempts) =
+        exchange.upstream().map_or_else(Default::default, |u| (u.plan.timeouts.first_byte, u.plan.retry.attempts));
+    let limits =
+        RequestLimits { max: conn.plan.max_body, between_bytes: conn.plan.between_bytes, first_byte };
+    let (body, flow) = RequestBody::new(incoming, &conn.core, &conn.watch, limits);
+    let idempotent = retry::is_idempotent(&parts.method);
+    let replay = (idempotent && attempts > 0 && body.is_empty() && protocol.is_none())
+        .then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
+    exchange.flow = flow;
+    Outgoing { request: Some(Request::from_parts(parts, body)), replay, idempotent, protocol }
+}
+
+impl Outgoing {
+    /// The request for the next try, if there is one left to send.
+    fn take(&mut self) -> Option<Request<RequestBody>> {
+        self.request.take().or_else(|| {
+            let (method, uri, headers) = self.replay.clone()?;
+            let mut request = Request::new(RequestBody::default());
+            (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+            Some(request)
+        })
+    }
+}
+
+/// Picks, claims and sends until there is an answer or no further try is allowed.
+async fn send(
+    exchange: &mut Exchange,
+    mut outgoing: Outgoing,
+    session: Option<&Session>,
+) -> Result<Answered, ProxyError> {
+    let conn = Rc::clone(&exchange.conn);
+    let view = Rc::clone(&exchange.view);
+    let mut view = view;
+    let mut tried = Tried::default();
+    let mut last = ProxyError::new(Kind::NoServer);
+    loop {
+        let position = exchange.route().map(|r| r.upstream).ok_or(ProxyError::new(Kind::Internal))?;
+        let upstream = &view.upstreams[position];
+        if tried.count() == 0 {
+            conn.core.with_scratch(upstream.slot, |s| s.budget.earn(&upstream.plan.retry));
+        }
+        let Some((pick, claim)) = claim(exchange, upstream, position, session, &mut tried) else {
+            return Err(last);
+        };
+        exchange.claim = Some(claim);
+        let error = match attempt(&conn, exchange, upstream, &mut outgoing, false).await {
+            Ok(answer) => return Ok(Answered { answer, pick }),
+            Err(error) => error,
+        };
+        tried.add(pick.index);
+        let again = exchange.retries < upstream.plan.retry.attempts
+            && retry::allowed(error.sent, outgoing.idempotent)
+            && (outgoing.request.is_some() || outgoing.replay.is_some())
+            && error.kind.side() == crate::error::Side::Upstream
+            && !matches!(error.kind, Kind::RequestTimeout | Kind::Cut)
+            && conn.core.with_scratch(upstream.slot, |s| s.budget.take(&upstream.plan.retry));
+        last = error;
+        if !again {
+            return Err(last);
+        }
+        exchange.retries += 1;
+        if let Some(claim) = exchange.claim.take() {
+            claim.cell().counts.retries.inc();
+        }
+        // Servers may have come and gone meanwhile.
+        view = refreshed(exchange, view, &mut tried);
+    }
+}
+
+/// The newest Snapshot, where this request's listener, route and upstream are still the same.
+fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried) -> super::core::View {
+    let newest = exchange.conn.core.view();
+    if newest.generation == view.generation {
+        return view;
+    }
+    let slot = exchange.conn.slot;
+    let name = exchange.route().map(|r| r.plan.name.clone());
+    let upstream = exchange.upstream().map(|u| (u.slot, u.servers.iter().map(|s| s.uid).collect::<Vec<_>>()));
+    let found = newest.listeners.get(slot).and_then(Option::as_ref).and_then(|listening| {
+        let index = listening.routes.all.iter().position(|r| Some(&r.plan.name) == name.as_ref())?;
+        let now = &newest.upstreams[listening.routes.all[index].upstream];
+        let (slot, uids) = upstream.as_ref()?;
+        (now.slot == *slot).then(|| {
+            let mut again = Tried::default();
+            for (position, server) in now.servers.iter().enumerate() {
+                let before = uids.iter().position(|uid| *uid == server.uid);
+                if before.is_some_and(|before| tried.has(before)) {
+                    again.add(position);
+                }
+            }
+            (index, again)
+        })
+    });
+    match found {
+        Some((index, again)) => {
+            exchange.route = Some(index);
+            exchange.view = Rc::clone(&newest);
+            *tried = again;
+            newest
+        }
+        None => view,
+    }
+}
+
+/// Picks servers until one can be claimed. When every server was tried, those that failed get a second
+/// chance only if there is but one.
+fn claim(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    position: usize,
+    session: Option<&Session>,
+    tried: &mut Tried,
+) -> Option<(Pick, CoreClaim)> {
+    let core = &exchange.conn.core;
+    for _ in 0..=upstream.servers.len() {
+        let pick = core.with_scratch(upstream.slot, |s| {
+            upstream.pick(exchange.client, session.and_then(Session::pin), tried, &mut s.policy)
+        });
+        let Some(pick) = pick else {
+            if upstream.servers.len() == 1 && tried.count() == 1 {
+                *tried = Tried::default();
+                return claim_one(exchange, upstream, position);
+            }
+            return None;
+        };
+        let server = ServerRef::new(&exchange.view, position, pick.index);
+        match Claim::take(server, core.id, pick.pinned, upstream.failing_open) {
+            Some(claim) => {
+                claim.cell().counts.picks.inc();
+                exchange.conn.watch.uses(Some(claim.server().uid));
+                return Some((pick, claim));
+            }
+            None => tried.add(pick.index),
+        }
+    }
+    None
+}
+
+/// The only server there is, once more.
+fn claim_one(exchange: &Exchange, upstream: &Upstream, position: usize) -> Option<(Pick, CoreClaim)> {
+    let server = ServerRef::new(&exchange.view, position, 0);
+    let claim = Claim::take(server, exchange.conn.core.id, false, upstream.failing_open)?;
+    claim.cell().counts.picks.inc();
+    exchange.conn.watch.uses(Some(claim.server().uid));
+    Some((Pick { index: 0, pinned: false }, claim))
+}
+
+/// One try on the claimed server. A connection that was kept open and turned out to be closed does not
+/// count against the server: the request goes out again at once on a fresh one, where it may.
+async fn attempt(
+    conn: &Conn,
+    exchange: &mut Exchange,
+    upstream: &Upstream,
+    outgoing: &mut Outgoing,
+    fresh: bool,
+) -> Result<Answer, ProxyError> {
+    let mut fresh = fresh;
+    loop {
+        let Some(request) = outgoing.take() else { return Err(ProxyError::new(Kind::Internal)) };
+        let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
+        let outcome = match &outgoing.protocol {
+            Some(protocol) => upgrade::send(conn, &upstream.plan, claim, request, protocol).await,
+            None => forward::send(conn, &upstream.plan, claim, request, exchange.flow.as_deref(), !fresh)
+                .await
+                .map(|(response, lease)| Answer::Ordinary(response, lease)),
+        };
+        match outcome {
+            Ok(Answer::Ordinary(response, _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(ProxyError::sent(Kind::BadAnswer, Sent::Answered).because("a 101 that nobody asked for"));
+            }
+            Ok(answer) => return Ok(answer),
+            Err(Failure::Returned(request, error)) => {
+                outgoing.request = Some(request);
+                return Err(error);
+            }
+            Err(Failure::Lost { error, stale }) => {
+                if stale && !fresh && error.kind == Kind::Reset && outgoing.replay.is_some() {
+                    fresh = true;
+                    continue;
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Turns a server's answer into the client's.
+fn respond(mut exchange: Exchange, answered: Answered, session: Option<Session>) -> Result<Response<Body>, Refused> {
+    let Answered { answer, pick } = answered;
+    let (response, far, lease) = match answer {
+        Answer::Ordinary(response, lease) => (response, None, Some(lease)),
+        Answer::Switched(response, far) => (response, Some(far), None),
+    };
+    let (mut head, incoming) = response.into_parts();
+    let noted = headers::note(&head.headers);
+    let closes = noted.has(Noted::CONNECTION) && has_token(&head.headers.get_all(header::CONNECTION), "close");
+    keep(&mut exchange, lease, &head, noted, closes);
+    let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());
+    headers::strip_hop_by_hop(&mut head.headers, noted);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    if let Some(id) = &exchange.request_id {
+        head.headers.insert(X_REQUEST_ID, id.clone());
+    }
+    if let (Some(session), Some(upstream), Some(claim)) = (session, exchange.upstream(), &exchange.claim)
+        && let Some(settled) =
+            sticky::settle(upstream, exchange.conn.core.id, session, pick.pinned, claim.server(), head.status)
+    {
+        exchange.sticky = Some(settled.outcome);
+        if let Some(cookie) = settled.cookie {
+            head.headers.append(header::SET_COOKIE, cookie);
+        }
+    }
+    exchange.answered(head.status.as_u16());
+    let Some(far) = far else {
+        return Ok(Response::from_parts(head, Body::passing(incoming, exchange)));
+    };
+    upgrade::accept(&mut head, protocol);
+    let conn = Rc::clone(&exchange.conn);
+    conn.watch.enter(super::watch::Phase::Tunnel, conn.core.clock.get(), std::time::Duration::ZERO);
+    *conn.tunnel.borrow_mut() = Some(Tunnel { far, exchange });
+    Ok(Response::from_parts(head, Body::Empty))
+}
+
+/// Notes whether the server's connection may carry another request.
+fn keep(exchange: &mut Exchange, lease: Option<Lease>, head: &http::response::Parts, noted: Noted, closes: bool) {
+    let old = head.version < Version::HTTP_11
+        && !(noted.has(Noted::CONNECTION) && has_token(&head.headers.get_all(header::CONNECTION), "keep-alive"));
+    exchange.reusable = !closes && !old;
+    exchange.lease = lease;
+}

@@ -1,0 +1,307 @@
+//! WebSockets and every other `Upgrade`: a handshake over HTTP, then bytes both ways.
+//!
+//! A tunnel is counted by its claim like any request, so it holds up a drain until it ends or is cut.
+//! Its bytes go through one buffer per core: an idle tunnel owns none.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::body::RequestBody;
+use super::connection::Conn;
+use super::core::{Core, CoreClaim};
+use super::exchange::Exchange;
+use super::forward::{self, Failure};
+use super::headers::has_token;
+use super::pool::{self, Driver, Lease};
+use super::stream;
+use super::watch::Phase;
+use crate::config::plan::UpstreamPlan;
+use crate::error::{Kind, ProxyError, Sent};
+
+/// Bytes moved at a time.
+const CHUNK: usize = 64 * 1024;
+
+thread_local! {
+    static CHUNK_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
+}
+
+/// The answer to an upgrade request.
+pub(super) enum Answer {
+    /// The server does not switch: an ordinary answer.
+    Ordinary(Response<Incoming>, Lease),
+    /// 101: from here on the bytes are not HTTP.
+    Switched(Response<Incoming>, Far),
+}
+
+/// The server's end of a tunnel.
+pub(super) struct Far {
+    stream: stream::Upstream,
+    read: Bytes,
+}
+
+/// A tunnel waiting for the client's parser to let go of its socket.
+pub(super) struct Tunnel {
+    pub(super) far: Far,
+    pub(super) exchange: Exchange,
+}
+
+/// The protocol that a request asks to switch to (RFC 9110 §7.8), if it does.
+pub(super) fn asks<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let protocol = request.headers().get(header::UPGRADE)?;
+    let nominated = has_token(&request.headers().get_all(header::CONNECTION), "upgrade");
+    (nominated && request.version() == http::Version::HTTP_11).then(|| protocol.clone())
+}
+
+/// Sends an upgrade request over a connection of its own.
+pub(super) async fn send(
+    conn: &Conn,
+    plan: &UpstreamPlan,
+    claim: &CoreClaim,
+    mut request: Request<RequestBody>,
+    protocol: &HeaderValue,
+) -> Result<Answer, Failure> {
+    let stream = match forward::connect(conn, plan, claim).await {
+        Ok(stream) => stream,
+        Err(error) => return Err(Failure::Returned(request, error)),
+    };
+    let (mut lease, mut driver) = match pool::handshake(stream, conn.core.now()).await {
+        Ok(pair) => pair,
+        Err(error) => {
+            let error = ProxyError::new(Kind::ConnectFailed).because(error);
+            return Err(Failure::Returned(request, error));
+        }
+    };
+    request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    request.headers_mut().insert(header::UPGRADE, protocol.clone());
+    conn.watch.enter(Phase::FirstByte, conn.core.clock.get(), forward::first_byte(plan));
+    let shaking = shake(&mut lease, &mut driver, request);
+    let response = match forward::guarded(&conn.watch, shaking).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(Failure::Lost { error, stale: false }),
+        Err(kind) => return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false }),
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        tokio::task::spawn_local(async move {
+            let _ = driver.await;
+        });
+        return Ok(Answer::Ordinary(response, lease));
+    }
+    let same = response.headers().get(header::UPGRADE).is_some_and(|answered| {
+        answered.as_bytes().split(|b| *b == b',').all(|a| has_token([protocol], &String::from_utf8_lossy(a.trim_ascii())))
+    });
+    if !same {
+        let error = ProxyError::sent(Kind::BadAnswer, Sent::Answered).because("switched to a protocol nobody asked for");
+        return Err(Failure::Lost { error, stale: false });
+    }
+    let parts = driver.into_parts();
+    Ok(Answer::Switched(response, Far { stream: parts.io.into_inner(), read: parts.read_buf }))
+}
+
+/// Drives the connection until the head of the answer is there, and for a 101 until the parser is done.
+async fn shake(
+    lease: &mut Lease,
+    driver: &mut Driver,
+    request: Request<RequestBody>,
+) -> Result<Response<Incoming>, ProxyError> {
+    let mut answer = std::pin::pin!(lease.sender.try_send_request(request));
+    let mut response = None;
+    poll_fn(|cx| {
+        let driven = driver.poll_without_shutdown(cx);
+        if response.is_none()
+            && let Poll::Ready(answered) = answer.as_mut().poll(cx)
+        {
+            let answered = answered.map_err(|refused| forward::lost(refused.into_error(), None))?;
+            if answered.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(answered));
+            }
+            response = Some(answered);
+        }
+        match (driven, response.take()) {
+            (Poll::Ready(Ok(())), Some(answered)) => Poll::Ready(Ok(answered)),
+            (Poll::Ready(Ok(())), None) => Poll::Ready(Err(ProxyError::sent(Kind::Reset, Sent::Maybe))),
+            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(forward::lost(error, None))),
+            (Poll::Pending, answered) => {
+                response = answered;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// The 101 for the client.
+pub(super) fn accept(response: &mut http::response::Parts, protocol: Option<HeaderValue>) {
+    response.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        response.headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// A tunnel in its core's list while it is open.
+struct Listed<'a> {
+    core: &'a Core,
+    cut: Rc<Notify>,
+    claim: Option<&'a CoreClaim>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(core: &'a Core, claim: Option<&'a CoreClaim>) -> Self {
+        let cut = Rc::new(Notify::new());
+        if let Some(claim) = claim {
+            claim.cell().counts.tunnels.inc();
+            core.tunnel_cuts.borrow_mut().push((claim.server().uid, Rc::clone(&cut)));
+        }
+        Self { core, cut, claim }
+    }
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim {
+            claim.cell().counts.tunnels.dec();
+            self.core.tunnel_cuts.borrow_mut().retain(|(_, cut)| !Rc::ptr_eq(cut, &self.cut));
+        }
+    }
+}
+
+/// Moves bytes both ways until both sides have ended, one fails, the tunnel is idle for too long, or
+/// its server is cut.
+pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
+    let Tunnel { mut far, mut exchange } = tunnel;
+    exchange.is_tunnel = true;
+    let core = Rc::clone(&exchange.conn.core);
+    let idle = exchange.upstream().map_or(Duration::MAX, |u| u.plan.timeouts.tunnel_idle);
+    let (mut up, mut down) = (Half::new(near_read), Half::new(std::mem::take(&mut far.read)));
+    let outcome = {
+        let listed = Listed::new(&core, exchange.claim.as_ref());
+        let mut active = Instant::now();
+        let mut timer = std::pin::pin!(tokio::time::sleep(idle));
+        let moving = poll_fn(|cx| {
+            let before = up.bytes + down.bytes;
+            let ended = poll_both(&mut near, &mut far.stream, &mut up, &mut down, cx);
+            if up.bytes + down.bytes != before {
+                active = Instant::now();
+            }
+            if ended.is_ready() {
+                return Poll::Ready(None);
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                let quiet = active.elapsed();
+                if quiet >= idle {
+                    return Poll::Ready(Some(Kind::BetweenBytesTimeout));
+                }
+                timer.as_mut().reset(tokio::time::Instant::now() + (idle - quiet));
+            }
+            Poll::Pending
+        });
+        tokio::select! {
+            biased;
+            ended = moving => ended,
+            () = listed.cut.notified() => Some(Kind::Cut),
+        }
+    };
+    (exchange.bytes_in, exchange.bytes_out) = (up.bytes, down.bytes);
+    match outcome {
+        Some(kind) => {
+            exchange.cut_short(kind);
+        }
+        None => exchange.finish(),
+    }
+}
+
+/// One direction.
+struct Half {
+    /// Read and not yet written.
+    pending: BytesMut,
+    ended: bool,
+    closed: bool,
+    bytes: u64,
+}
+
+impl Half {
+    fn new(read: Bytes) -> Self {
+        Self { bytes: read.len() as u64, pending: BytesMut::from(&read[..]), ended: false, closed: false }
+    }
+}
+
+fn poll_both(
+    near: &mut TcpStream,
+    far: &mut stream::Upstream,
+    up: &mut Half,
+    down: &mut Half,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let first = poll_half(near, far, up, cx);
+    let second = poll_half(far, near, down, cx);
+    match (first, second) {
+        (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) | (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+            Poll::Ready(())
+        }
+        _ => Poll::Pending,
+    }
+}
+
+fn poll_half<R, W>(from: &mut R, to: &mut W, half: &mut Half, cx: &mut Context<'_>) -> Poll<std::io::Result<()>>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    if half.closed {
+        return Poll::Ready(Ok(()));
+    }
+    loop {
+        while !half.pending.is_empty() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &half.pending))?;
+            if written == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            half.pending.advance(written);
+        }
+        half.pending = BytesMut::new();
+        if half.ended {
+            ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+            half.closed = true;
+            return Poll::Ready(Ok(()));
+        }
+        ready!(CHUNK_BUFFER.with_borrow_mut(|chunk| poll_move(from, to, half, chunk, cx)))?;
+    }
+}
+
+/// Reads once and writes what was read; the rest is kept.
+fn poll_move<R, W>(
+    from: &mut R,
+    to: &mut W,
+    half: &mut Half,
+    chunk: &mut [u8],
+    cx: &mut Context<'_>,
+) -> Poll<std::io::Result<()>>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut read = ReadBuf::new(chunk);
+    ready!(Pin::new(from).poll_read(cx, &mut read))?;
+    let filled = read.filled();
+    half.bytes += filled.len() as u64;
+    if filled.is_empty() {
+        half.ended = true;
+        return Poll::Ready(Ok(()));
+    }
+    let written = match Pin::new(to).poll_write(cx, filled) {
+        Poll::Ready(written) => written?,
+        Poll::Pending => 0,
+    };
+    half.pending.extend_from_slice(&filled[written..]);
+    Poll::Ready(Ok(()))
+}

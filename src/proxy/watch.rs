@@ -1,0 +1,237 @@
+//! Deadlines without a timer per request.
+//!
+//! Each client connection has one [`Watch`]: what it is waiting for ([`Phase`]) and until when. A
+//! request only writes these cells. A core looks through its watches a few times a second while any
+//! connection is active and wakes the tasks whose deadline has passed; so a deadline is kept to about
+//! [`TICK`], never early, and costs no system call, no allocation and no timer entry per request.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::error::Kind;
+
+/// How late a deadline may be noticed.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// A connection without a request for this long gives up its parser and buffers.
+pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// What a client connection is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The next request.
+    Idle,
+    /// The rest of a request's head.
+    Head,
+    /// The client's body.
+    ClientBody,
+    /// The client to take its answer.
+    ClientWrite,
+    /// A connection to a server.
+    Connect,
+    /// The head of the answer.
+    FirstByte,
+    /// More of the answer's body.
+    UpstreamBody,
+    /// Nothing that is timed here: a tunnel has its own clock.
+    Tunnel,
+}
+
+impl Phase {
+    /// What is said when the deadline passes in this phase.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Idle | Self::Head | Self::Tunnel => Kind::HeaderTimeout,
+            Self::ClientBody => Kind::BodyTimeout,
+            Self::ClientWrite => Kind::ClientGone,
+            Self::Connect => Kind::ConnectTimeout,
+            Self::FirstByte => Kind::FirstByteTimeout,
+            Self::UpstreamBody => Kind::BetweenBytesTimeout,
+        }
+    }
+}
+
+/// What has come upon a connection from outside its own task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alarm {
+    /// The deadline of the phase has passed.
+    Deadline,
+    /// The request has taken longer than it may in all.
+    Total,
+    /// The server it uses is cut.
+    Cut,
+    /// It was idle long enough to be parked.
+    Park,
+    /// It is idle and the process stops.
+    Close,
+}
+
+/// The deadline of one client connection.
+#[derive(Debug)]
+pub(super) struct Watch {
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    deadline: Cell<Instant>,
+    /// End of the whole request, where one is set.
+    total: Cell<Option<Instant>>,
+    /// Uid of the server in use plus one; 0 is none.
+    server: Cell<u32>,
+    alarm: Cell<Option<Alarm>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Watch {
+    fn new(now: Instant, idle: Duration) -> Self {
+        Self {
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(now),
+            deadline: Cell::new(now + idle),
+            total: Cell::new(None),
+            server: Cell::new(0),
+            alarm: Cell::new(None),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Enters a phase that must end within `limit` of `now`.
+    pub(super) fn enter(&self, phase: Phase, now: Instant, limit: Duration) {
+        self.phase.set(phase);
+        self.since.set(now);
+        self.deadline.set(now + limit);
+    }
+
+    /// Gives the phase another `limit` from `now`, because something moved.
+    pub(super) fn extend(&self, now: Instant, limit: Duration) {
+        self.deadline.set(now + limit);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Sets or clears the end of the whole request.
+    pub(super) fn limit_total(&self, end: Option<Instant>) {
+        self.total.set(end);
+    }
+
+    /// Says which server the connection uses now, by uid.
+    pub(super) fn uses(&self, server: Option<u32>) {
+        self.server.set(server.map_or(0, |uid| uid.wrapping_add(1)));
+    }
+
+    /// When the phase began.
+    pub(super) fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    /// What has come up, left in place.
+    pub(super) fn alarm(&self) -> Option<Alarm> {
+        self.alarm.get()
+    }
+
+    /// Takes what has come up, if anything.
+    pub(super) fn take_alarm(&self) -> Option<Alarm> {
+        self.alarm.take()
+    }
+
+    /// What has come up for the request that runs, as an error; it stays until taken.
+    pub(super) fn fault(&self) -> Option<Kind> {
+        match self.alarm.get()? {
+            Alarm::Deadline => Some(self.phase.get().kind()),
+            Alarm::Total => Some(Kind::RequestTimeout),
+            Alarm::Cut => Some(Kind::Cut),
+            Alarm::Park | Alarm::Close => None,
+        }
+    }
+
+    /// The task to wake; a task keeps its waker for life, so this is set once.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        let mut slot = self.waker.borrow_mut();
+        if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+
+    fn raise(&self, alarm: Alarm) {
+        self.alarm.set(Some(alarm));
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn look(&self, now: Instant, closing: Option<Instant>) {
+        if self.alarm.get().is_some() {
+            return;
+        }
+        match self.phase.get() {
+            Phase::Idle => {
+                if closing.is_some_and(|from| now >= from.max(self.since.get())) {
+                    self.raise(Alarm::Close);
+                } else if now >= self.deadline.get() {
+                    self.raise(Alarm::Deadline);
+                } else if closing.is_none() && now.duration_since(self.since.get()) >= PARK_AFTER {
+                    self.raise(Alarm::Park);
+                }
+            }
+            Phase::Tunnel => {}
+            _ if self.total.get().is_some_and(|end| now >= end) => self.raise(Alarm::Total),
+            _ if now >= self.deadline.get() => self.raise(Alarm::Deadline),
+            _ => {}
+        }
+    }
+}
+
+/// The watches of one core.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    list: RefCell<Slab<Rc<Watch>>>,
+}
+
+/// Keeps a watch in its core's list; dropping it takes it out.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) watch: Rc<Watch>,
+    key: usize,
+    watches: Rc<Watches>,
+}
+
+impl Watches {
+    /// Adds the watch of a new connection, idle from `now` for at most `idle`.
+    pub(super) fn add(self: &Rc<Self>, now: Instant, idle: Duration) -> Watched {
+        let watch = Rc::new(Watch::new(now, idle));
+        let key = self.list.borrow_mut().insert(Rc::clone(&watch));
+        Watched { watch, key, watches: Rc::clone(self) }
+    }
+
+    /// Whether any connection is active.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.borrow().is_empty()
+    }
+
+    /// Wakes every connection whose deadline has passed. From `closing` on, idle ones are closed.
+    pub(super) fn look(&self, now: Instant, closing: Option<Instant>) {
+        for (_, watch) in &*self.list.borrow() {
+            watch.look(now, closing);
+        }
+    }
+
+    /// Ends every request on one of these servers.
+    pub(super) fn cut(&self, servers: &[u32]) {
+        for (_, watch) in &*self.list.borrow() {
+            let used = watch.server.get();
+            if used != 0 && servers.contains(&(used - 1)) {
+                watch.raise(Alarm::Cut);
+            }
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watches.list.borrow_mut().remove(self.key);
+    }
+}
