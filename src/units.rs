@@ -1,8 +1,10 @@
 //! Durations and sizes as people write them in the configuration. A leaf, like [`crate::named`].
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserializer;
+use serde::de::{self, Unexpected, Visitor};
 
 /// Reads `"250ms"`, `"2s"`, `"5m"`, `"1h"`, `"1d"`, or several of them together (`"1h30m"`).
 ///
@@ -83,7 +85,51 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What [`parse_duration`] says.
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    parse_duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration in quotes, such as \"2s\"")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            parse_duration(text).map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_any(Text)
+}
+
+/// For `#[serde(deserialize_with = "…")]` on a size in bytes: a text or a whole number.
+///
+/// # Errors
+/// What [`parse_size`] says.
+pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct TextOrNumber;
+
+    impl Visitor<'_> for TextOrNumber {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a size, such as \"16KiB\" or a number of bytes")
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+            u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+            parse_size(text).map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_any(TextOrNumber)
 }
 
 /// For `#[serde(deserialize_with = "…")]` on an optional `Duration`.

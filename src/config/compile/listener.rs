@@ -1,0 +1,158 @@
+//! Listeners.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::Compiler;
+use super::names::Seen;
+use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan};
+use crate::config::spec::{At, ForwardedSpec, ListenerSpec, Size, Spec};
+
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
+
+impl Compiler<'_> {
+    pub(super) fn listeners(&mut self, spec: &Spec, admin: &AdminPlan) -> Vec<ListenerPlan> {
+        if spec.listener.is_empty() {
+            self.lack(None, "no listener", "add `[[listener]]` with `bind = \"0.0.0.0:8080\"`");
+        }
+        let mut names = Seen::default();
+        let mut addresses = Seen::default();
+        let mut plans = Vec::new();
+        for entry in &spec.listener {
+            let Some(plan) = self.listener(entry) else { continue };
+            let listener = entry.get_ref();
+            let bind = listener.bind.as_ref().map_or(entry.span(), At::span);
+            // Two listeners may both ask for any free port.
+            if plan.bind.port() != 0 {
+                if let Some(first) = addresses.insert(&plan.bind.to_string(), bind.clone()) {
+                    let message = format!("two listeners are bound to {}", plan.bind);
+                    self.twice(bind, first, message, "remove one, or give it another address");
+                    continue;
+                }
+                if admin.bind == Some(plan.bind) {
+                    let place = spec.admin.bind.as_ref().map_or(0..0, At::span);
+                    let message = format!("a listener and the admin API are both bound to {}", plan.bind);
+                    self.twice(bind, place, message, "give one of them another address");
+                    continue;
+                }
+            }
+            let place = listener.name.as_ref().map_or(bind, At::span);
+            if let Some(first) = names.insert(&plan.name, place.clone()) {
+                let message = format!("two listeners are called `{}`", plan.name);
+                self.twice(place, first, message, "give one of them another name");
+            }
+            plans.push(plan);
+        }
+        plans
+    }
+
+    fn listener(&mut self, entry: &At<ListenerSpec>) -> Option<ListenerPlan> {
+        let spec = entry.get_ref();
+        if let Some(name) = &spec.name {
+            self.name(name, "listener");
+        }
+        let trusted_proxies = spec.trusted_proxies.iter().filter_map(|text| self.network(text)).collect();
+        let plan = ListenerPlan {
+            name: listener_name(spec).unwrap_or_default(),
+            bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            backlog: self.within(&spec.backlog, "backlog", &(1..=65_535)),
+            trusted_proxies,
+            forwarded: match spec.forwarded {
+                ForwardedSpec::XForwarded => Forwarded::XForwarded,
+                ForwardedSpec::Rfc7239 => Forwarded::Rfc7239,
+                ForwardedSpec::Both => Forwarded::Both,
+                ForwardedSpec::Off => Forwarded::Off,
+            },
+            request_id: spec.request_id,
+            header_timeout: self.positive(&spec.header_timeout, "header_timeout"),
+            idle_timeout: self.positive(&spec.idle_timeout, "idle_timeout"),
+            between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
+            max_header_bytes: self.header_bytes(&spec.max_header_bytes),
+            max_body: spec.max_body.0,
+        };
+        let Some(bind) = &spec.bind else {
+            self.lack(Some(entry.span()), "this listener has no `bind`", "add `bind = \"0.0.0.0:8080\"`");
+            return None;
+        };
+        Some(ListenerPlan { bind: self.address(bind.span(), &bind.get_ref().0)?, ..plan })
+    }
+
+    fn header_bytes(&mut self, size: &At<Size>) -> usize {
+        let bytes = size.get_ref().0;
+        if !HEADER_BYTES.contains(&bytes) {
+            let message = format!("`max_header_bytes` is {bytes} bytes, which is out of range");
+            self.error(size.span(), message, "write a size from \"8KiB\" to \"1MiB\"");
+        }
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    fn network(&mut self, text: &At<String>) -> Option<IpNet> {
+        let given = text.get_ref().trim();
+        let Ok(network) = given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from)) else {
+            let message = format!("`{given}` is not a network");
+            self.error(text.span(), message, "write an address and a prefix length, such as \"10.0.0.0/8\"");
+            return None;
+        };
+        if network.trunc() != network {
+            let message = format!("`{given}` has bits beyond its prefix length, which are ignored");
+            self.warn(text.span(), message, &format!("write \"{}\"", network.trunc()));
+        }
+        if network.prefix_len() == 0 {
+            let message = format!("`{given}` trusts everyone to say who the client is");
+            self.warn(text.span(), message, "name the networks of your own proxies only");
+        }
+        Some(network.trunc())
+    }
+}
+
+/// The name of a listener: the given one, or the address as written.
+pub(super) fn listener_name(spec: &ListenerSpec) -> Option<String> {
+    if let Some(name) = &spec.name {
+        return Some(name.get_ref().clone());
+    }
+    let text = spec.bind.as_ref()?.get_ref().0.trim();
+    Some(if text.parse::<u16>().is_ok() { format!(":{text}") } else { text.to_owned() })
+}
+
+/// Reads `IP:port`; `:port`, `*:port` and a bare port mean every address, IPv6 and (by a dual-stack
+/// socket, RFC 3493 §3.7) IPv4.
+///
+/// # Errors
+/// What is wrong and what would be right.
+pub(super) fn parse_bind(text: &str) -> Result<SocketAddr, (String, &'static str)> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let port = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")).unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>()
+        && port_is_plain(text)
+    {
+        return Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
+    }
+    if text.starts_with("unix:") || text.starts_with('/') {
+        return Err((
+            format!("`{text}` is a path"),
+            "listeners take an IP address and a port, such as \"0.0.0.0:8080\"",
+        ));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Err((format!("`{text}` has no port"), "add it, such as \"0.0.0.0:8080\" or \"[::1]:8080\""));
+    }
+    let hint = "write an IP address and a port, such as \"0.0.0.0:8080\", \"[::1]:8080\" or \":8080\"";
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_err() && host.parse::<IpAddr>().is_ok() => {
+            Err((format!("`{port}` is not a port"), "write a number from 0 to 65535"))
+        }
+        Some((host, _)) if host.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+            Err((format!("`{host}` is a host name, not an address of this machine"), hint))
+        }
+        _ => Err((format!("`{text}` is not an address"), hint)),
+    }
+}
+
+/// `u16` also parses `+80`.
+fn port_is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || b == b':' || b == b'*')
+}

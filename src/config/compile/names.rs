@@ -1,0 +1,46 @@
+//! Names, and that each is used once.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::Compiler;
+use crate::config::spec::At;
+
+/// Names stand in URLs of the admin API, in labels of metrics and in log lines.
+const LONGEST: usize = 100;
+
+/// Names that were seen, with their places.
+#[derive(Default)]
+pub(super) struct Seen(HashMap<String, Range<usize>>);
+
+impl Seen {
+    /// Remembers a name; the place of the first where there was one already.
+    pub(super) fn insert(&mut self, name: &str, place: Range<usize>) -> Option<Range<usize>> {
+        if let Some(first) = self.0.get(name) {
+            return Some(first.clone());
+        }
+        self.0.insert(name.to_owned(), place);
+        None
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+impl Compiler<'_> {
+    /// Judges a name that a user gave.
+    pub(super) fn name(&mut self, name: &At<String>, what: &str) {
+        let text = name.get_ref();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@[]".contains(c);
+        if text.is_empty() {
+            self.error(name.span(), format!("a {what} has an empty name"), "write a name, or leave the key out");
+        } else if text.len() > LONGEST {
+            let message = format!("the name of a {what} is longer than {LONGEST} characters");
+            self.error(name.span(), message, "write a shorter name");
+        } else if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
+            let message = format!("`{}` cannot be in the name of a {what}", bad.escape_debug());
+            self.error(name.span(), message, "use letters, digits and . _ - : @ [ ]");
+        }
+    }
+}

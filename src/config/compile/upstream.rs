@@ -1,0 +1,201 @@
+//! Upstreams: their policy's surroundings, checks and limits.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Compiler;
+use crate::config::plan::{DrainPlan, PoolPlan, RetryPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::config::read::place_of;
+use crate::config::spec::{At, DrainSpec, PoolSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec};
+use crate::health::Check;
+use crate::units;
+
+const SHORTEST_KEY: usize = 16;
+const MAKE_KEY: &str = "make one with `openssl rand -hex 32`";
+
+/// Upstreams in the order of the file, which the tree does not keep.
+pub(super) fn in_order(spec: &Spec) -> Vec<(&At<String>, &UpstreamSpec)> {
+    let mut upstreams: Vec<_> = spec.upstream.iter().collect();
+    upstreams.sort_by_key(|(name, _)| name.span().start);
+    upstreams
+}
+
+impl Compiler<'_> {
+    pub(super) fn upstreams(&mut self, spec: &Spec) -> Vec<UpstreamPlan> {
+        if spec.upstream.is_empty() {
+            let hint = "add `[upstream.app]` with `servers = [\"127.0.0.1:9001\"]`";
+            self.lack(None, "no upstream", hint);
+        }
+        in_order(spec).into_iter().map(|(name, upstream)| self.upstream(spec, name, upstream)).collect()
+    }
+
+    fn upstream(&mut self, whole: &Spec, name: &At<String>, spec: &UpstreamSpec) -> UpstreamPlan {
+        self.name(name, "upstream");
+        let check = spec.check.get_ref().0.clone();
+        if let Some(check) = &check {
+            self.check(name.get_ref(), spec.check.span(), check);
+        }
+        UpstreamPlan {
+            name: name.get_ref().clone(),
+            policy: spec.policy.get_ref().clone(),
+            check,
+            fail_open: spec.fail_open,
+            timeouts: self.timeouts(&spec.timeouts),
+            pool: self.pool(&spec.pool),
+            retry: self.retry(&spec.retry),
+            drain: self.drain(&spec.drain),
+            max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),
+            cookie_keys: self.cookie_keys(whole, name, spec),
+            servers: self.servers(name, spec),
+        }
+    }
+
+    fn timeouts(&mut self, spec: &TimeoutsSpec) -> UpstreamTimeouts {
+        let request = spec.request.get_ref().0;
+        UpstreamTimeouts {
+            connect: self.positive(&spec.connect, "connect"),
+            first_byte: self.positive(&spec.first_byte, "first_byte"),
+            between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
+            request: request.map(|time| self.positive_at(spec.request.span(), time, "request")),
+            tunnel_idle: self.positive(&spec.tunnel_idle, "tunnel_idle"),
+        }
+    }
+
+    fn pool(&mut self, spec: &PoolSpec) -> PoolPlan {
+        let max_requests = spec.max_requests.get_ref().0;
+        if max_requests == 0 {
+            let hint = "write a whole number from 1, or \"unlimited\"";
+            self.error(spec.max_requests.span(), "`max_requests` is 0: no connection could be used", hint);
+        }
+        PoolPlan {
+            max_idle: self.within(&spec.max_idle, "max_idle", &(0..=1 << 20)),
+            idle_timeout: self.positive(&spec.idle_timeout, "idle_timeout"),
+            max_age: self.positive(&spec.max_age, "max_age"),
+            max_requests,
+        }
+    }
+
+    fn retry(&mut self, spec: &RetrySpec) -> RetryPlan {
+        RetryPlan {
+            attempts: self.within(&spec.attempts, "attempts", &(0..=8)),
+            budget_percent: self.within(&spec.budget_percent, "budget_percent", &(0..=100)),
+            budget_floor: self.within(&spec.budget_floor, "budget_floor", &(0..=1_000_000)),
+        }
+    }
+
+    fn drain(&mut self, spec: &DrainSpec) -> DrainPlan {
+        let plan = DrainPlan {
+            in_flight: self.time(&spec.in_flight, "in_flight"),
+            sessions_idle: self.time(&spec.sessions_idle, "sessions_idle"),
+            sessions_max: self.time(&spec.sessions_max, "sessions_max"),
+        };
+        if plan.sessions_idle > plan.sessions_max && spec.sessions_idle.span() != (0..0) {
+            let message = "`sessions_idle` is longer than `sessions_max` and so never matters";
+            self.warn(spec.sessions_idle.span(), message, "write a shorter one, or raise `sessions_max`");
+        }
+        plan
+    }
+
+    fn check(&mut self, upstream: &str, whole: Range<usize>, check: &Check) {
+        // serde reads a check's options without their places.
+        let tree = self.tree;
+        let place = |key: &str| {
+            place_of(tree, &["upstream", upstream, "check", check.name(), key]).unwrap_or_else(|| whole.clone())
+        };
+        let timing = check.timing();
+        self.positive_at(place("interval"), timing.interval, "interval");
+        self.positive_at(place("timeout"), timing.timeout, "timeout");
+        if timing.timeout > timing.interval && timing.interval > Duration::ZERO {
+            let message = format!("`timeout` is longer than `interval` ({})", units::show_duration(timing.interval));
+            let key = if place("timeout") == whole { "interval" } else { "timeout" };
+            self.warn(place(key), message, "a check then delays the next one; write a shorter `timeout`");
+        }
+        if timing.jitter > 50 {
+            self.error(place("jitter"), "`jitter` is out of range", "write a percentage from 0 to 50");
+        }
+        for (key, threshold) in
+            [("healthy_threshold", timing.healthy_threshold), ("unhealthy_threshold", timing.unhealthy_threshold)]
+        {
+            if !(1..=1000).contains(&threshold) {
+                self.error(place(key), format!("`{key}` is {threshold}"), "write a number from 1 to 1000");
+            }
+        }
+        let port = match check {
+            Check::Http(http) => {
+                self.check_path(place("path"), &http.path);
+                if http.host.as_deref().is_some_and(|host| !is_field_value(host)) {
+                    self.error(place("host"), "`host` cannot be sent as a Host header", "write a host name");
+                }
+                http.port
+            }
+            Check::Tcp(tcp) => tcp.port,
+        };
+        if port == Some(0) {
+            self.error(place("port"), "a check cannot use port 0", "write a number from 1 to 65535");
+        }
+    }
+
+    fn check_path(&mut self, place: Range<usize>, path: &str) {
+        if !path.starts_with('/') {
+            let message = format!("the path `{}` does not start with `/`", path.escape_debug());
+            self.error(place, message, &format!("write \"/{}\"", path.escape_debug()));
+        } else if !path.bytes().all(|b| b.is_ascii_graphic()) {
+            self.error(place, "the path has characters that a URL cannot carry", "write them percent-encoded");
+        }
+    }
+
+    fn cookie_keys(&mut self, whole: &Spec, name: &At<String>, spec: &UpstreamSpec) -> Vec<String> {
+        if let (Some(keys), Some(file)) = (&spec.cookie_keys, &spec.cookie_key_file) {
+            let message = "`cookie_keys` and `cookie_key_file` are both set";
+            self.twice(file.span(), keys.span(), message, "keep one of them");
+        }
+        let given = spec.cookie_keys.as_ref().map(At::span).or(spec.cookie_key_file.as_ref().map(At::span));
+        let sticky = spec.policy.get_ref().sticky().is_some();
+        if let Some(place) = &given
+            && !sticky
+        {
+            let message = format!("upstream `{}` sets no cookie, so its cookie keys are not used", name.get_ref());
+            self.warn(place.clone(), message, "set `policy = \"sticky_cookie\"`, or remove the keys");
+        }
+        let (place, keys) = if let Some(keys) = &spec.cookie_keys {
+            (keys.span(), keys.get_ref().iter().map(|key| (key.span(), key.get_ref().0.clone())).collect())
+        } else if let Some(file) = &spec.cookie_key_file {
+            let Some(text) = self.file(file, "cookie_key_file") else { return Vec::new() };
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            (file.span(), lines.map(|line| (file.span(), line.to_owned())).collect())
+        } else if let Some(keys) = self.around.cookie_keys.as_ref().filter(|_| sticky) {
+            let place = spec.policy.span();
+            (place.clone(), keys.split(',').map(|key| (place.clone(), key.trim().to_owned())).collect())
+        } else {
+            if sticky && whole.state_dir.is_none() {
+                let message =
+                    format!("upstream `{}` seals its cookies with a key that a restart loses", name.get_ref());
+                self.warn(spec.policy.span(), message, "set `state_dir`, `cookie_keys` or `cookie_key_file`");
+            }
+            return Vec::new();
+        };
+        self.judged_keys(place, keys)
+    }
+
+    fn judged_keys(&mut self, whole: Range<usize>, keys: Vec<(Range<usize>, String)>) -> Vec<String> {
+        if keys.is_empty() {
+            self.error(whole, "no cookie key is in here", MAKE_KEY);
+        }
+        let mut good: Vec<String> = Vec::new();
+        for (at, (place, key)) in keys.into_iter().enumerate() {
+            if key.len() < SHORTEST_KEY {
+                let message = format!("cookie key {} is shorter than {SHORTEST_KEY} characters", at + 1);
+                self.error(place, message, MAKE_KEY);
+            } else if good.contains(&key) {
+                self.error(place, format!("cookie key {} is there twice", at + 1), "remove one");
+            } else {
+                good.push(key);
+            }
+        }
+        good
+    }
+}
+
+fn is_field_value(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}

@@ -1,0 +1,319 @@
+//! The Spec: what the TOML says, key for key, and every default.
+//!
+//! A default is written here and nowhere else (those of policies and checks stand beside them in
+//! their own rooms). Nothing is judged in here beyond its type: [`super::compile`] does that, and
+//! needs places to point at, so what can be wrong is wrapped in [`At`]. No `flatten` and no untagged
+//! enum may come in: both lose places. Keys that must be given are optional here, so that a file
+//! that lacks several is told so at once.
+
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Time, TimeOrOff};
+
+use crate::balance::{Policy, RoundRobin};
+
+/// A value and the bytes of the file where it stands; `0..0` for a default.
+pub type At<T> = toml::Spanned<T>;
+
+/// A default: a value that stands nowhere.
+pub(super) fn nowhere<T>(value: T) -> At<T> {
+    At::new(0..0, value)
+}
+
+const fn seconds(seconds: u64) -> Time {
+    Time(Duration::from_secs(seconds))
+}
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct Spec {
+    /// Absent: as many as the process may use.
+    pub cores: Option<At<usize>>,
+    pub state_dir: Option<PathBuf>,
+    pub admin: AdminSpec,
+    pub log: LogSpec,
+    pub access_log: Option<AccessLogSpec>,
+    pub shutdown: ShutdownSpec,
+    pub listener: Vec<At<ListenerSpec>>,
+    pub route: Vec<At<RouteSpec>>,
+    pub upstream: BTreeMap<At<String>, UpstreamSpec>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct AdminSpec {
+    pub socket: Option<At<PathBuf>>,
+    pub bind: Option<At<BindText>>,
+    pub token: Option<At<Secret>>,
+    pub token_file: Option<At<PathBuf>>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct LogSpec {
+    pub level: At<String>,
+    pub format: LogFormatSpec,
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self { level: nowhere("info".to_owned()), format: LogFormatSpec::Text }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormatSpec {
+    Text,
+    Json,
+}
+
+/// `[access_log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct AccessLogSpec {
+    /// Absent or `-`: standard output.
+    pub file: Option<PathBuf>,
+    pub format: AccessLogFormatSpec,
+}
+
+impl Default for AccessLogSpec {
+    fn default() -> Self {
+        Self { file: None, format: AccessLogFormatSpec::Json }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessLogFormatSpec {
+    Json,
+    Combined,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ShutdownSpec {
+    pub announce: At<Time>,
+    pub idle_grace: At<Time>,
+    pub deadline: At<Time>,
+}
+
+impl Default for ShutdownSpec {
+    fn default() -> Self {
+        Self { announce: nowhere(seconds(0)), idle_grace: nowhere(seconds(1)), deadline: nowhere(seconds(30)) }
+    }
+}
+
+/// `[[listener]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ListenerSpec {
+    pub name: Option<At<String>>,
+    pub bind: Option<At<BindText>>,
+    pub backlog: At<u32>,
+    pub trusted_proxies: Vec<At<String>>,
+    pub forwarded: ForwardedSpec,
+    pub request_id: bool,
+    pub header_timeout: At<Time>,
+    pub idle_timeout: At<Time>,
+    pub between_bytes: At<Time>,
+    pub max_header_bytes: At<Size>,
+    pub max_body: Size,
+}
+
+impl Default for ListenerSpec {
+    fn default() -> Self {
+        Self {
+            name: None,
+            bind: None,
+            backlog: nowhere(1024),
+            trusted_proxies: Vec::new(),
+            forwarded: ForwardedSpec::XForwarded,
+            request_id: true,
+            header_timeout: nowhere(seconds(10)),
+            idle_timeout: nowhere(seconds(60)),
+            between_bytes: nowhere(seconds(60)),
+            max_header_bytes: nowhere(Size(32 << 10)),
+            max_body: Size(u64::MAX),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardedSpec {
+    XForwarded,
+    Rfc7239,
+    Both,
+    Off,
+}
+
+/// `[[route]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct RouteSpec {
+    pub name: Option<At<String>>,
+    /// Absent: all listeners.
+    pub listener: Option<At<OneOrMany>>,
+    /// Absent: any host.
+    pub host: Option<At<OneOrMany>>,
+    pub path: At<String>,
+    pub strip_prefix: bool,
+    pub upstream: Option<At<String>>,
+}
+
+impl Default for RouteSpec {
+    fn default() -> Self {
+        Self {
+            name: None,
+            listener: None,
+            host: None,
+            path: nowhere("/".to_owned()),
+            strip_prefix: false,
+            upstream: None,
+        }
+    }
+}
+
+/// `[upstream.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct UpstreamSpec {
+    pub policy: At<Policy>,
+    pub check: At<CheckOrOff>,
+    pub fail_open: bool,
+    pub servers: Vec<At<String>>,
+    pub server: Vec<At<ServerSpec>>,
+    pub max_sessions: At<usize>,
+    pub cookie_keys: Option<At<Vec<At<Secret>>>>,
+    pub cookie_key_file: Option<At<PathBuf>>,
+    pub timeouts: TimeoutsSpec,
+    pub pool: PoolSpec,
+    pub retry: RetrySpec,
+    pub drain: DrainSpec,
+}
+
+impl Default for UpstreamSpec {
+    fn default() -> Self {
+        Self {
+            policy: nowhere(Policy::RoundRobin(RoundRobin::default())),
+            check: nowhere(CheckOrOff::default()),
+            fail_open: true,
+            servers: Vec::new(),
+            server: Vec::new(),
+            max_sessions: nowhere(1 << 17),
+            cookie_keys: None,
+            cookie_key_file: None,
+            timeouts: TimeoutsSpec::default(),
+            pool: PoolSpec::default(),
+            retry: RetrySpec::default(),
+            drain: DrainSpec::default(),
+        }
+    }
+}
+
+/// `[[upstream.NAME.server]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ServerSpec {
+    /// Absent: the address.
+    pub name: Option<At<String>>,
+    pub address: Option<At<String>>,
+    pub weight: At<u32>,
+}
+
+impl Default for ServerSpec {
+    fn default() -> Self {
+        Self { name: None, address: None, weight: nowhere(1) }
+    }
+}
+
+/// `[upstream.NAME.timeouts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct TimeoutsSpec {
+    pub connect: At<Time>,
+    pub first_byte: At<Time>,
+    pub between_bytes: At<Time>,
+    pub request: At<TimeOrOff>,
+    pub tunnel_idle: At<Time>,
+}
+
+impl Default for TimeoutsSpec {
+    fn default() -> Self {
+        Self {
+            connect: nowhere(seconds(5)),
+            first_byte: nowhere(seconds(60)),
+            between_bytes: nowhere(seconds(60)),
+            request: nowhere(TimeOrOff(None)),
+            tunnel_idle: nowhere(seconds(3600)),
+        }
+    }
+}
+
+/// `[upstream.NAME.pool]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct PoolSpec {
+    pub max_idle: At<usize>,
+    pub idle_timeout: At<Time>,
+    pub max_age: At<Time>,
+    pub max_requests: At<Count>,
+}
+
+impl Default for PoolSpec {
+    fn default() -> Self {
+        Self {
+            max_idle: nowhere(256),
+            // Below the 60 s after which many app servers close an idle connection: the side that
+            // closes first must be the one that would otherwise send a request into the closing.
+            idle_timeout: nowhere(seconds(55)),
+            max_age: nowhere(seconds(3600)),
+            max_requests: nowhere(Count(u64::MAX)),
+        }
+    }
+}
+
+/// `[upstream.NAME.retry]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct RetrySpec {
+    pub attempts: At<u32>,
+    pub budget_percent: At<u32>,
+    pub budget_floor: At<u32>,
+}
+
+impl Default for RetrySpec {
+    fn default() -> Self {
+        Self { attempts: nowhere(2), budget_percent: nowhere(20), budget_floor: nowhere(3) }
+    }
+}
+
+/// `[upstream.NAME.drain]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct DrainSpec {
+    pub in_flight: At<Time>,
+    pub sessions_idle: At<Time>,
+    pub sessions_max: At<Time>,
+}
+
+impl Default for DrainSpec {
+    fn default() -> Self {
+        Self {
+            in_flight: nowhere(seconds(30)),
+            sessions_idle: nowhere(seconds(15 * 60)),
+            sessions_max: nowhere(seconds(3600)),
+        }
+    }
+}

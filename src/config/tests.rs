@@ -1,0 +1,254 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde::de::DeserializeOwned;
+
+use super::plan::*;
+use super::*;
+use crate::balance::Policy;
+
+fn around() -> Surroundings<'static> {
+    Surroundings { cores: 4, cookie_keys: None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) }
+}
+
+pub(super) fn good(text: &str) -> Loaded {
+    parse_in(text, "test.toml", &around()).unwrap_or_else(|report| panic!("{report}"))
+}
+
+const FULL: &str = include_str!("../../config/full.toml");
+const MINIMAL: &str = include_str!("../../config/minimal.toml");
+const DEMO: &str = include_str!("../../config/demo.toml");
+
+#[test]
+fn the_full_file_holds_the_defaults() {
+    let smallest = good("[[listener]]\nbind = \"0.0.0.0:8080\"\n[upstream.app]\nservers = [\"127.0.0.1:9001\"]\n");
+    let full = good(FULL);
+    assert!(full.warnings.is_empty(), "{}", full.warnings);
+    assert_eq!(full.plan, smallest.plan);
+}
+
+/// Takes the comment signs off the examples, so that they are judged like the rest.
+fn uncommented() -> String {
+    let line =
+        |line: &'static str| line.strip_prefix('#').filter(|l| !l.is_empty() && !l.starts_with(' ')).unwrap_or(line);
+    FULL.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_examples_of_the_full_file_are_right() {
+    let text = uncommented().replace("policy = \"round_robin\"", "policy = \"sticky_cookie\"");
+    // The file is an alternative to the value.
+    let whole: String = text.lines().filter(|l| !l.contains("_file = ")).flat_map(|l| [l, "\n"]).collect();
+    let warnings = good(&whole).warnings;
+    assert!(warnings.is_empty(), "{warnings}");
+
+    let files = |_: &Path| Ok("0123456789abcdef".to_owned());
+    let around = Surroundings { cores: 4, cookie_keys: None, read: &files };
+    let is_value = |l: &&str| !l.starts_with("token = ") && !l.starts_with("cookie_keys = ");
+    let whole: String = text.lines().filter(is_value).flat_map(|l| [l, "\n"]).collect();
+    assert_eq!(parse_in(&whole, "full.toml", &around).unwrap().plan.admin.token.as_deref(), Some("0123456789abcdef"));
+}
+
+/// The keys that a section knows, by asking it for one that it cannot know.
+fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
+    let text = "'?' = 1";
+    let error = T::deserialize(toml::de::Deserializer::parse(text).unwrap()).unwrap_err();
+    let (_, known) = error.message().split_once("expected ").unwrap();
+    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_occurs_in_the_full_file() {
+    let tree = toml::de::DeTable::parse(Box::leak(uncommented().into_boxed_str())).unwrap().into_inner();
+    let check_options = FULL.lines().filter_map(|l| l.strip_prefix("#   ")).collect::<Vec<_>>().join("\n");
+    let sections: [(&[&str], Vec<String>); 13] = [
+        (&[], keys_of::<spec::Spec>()),
+        (&["admin"], keys_of::<spec::AdminSpec>()),
+        (&["log"], keys_of::<spec::LogSpec>()),
+        (&["access_log"], keys_of::<spec::AccessLogSpec>()),
+        (&["shutdown"], keys_of::<spec::ShutdownSpec>()),
+        (&["listener"], keys_of::<spec::ListenerSpec>()),
+        (&["route"], keys_of::<spec::RouteSpec>()),
+        (&["upstream", "app"], keys_of::<spec::UpstreamSpec>()),
+        (&["upstream", "app", "server"], keys_of::<spec::ServerSpec>()),
+        (&["upstream", "app", "timeouts"], keys_of::<spec::TimeoutsSpec>()),
+        (&["upstream", "app", "pool"], keys_of::<spec::PoolSpec>()),
+        (&["upstream", "app", "retry"], keys_of::<spec::RetrySpec>()),
+        (&["upstream", "app", "drain"], keys_of::<spec::DrainSpec>()),
+    ];
+    for (section, known) in sections {
+        let mut table = &tree;
+        for key in section {
+            let value = table.get(*key).unwrap_or_else(|| panic!("no [{}]", section.join("."))).get_ref();
+            table = value.as_table().or_else(|| value.get(0)?.get_ref().as_table()).unwrap();
+        }
+        let shown: BTreeSet<&str> = table.keys().map(|k| k.get_ref().as_ref()).collect();
+        let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
+        assert_eq!(shown, known, "[{}]", section.join("."));
+    }
+    let shown = toml::de::DeTable::parse(&check_options).unwrap().into_inner();
+    let shown = shown.get("upstream").unwrap().get_ref().get("app").unwrap().get_ref().get("check").unwrap();
+    let shown = shown.get_ref().get("http").unwrap().get_ref().as_table().unwrap();
+    let shown: BTreeSet<String> = shown.keys().map(|k| k.get_ref().to_string()).collect();
+    assert_eq!(shown, keys_of::<crate::health::HttpCheck>().into_iter().collect());
+}
+
+#[test]
+fn the_check_options_of_the_full_file_are_the_defaults() {
+    let options = FULL.lines().filter_map(|l| l.strip_prefix("#   ")).filter(|l| l.contains(['=', '[']));
+    let defaults: Vec<_> =
+        options.filter(|l| !["host", "port", "expect_body"].iter().any(|k| l.starts_with(k))).collect();
+    let text = format!("{MINIMAL}\n{}\n", defaults.join("\n"));
+    let written = good(&text).plan.upstreams.remove(0).check;
+    let by_name = good(&format!("{MINIMAL}check = 'http'")).plan.upstreams.remove(0).check;
+    assert_eq!(written, by_name);
+}
+
+#[test]
+fn the_minimal_file_serves_two_servers() {
+    let loaded = good(MINIMAL);
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let plan = loaded.plan;
+    assert_eq!(plan.cores, 4);
+    assert_eq!(plan.listeners[0].name, "0.0.0.0:8080");
+    assert_eq!(plan.upstreams[0].servers.len(), 2);
+    assert_eq!(plan.upstreams[0].servers[1].name, "127.0.0.1:9002");
+    assert_eq!((plan.routes.len(), plan.routes[0].host.clone(), &*plan.routes[0].path), (1, HostPattern::Any, "/"));
+}
+
+#[test]
+fn the_demo_file_shows_turns_and_stickiness() {
+    let loaded = good(DEMO);
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let plan = loaded.plan;
+    assert_eq!(plan.listeners[0].bind.to_string(), "127.0.0.1:8080");
+    assert_eq!(plan.admin.bind.unwrap().to_string(), "127.0.0.1:9191");
+    assert!(matches!(plan.upstreams[0].policy, Policy::RoundRobin(_)));
+    assert!(matches!(plan.upstreams[1].policy, Policy::StickyCookie(_)));
+    assert_eq!(plan.upstreams[0].servers, plan.upstreams[1].servers);
+    let route = &plan.routes[1];
+    assert_eq!((&*route.path, route.strip_prefix, route.upstream), ("/sticky/", true, 1));
+}
+
+#[test]
+fn flags_make_a_plan_without_a_file() {
+    let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let plan = from_flags(&texts(&["127.0.0.1:8080", ":0"]), &texts(&["127.0.0.1:9001", "app:9002"])).unwrap().plan;
+    assert_eq!(plan.listeners.len(), 2);
+    assert_eq!(plan.upstreams[0].servers[1].address, Address::Host { host: "app".to_owned(), port: 9002 });
+    assert_eq!(plan.upstreams[0].policy.name(), "round_robin");
+    assert_eq!(plan.upstreams[0].check.as_ref().map(crate::health::Check::name), Some("tcp"));
+    assert_eq!(plan.routes[0].listeners, [0, 1]);
+
+    let report = from_flags(&texts(&["127.0.0.1:80800"]), &texts(&["http://127.0.0.1:9001"])).unwrap_err();
+    assert_eq!(
+        report.to_string(),
+        "\
+error: `80800` is not a port
+ --> command line:1:23
+  |
+1 | evenkeel run --listen 127.0.0.1:80800 --to http://127.0.0.1:9001
+  |                       ^^^^^^^^^^^^^^^
+  |
+  = help: write a number from 0 to 65535
+
+error: an address has no scheme, `http://` is one
+ --> command line:1:44
+  |
+1 | evenkeel run --listen 127.0.0.1:80800 --to http://127.0.0.1:9001
+  |                                            ^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write \"127.0.0.1:9001\", \"app.internal:9001\" or \"unix:/run/app.sock\"
+
+2 errors in command line"
+    );
+    assert!(from_flags(&[], &[]).unwrap_err().has_errors());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.toml");
+    let report = load(&missing).unwrap_err();
+    assert!(report.to_string().contains("cannot read the configuration"), "{report}");
+    assert!(report.to_string().contains("none.toml"), "{report}");
+    assert_eq!(report.entries()[0].line, None);
+
+    let binary = dir.path().join("binary.toml");
+    std::fs::write(&binary, b"a = 1\nb = \"\xff\"").unwrap();
+    assert!(load(&binary).unwrap_err().to_string().contains("not UTF-8 text, first in line 2"));
+
+    let fine = dir.path().join("fine.toml");
+    std::fs::write(&fine, MINIMAL).unwrap();
+    assert!(load(&fine).is_ok());
+    assert!(load(Path::new("/")).is_err());
+}
+
+#[test]
+fn key_and_token_files_are_read() {
+    let files = |path: &Path| match path.to_str() {
+        Some("/token") => Ok("  0123456789abcdef\n".to_owned()),
+        Some("/keys") => Ok("# keys\nfirst-first-first-first\n\nsecond-second-second\n".to_owned()),
+        _ => Err(std::io::ErrorKind::PermissionDenied.into()),
+    };
+    let around =
+        Surroundings { cores: 1, cookie_keys: Some("env-env-env-env-env, b-b-b-b-b-b-b-b-b-b".into()), read: &files };
+    let text = format!("[admin]\nbind = '0.0.0.0:9191'\ntoken_file = '/token'\n{MINIMAL}policy = 'sticky_cookie'\n");
+    let plan = parse_in(&text, "t", &around).unwrap().plan;
+    assert_eq!(plan.admin.token.as_deref(), Some("0123456789abcdef"));
+    assert_eq!(plan.upstreams[0].cookie_keys, ["env-env-env-env-env", "b-b-b-b-b-b-b-b-b-b"]);
+    let plan = parse_in(&format!("{text}cookie_key_file = '/keys'\n"), "t", &around).unwrap().plan;
+    assert_eq!(plan.upstreams[0].cookie_keys, ["first-first-first-first", "second-second-second"]);
+    let report = parse_in(&format!("{text}cookie_key_file = '/other'\n"), "t", &around).unwrap_err();
+    assert!(report.to_string().contains("cannot read `cookie_key_file` /other: permission denied"), "{report}");
+}
+
+#[test]
+fn policies_take_options_and_checks_can_be_off() {
+    let plan = good(&format!(
+        "{MINIMAL}policy = {{ sticky_cookie = {{ new_clients = 'ip_hash' }} }}\ncheck = 'off'\n\
+         cookie_keys = ['0123456789abcdef']"
+    ));
+    let upstream = &plan.plan.upstreams[0];
+    assert_eq!(upstream.policy.sticky().unwrap().new_clients.name(), "ip_hash");
+    assert_eq!(upstream.check, None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn arbitrary_text_never_panics(text in ".{0,200}") {
+        render(&text);
+    }
+
+    #[test]
+    fn a_damaged_file_never_panics(at in 0..FULL.len(), length in 0usize..40, junk in "[\\[\\]{}=\"'a-z0-9é\u{0}\n\r\t #.,\\\\-]{0,12}") {
+        let text = uncommented();
+        let start = text.floor_char_boundary(at);
+        let end = text.ceil_char_boundary((at + length).min(text.len())).max(start);
+        render(&format!("{}{junk}{}", &text[..start], &text[end..]));
+    }
+
+    #[test]
+    fn arbitrary_addresses_never_panic(text in "[0-9a-z:.\\[\\]*/é-]{0,24}") {
+        let text = format!("[[listener]]\nbind = '{text}'\n[[route]]\nhost = '{text}'\npath = '{text}'\nupstream = 'a'\n[upstream.a]\nservers = ['{text}']\n");
+        render(&text);
+    }
+}
+
+fn render(text: &str) {
+    let report = match parse_in(text, "t", &around()) {
+        Ok(loaded) => loaded.warnings,
+        Err(report) => report,
+    };
+    let _ = (report.render(true), report.render(false), report.lines(), serde_json::to_string(&report).unwrap());
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    for text in ["a = ".to_owned() + &"[".repeat(100_000), format!("{} = 1", ["a"; 5_000].join("."))] {
+        assert!(parse_in(&text, "t", &around()).is_err());
+    }
+}
