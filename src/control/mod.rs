@@ -106,7 +106,7 @@ pub struct Control {
 /// # Errors
 /// An address cannot be bound, a key cannot be used, or the system refuses a thread.
 pub fn start(options: Options, data_plane: DataPlane, events: mpsc::Receiver<Event>) -> Result<Control, StartError> {
-    start_with(options, data_plane, events, Arc::new(shim::load))
+    start_with(options, data_plane, events, Arc::new(reload::load))
 }
 
 fn start_with(

@@ -13,15 +13,21 @@ use tracing::{error, info, warn};
 use super::api::Reloaded;
 use super::bind::Bound;
 use super::error::CommandError;
-use super::shim::{self, Loaded};
+use super::shim;
 use super::supervisor::Supervisor;
 use crate::balance::sticky_cookie::Keys;
-use crate::config::Plan;
+use crate::config::{self, Plan};
 use crate::config::plan::{ListenerPlan, UpstreamPlan};
 use crate::upstream::{Ledger, Route, Routes, Sticky};
 
 /// Reads a configuration: the Plan and its warnings, or the report rendered for people.
-pub(super) type Load = Arc<dyn Fn(&Path) -> Result<Loaded, String> + Send + Sync>;
+pub(super) type Load = Arc<dyn Fn(&Path) -> Result<(Plan, Vec<String>), String> + Send + Sync>;
+
+/// Reads a configuration from its file.
+pub(super) fn load(path: &Path) -> Result<(Plan, Vec<String>), String> {
+    let loaded = config::load(path).map_err(|report| report.render(false))?;
+    Ok((loaded.plan, loaded.warnings.lines()))
+}
 
 /// Everything that a Plan needs and that may be refused, done but not in force.
 #[derive(Debug)]
@@ -64,8 +70,8 @@ impl Supervisor {
         let loaded = tokio::task::spawn_blocking(move || load(&path))
             .await
             .map_err(|error| CommandError::System { doing: "reading the configuration", source: error.into() })?;
-        let Loaded { plan, mut warnings } = loaded.map_err(|report| CommandError::InvalidConfig { report })?;
-        let diff = shim::diff(&self.plan, &plan);
+        let (plan, mut warnings) = loaded.map_err(|report| CommandError::InvalidConfig { report })?;
+        let diff = config::diff(&self.plan, &plan);
         if !diff.needs_restart.is_empty() {
             return Err(CommandError::NeedsRestart { fields: diff.needs_restart });
         }
@@ -74,7 +80,8 @@ impl Supervisor {
             warnings.extend(self.too_late(&plan));
             self.put_in_force(plan, prepared);
         }
-        Ok(Reloaded { generation: self.plane.swap.generation(), changes: diff.changes, warnings })
+        let changes = diff.changes.iter().map(ToString::to_string).collect();
+        Ok(Reloaded { generation: self.plane.swap.generation(), changes, warnings })
     }
 
     /// What takes effect only for upstreams that are new.

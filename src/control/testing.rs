@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::reload::Load;
-use super::shim::Loaded;
 use super::{CommandError, Control, Options, start_with};
 use crate::balance::{Policy, RoundRobin, StickyCookie};
 use crate::config::Plan;
@@ -144,7 +143,7 @@ pub(super) fn try_start(plan: Plan) -> Result<Fixture, CommandError> {
     let read = Arc::clone(&file);
     let load: Load = Arc::new(move |_: &Path| {
         let plan = read.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Ok(Loaded { plan, warnings: Vec::new() })
+        Ok((plan, Vec::new()))
     });
     let options = Options {
         plan,
