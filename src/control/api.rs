@@ -104,7 +104,8 @@ pub struct Reloaded {
 /// Every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// `invalid_config`, `needs_restart`, `not_found`, `bad_request`, `unauthorized`, `cannot_bind`, `busy`.
+    /// `invalid_config`, `needs_restart`, `not_found`, `bad_request`, `unauthorized`, `forbidden`,
+    /// `cannot_bind`, `busy`, `internal`.
     pub error: String,
     /// One sentence for people.
     pub message: String,

@@ -3,6 +3,10 @@
 //! Built like [`crate::balance`]: the configured form is the running form, one file and one variant
 //! for each kind. When a check runs, and what its result means for traffic, is the control plane's.
 
+pub mod http;
+pub mod streak;
+pub mod tcp;
+
 use std::time::Duration;
 
 use serde::de::MapAccess;
@@ -103,6 +107,9 @@ impl Default for TcpCheck {
     }
 }
 
+/// What one probe found: nothing wrong, or what was wrong in words for an operator.
+pub type Outcome = Result<(), String>;
+
 /// A range of statuses, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusRange {
@@ -154,6 +161,26 @@ impl Check {
                 unhealthy_threshold: c.unhealthy_threshold,
             },
         }
+    }
+}
+
+impl Check {
+    /// Probes `target` once, within this check's timeout.
+    ///
+    /// # Errors
+    /// What was wrong, in words for an operator; it may name the server's address.
+    pub async fn probe(&self, target: &tcp::Target) -> Outcome {
+        let limit = self.timing().timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let probe = async {
+            match self {
+                Self::Http(check) => http::probe(check, target, deadline).await,
+                Self::Tcp(check) => tcp::connect(target, check.port, deadline).await.map(drop),
+            }
+        };
+        tokio::time::timeout_at(deadline, probe)
+            .await
+            .unwrap_or_else(|_| Err(format!("no result within {}", units::show_duration(limit))))
     }
 }
 

@@ -1,0 +1,159 @@
+//! The admin API: HTTP and JSON over a Unix socket, and over TCP where that was asked for.
+//!
+//! Each request is one command to the supervisor, or a read of what it published. Errors are
+//! [`Refusal`]s. Who may ask is decided in [`guard`]; nothing in this room changes state itself.
+//!
+//! [`Refusal`]: super::api::Refusal
+
+mod guard;
+mod listen;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde_json::json;
+
+pub use listen::AdminAddresses;
+pub(super) use listen::{Server, serve};
+
+use super::api::ServerChange;
+use super::error::CommandError;
+use super::handle::Handle;
+use super::shared::Phase;
+use crate::units;
+
+/// Largest body of a command.
+const MOST_BODY: usize = 64 << 10;
+/// A command's body must be there by then.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `?wait=` waits if nothing else is asked for, and at most.
+const WAIT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
+
+type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+#[derive(Clone)]
+struct Admin {
+    handle: Handle,
+    metrics: Metrics,
+}
+
+fn router(handle: Handle, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .route("/status", get(status))
+        .route("/reload", post(reload))
+        .route("/stop", post(stop))
+        .route("/upstreams/{upstream}/servers/{server}", get(server).put(change))
+        .fallback(
+            |uri: Uri| async move { CommandError::NotFound { what: format!("there is nothing at {}", uri.path()) } },
+        )
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            CommandError::MethodNotAllowed { message: format!("{} does not take {method}", uri.path()) }
+        })
+        .with_state(Admin { handle, metrics })
+}
+
+impl IntoResponse for CommandError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), Json(self.refusal())).into_response();
+        if matches!(self, Self::Unauthorized) {
+            // RFC 6750 §3.
+            let challenge = header::HeaderValue::from_static("Bearer realm=\"evenkeel admin\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    match admin.handle.phase() {
+        Phase::Serving => (StatusCode::OK, "ok\n"),
+        Phase::Starting => {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting: servers are being checked for the first time\n")
+        }
+        Phase::Draining | Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "draining: evenkeel was told to stop\n"),
+    }
+}
+
+async fn metrics_text(State(admin): State<Admin>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (admin.metrics)()).into_response()
+}
+
+async fn status(State(admin): State<Admin>) -> Result<Response, CommandError> {
+    Ok(Json(admin.handle.status().await?).into_response())
+}
+
+async fn reload(State(admin): State<Admin>) -> Result<Response, CommandError> {
+    Ok(Json(admin.handle.reload().await?).into_response())
+}
+
+async fn stop(State(admin): State<Admin>) -> Response {
+    admin.handle.stop();
+    (StatusCode::ACCEPTED, Json(json!({ "phase": Phase::Draining.name() }))).into_response()
+}
+
+/// What may follow the `?` of a server.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    /// `drained`: answer when it is safe to stop the server.
+    wait: Option<String>,
+    /// Answer by then in any case.
+    timeout: Option<String>,
+}
+
+type ServerPath = Result<Path<(String, String)>, PathRejection>;
+
+async fn server(
+    State(admin): State<Admin>,
+    path: ServerPath,
+    query: Result<Query<Wait>, QueryRejection>,
+) -> Result<Response, CommandError> {
+    let Path((upstream, server)) = path.map_err(|error| bad(error.body_text()))?;
+    let Query(Wait { wait, timeout }) = query.map_err(|error| bad(error.body_text()))?;
+    let limit = match timeout {
+        None => WAIT.0,
+        Some(text) => units::parse_duration(&text).map_err(|error| bad(format!("timeout: {error}")))?.min(WAIT.1),
+    };
+    let status = match wait.as_deref() {
+        None => admin.handle.server(&upstream, &server).await?,
+        Some("drained") => admin.handle.wait_drained(&upstream, &server, limit).await?,
+        Some(other) => return Err(bad(format!("`{other}` cannot be waited for: write `wait=drained`"))),
+    };
+    Ok(Json(status).into_response())
+}
+
+async fn change(State(admin): State<Admin>, path: ServerPath, request: Request) -> Result<Response, CommandError> {
+    let Path((upstream, server)) = path.map_err(|error| bad(error.body_text()))?;
+    let body = read(request.into_body()).await?;
+    let change: ServerChange =
+        serde_json::from_slice(&body).map_err(|error| bad(format!("the body is wrong: {error}")))?;
+    Ok(Json(admin.handle.change(&upstream, &server, change).await?).into_response())
+}
+
+async fn read(body: Body) -> Result<Bytes, CommandError> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MOST_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(CommandError::TooLarge),
+        Ok(Err(error)) => Err(bad(format!("the body did not arrive: {error}"))),
+        Err(_) => Err(bad("the body did not arrive in time".to_owned())),
+    }
+}
+
+fn bad(message: String) -> CommandError {
+    CommandError::BadRequest { message }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! What operators say of one server, and the drains that follow from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::api::ServerChange;
+use super::drain::{Action, Drain, TICK};
+use super::error::CommandError;
+use super::registry::{Leaving, Member, Running, Waker};
+use super::supervisor::{Message, Report, Supervisor};
+use crate::config::plan::{DrainPlan, UpstreamPlan};
+use crate::units;
+use crate::upstream::{Admin, Operational, Order, Server, clock};
+
+/// Largest weight of a server.
+const MOST_WEIGHT: u32 = 1_000;
+
+impl Supervisor {
+    /// Changes one server. Either everything asked for is done, or nothing. The answer is its number.
+    pub(super) fn change(&mut self, upstream: &str, server: &str, change: &ServerChange) -> Result<u32, CommandError> {
+        let uid = self.registry.find(upstream, server)?;
+        let (group, member) = self.registry.both(uid).ok_or_else(|| CommandError::no_server(upstream, server))?;
+        let admin = change.admin.as_deref().map(wanted).transpose()?;
+        if let Some(weight) = change.weight.filter(|w| *w > MOST_WEIGHT) {
+            return Err(bad(format!("weight {weight} is too large: it may be 0 to {MOST_WEIGHT}")));
+        }
+        let running = member.drain.as_ref().map(|running| running.drain.limits());
+        let limits = deadlines(change, running.unwrap_or(group.plan.drain))?;
+        let begins = matches!(admin, Some(Admin::Draining | Admin::Disabled));
+        if limits.is_some() && !begins && (running.is_none() || admin.is_some()) {
+            return Err(bad(
+                "deadlines belong to a drain: send them with `admin` as `draining` or `disabled`".to_owned()
+            ));
+        }
+
+        if let Some(weight) = change.weight {
+            self.set_weight(uid, weight);
+        }
+        match admin {
+            Some(Admin::Ready) => self.make_ready(uid),
+            Some(Admin::Disabled) => self.disable(uid, limits),
+            Some(_) => self.drain(uid, limits),
+            None => self.limit(uid, limits),
+        }
+        self.step_drain(uid);
+        Ok(uid)
+    }
+
+    fn set_weight(&mut self, uid: u32, weight: u32) {
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        member.weight_set = weight != member.configured_weight;
+        if member.server.weight() != weight {
+            member.server.set_weight(weight);
+            let server = Arc::clone(&member.server);
+            info!(upstream = %server.upstream, server = %server.name, weight, "weight set by operator");
+            self.changed(&server);
+        }
+    }
+
+    fn make_ready(&mut self, uid: u32) {
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        let before = member.state().admin;
+        if before == Admin::Ready {
+            return;
+        }
+        member.drain = None;
+        member.set_admin(Admin::Ready);
+        let server = Arc::clone(&member.server);
+        info!(upstream = %server.upstream, server = %server.name, "server is ready again by order of an operator");
+        self.changed(&server);
+        if before == Admin::Disabled {
+            self.check_anew(uid);
+        }
+    }
+
+    /// Nobody looked at a disabled server: what was known of its health is forgotten.
+    fn check_anew(&mut self, uid: u32) {
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        member.streak.forget();
+        member.set_operational(Operational::Starting);
+        self.begin_checks(uid);
+    }
+
+    fn drain(&mut self, uid: u32, limits: Option<DrainPlan>) {
+        let now = self.now();
+        let Some((group, member)) = self.registry.both(uid) else { return };
+        let before = member.state().admin;
+        match before {
+            Admin::Draining => return self.limit(uid, limits),
+            Admin::Drained => return,
+            Admin::Ready | Admin::Disabled => {}
+        }
+        let limits = limits.unwrap_or(group.plan.drain);
+        let sticky = group.sticky.is_some();
+        let drain = if sticky { Drain::of_sessions(limits, now) } else { Drain::of_requests(limits, now) };
+        self.begin_drain(uid, Admin::Draining, drain);
+        if before == Admin::Disabled {
+            self.check_anew(uid);
+        }
+    }
+
+    fn disable(&mut self, uid: u32, limits: Option<DrainPlan>) {
+        let now = self.now();
+        let Some((group, member)) = self.registry.both(uid) else { return };
+        if member.state().admin == Admin::Disabled {
+            return self.limit(uid, limits);
+        }
+        let drain = Drain::of_requests(limits.unwrap_or(group.plan.drain), now);
+        self.begin_drain(uid, Admin::Disabled, drain);
+        if let Some(member) = self.registry.member_mut(uid) {
+            member.probing = None;
+        }
+    }
+
+    fn limit(&mut self, uid: u32, limits: Option<DrainPlan>) {
+        if let (Some(running), Some(limits)) = (self.registry.member_mut(uid).and_then(|m| m.drain.as_mut()), limits) {
+            running.drain.limit(limits);
+        }
+    }
+
+    /// The state is written here and the counts are read later, by the first step: see
+    /// [`crate::upstream::claim`].
+    fn begin_drain(&mut self, uid: u32, admin: Admin, drain: Drain) {
+        let inbox = self.inbox.clone();
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        member.set_admin(admin);
+        let server = Arc::clone(&member.server);
+        member.drain = Some(Running { drain, sessions: None, _waker: wake_when_idle(Arc::clone(&server), inbox) });
+        let in_flight = server.in_flight();
+        let word = if admin == Admin::Disabled { "disabled" } else { "draining" };
+        info!(upstream = %server.upstream, server = %server.name, in_flight, "server is {word} by order of an operator");
+        self.changed(&server);
+    }
+
+    /// Lets servers that are no longer configured end what they have in flight.
+    pub(super) fn leave(&mut self, plan: &UpstreamPlan, members: Vec<Member>) {
+        let drain = Drain::of_requests(plan.drain, self.now());
+        for member in members {
+            let server = Arc::clone(&member.server);
+            info!(upstream = %server.upstream, server = %server.name, in_flight = server.in_flight(), "server is no longer configured");
+            self.registry.leaving.insert(server.uid, Leaving { server, drain: drain.clone() });
+        }
+    }
+
+    /// Steps every drain. The answer is the next moment at which one has a deadline.
+    pub(super) fn step_drains(&mut self) -> Option<Instant> {
+        let mut next: Option<Duration> = None;
+        for uid in self.registry.draining() {
+            next = [next, self.step_drain(uid)].into_iter().flatten().min();
+        }
+        let now = self.now();
+        let mut cut = Vec::new();
+        self.registry.leaving.retain(|uid, leaving| match leaving.drain.step(now, 0, leaving.server.in_flight()) {
+            Action::Wait { until } => {
+                next = Some(next.map_or(until, |next| next.min(until)));
+                true
+            }
+            Action::Close => true,
+            Action::End => false,
+            Action::Cut => {
+                cut.push(*uid);
+                false
+            }
+        });
+        self.cut(&cut);
+        next.map(|next| self.started + next)
+    }
+
+    /// Steps the drain of one server, if it has one, as far as it goes now.
+    pub(super) fn step_drain(&mut self, uid: u32) -> Option<Duration> {
+        loop {
+            let now = self.now();
+            let sessions = self.sessions_left(uid, now);
+            let member = self.registry.member_mut(uid)?;
+            let running = member.drain.as_mut()?;
+            let server = Arc::clone(&member.server);
+            match running.drain.step(now, sessions, server.in_flight()) {
+                Action::Wait { until } => return Some(until),
+                Action::Close => {
+                    let left = (sessions > 0).then_some(sessions);
+                    info!(upstream = %server.upstream, server = %server.name, sessions_moved = left, in_flight = server.in_flight(), "server takes no more sessions");
+                    if member.state().admin == Admin::Draining {
+                        member.set_admin(Admin::Drained);
+                    }
+                    self.changed(&server);
+                }
+                action @ (Action::End | Action::Cut) => {
+                    let seconds = (now - running.drain.began()).as_secs_f64();
+                    member.drain = None;
+                    if member.state().admin == Admin::Draining {
+                        member.set_admin(Admin::Drained);
+                    }
+                    self.changed(&server);
+                    if action == Action::Cut {
+                        warn!(upstream = %server.upstream, server = %server.name, seconds, cut = server.in_flight(), "server is drained: its deadline passed and requests in flight are cut");
+                        self.cut(&[uid]);
+                    } else {
+                        info!(upstream = %server.upstream, server = %server.name, seconds, "server is drained: nothing is in flight");
+                    }
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Live sessions that hold the drain of a server. Counting goes through the whole ledger, so a
+    /// count is used for one tick.
+    fn sessions_left(&mut self, uid: u32, now: Duration) -> usize {
+        let Some((group, member)) = self.registry.both(uid) else { return 0 };
+        let (Some(running), Some(sticky)) = (&member.drain, &group.sticky) else { return 0 };
+        if !running.drain.waits_for_sessions() {
+            return 0;
+        }
+        if let Some((at, count)) = running.sessions
+            && now.saturating_sub(at) < TICK
+        {
+            return count;
+        }
+        let idle = u32::try_from(running.drain.limits().sessions_idle.as_secs()).unwrap_or(u32::MAX);
+        let count = count_of(&sticky.ledger, uid, clock::seconds().saturating_sub(idle));
+        if let Some(running) = self.registry.member_mut(uid).and_then(|m| m.drain.as_mut()) {
+            running.sessions = Some((now, count));
+        }
+        count
+    }
+
+    fn cut(&self, uids: &[u32]) {
+        if uids.is_empty() {
+            return;
+        }
+        let servers: Arc<[u32]> = uids.into();
+        for core in &self.plane.orders {
+            let _ = core.send(Order::Cut { servers: Arc::clone(&servers) });
+        }
+    }
+
+    fn changed(&mut self, server: &Server) {
+        self.registry.touch(&server.upstream);
+        self.stale = true;
+    }
+}
+
+/// How many sessions a server holds that were seen at or after `since`.
+pub(super) fn count_of(ledger: &crate::upstream::Ledger, uid: u32, since: u32) -> usize {
+    ledger.count(since).iter().find(|(server, _)| *server == uid).map_or(0, |(_, count)| *count)
+}
+
+fn wake_when_idle(server: Arc<Server>, inbox: mpsc::Sender<Message>) -> Waker {
+    let task = tokio::spawn(async move {
+        loop {
+            server.idle.notified().await;
+            if inbox.send(Message::Report(Report::Idle { uid: server.uid })).await.is_err() {
+                return;
+            }
+            // A server whose pinned clients come and go is idle many times a second.
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    Waker(task.abort_handle())
+}
+
+fn bad(message: String) -> CommandError {
+    CommandError::BadRequest { message }
+}
+
+fn wanted(admin: &str) -> Result<Admin, CommandError> {
+    match admin {
+        "ready" => Ok(Admin::Ready),
+        "draining" => Ok(Admin::Draining),
+        "disabled" => Ok(Admin::Disabled),
+        "drained" => Err(bad("`drained` is what a server becomes: ask for `draining`".to_owned())),
+        other => Err(bad(format!("`{other}` is no administrative state: write `ready`, `draining` or `disabled`"))),
+    }
+}
+
+/// The deadlines that `change` asks for, on top of `base`; none if it asks for none.
+fn deadlines(change: &ServerChange, base: DrainPlan) -> Result<Option<DrainPlan>, CommandError> {
+    let read = |name: &str, text: &Option<String>, or: Duration| match text {
+        None => Ok(or),
+        Some(text) => units::parse_duration(text).map_err(|error| bad(format!("{name}: {error}"))),
+    };
+    if change.in_flight.is_none() && change.sessions_idle.is_none() && change.sessions_max.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(DrainPlan {
+        in_flight: read("in_flight", &change.in_flight, base.in_flight)?,
+        sessions_idle: read("sessions_idle", &change.sessions_idle, base.sessions_idle)?,
+        sessions_max: read("sessions_max", &change.sessions_max, base.sessions_max)?,
+    }))
+}

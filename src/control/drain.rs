@@ -1,0 +1,248 @@
+//! When it is safe to stop a server: the drain of one server, as a pure core.
+//!
+//! Two deadlines. While a sticky upstream's server still has live sessions they hold the drain, up to
+//! `sessions_max` in all. After that the server takes nothing, and requests in flight have
+//! `in_flight` to end before they are cut. The drain ends as soon as nothing is left.
+//!
+//! Time is an argument and nothing in here acts: the supervisor steps it and does what it says.
+//! Invariants, each with a test of its name: *drain ends*; *nothing is cut before its deadline*;
+//! *a drain ends early when nothing is left*.
+
+use std::time::Duration;
+
+use crate::config::plan::DrainPlan;
+
+/// How often a running drain is looked at when nothing else wakes it.
+pub(super) const TICK: Duration = Duration::from_millis(200);
+
+/// What has to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing. Look again by the given moment at the latest.
+    Wait { until: Duration },
+    /// No session holds the drain any more: clients pinned here must move. Then step again.
+    Close,
+    /// Nothing is left.
+    End,
+    /// The deadline has passed: cut what is in flight. The drain is over.
+    Cut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Sessions,
+    InFlight { since: Duration },
+    Over,
+}
+
+/// One drain. Moments are durations since any fixed point of one clock.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    limits: DrainPlan,
+    began: Duration,
+    stage: Stage,
+}
+
+impl Drain {
+    /// A drain that first waits for sessions to end: for servers of a sticky upstream.
+    #[must_use]
+    pub fn of_sessions(limits: DrainPlan, now: Duration) -> Self {
+        Self { limits, began: now, stage: Stage::Sessions }
+    }
+
+    /// A drain that waits for requests in flight alone.
+    #[must_use]
+    pub fn of_requests(limits: DrainPlan, now: Duration) -> Self {
+        Self { limits, began: now, stage: Stage::InFlight { since: now } }
+    }
+
+    /// Puts other deadlines in place of the ones it has; what has passed of them counts.
+    pub fn limit(&mut self, limits: DrainPlan) {
+        self.limits = limits;
+    }
+
+    /// The deadlines in force.
+    #[must_use]
+    pub fn limits(&self) -> DrainPlan {
+        self.limits
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Duration {
+        self.began
+    }
+
+    /// Whether live sessions still hold it.
+    #[must_use]
+    pub fn waits_for_sessions(&self) -> bool {
+        self.stage == Stage::Sessions
+    }
+
+    /// The moment at which it has ended whatever happens.
+    #[must_use]
+    pub fn ends_by(&self) -> Duration {
+        match self.stage {
+            Stage::Sessions => {
+                self.began.saturating_add(self.limits.sessions_max).saturating_add(self.limits.in_flight)
+            }
+            Stage::InFlight { since } => since.saturating_add(self.limits.in_flight),
+            Stage::Over => self.began,
+        }
+    }
+
+    /// What has to be done at `now`, when `sessions_left` sessions were seen within `sessions_idle`
+    /// and `in_flight` requests are not over.
+    ///
+    /// The caller must read `in_flight` after it has done what the step before said: a claim taken
+    /// before the state was written is then counted.
+    pub fn step(&mut self, now: Duration, sessions_left: usize, in_flight: u32) -> Action {
+        match self.stage {
+            Stage::Sessions => {
+                let end = self.began.saturating_add(self.limits.sessions_max);
+                if sessions_left > 0 && now < end {
+                    return Action::Wait { until: end };
+                }
+                self.stage = Stage::InFlight { since: now };
+                Action::Close
+            }
+            Stage::InFlight { since } => {
+                let end = since.saturating_add(self.limits.in_flight);
+                if in_flight > 0 && now < end {
+                    return Action::Wait { until: end };
+                }
+                self.stage = Stage::Over;
+                if in_flight == 0 { Action::End } else { Action::Cut }
+            }
+            Stage::Over => Action::End,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits(in_flight: u64, sessions_max: u64) -> DrainPlan {
+        DrainPlan {
+            in_flight: Duration::from_millis(in_flight),
+            sessions_idle: Duration::from_secs(900),
+            sessions_max: Duration::from_millis(sessions_max),
+        }
+    }
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn sessions_hold_it_then_requests_then_it_ends() {
+        let mut drain = Drain::of_sessions(limits(100, 1_000), at(5));
+        assert_eq!(drain.step(at(10), 2, 3), Action::Wait { until: at(1_005) });
+        assert_eq!(drain.ends_by(), at(1_105));
+        assert_eq!(drain.step(at(20), 0, 3), Action::Close);
+        assert_eq!(drain.step(at(20), 0, 3), Action::Wait { until: at(120) });
+        // A session that comes back no longer holds it.
+        assert_eq!(drain.step(at(30), 7, 1), Action::Wait { until: at(120) });
+        assert_eq!(drain.step(at(40), 7, 0), Action::End);
+        assert_eq!(drain.step(at(50), 7, 9), Action::End);
+    }
+
+    #[test]
+    fn deadlines_cut() {
+        let mut drain = Drain::of_sessions(limits(100, 1_000), at(0));
+        assert_eq!(drain.step(at(1_000), 2, 3), Action::Close);
+        assert_eq!(drain.step(at(1_099), 2, 3), Action::Wait { until: at(1_100) });
+        assert_eq!(drain.step(at(1_100), 2, 3), Action::Cut);
+        let mut drain = Drain::of_requests(limits(100, 1_000), at(0));
+        assert_eq!(drain.step(at(99), 2, 1), Action::Wait { until: at(100) });
+        assert_eq!(drain.step(at(100), 2, 1), Action::Cut);
+    }
+
+    #[test]
+    fn deadlines_may_change_while_it_runs() {
+        let mut drain = Drain::of_sessions(limits(100, 1_000), at(0));
+        assert_eq!(drain.step(at(500), 2, 3), Action::Wait { until: at(1_000) });
+        drain.limit(limits(100, 400));
+        assert_eq!(drain.step(at(501), 2, 3), Action::Close);
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    struct Look {
+        after: u64,
+        sessions: usize,
+        in_flight: u32,
+    }
+
+    fn looks() -> impl Strategy<Value = Vec<Look>> {
+        let look = (0u64..300, 0usize..3, 0u32..3).prop_map(|(after, sessions, in_flight)| Look {
+            after,
+            sessions,
+            in_flight,
+        });
+        prop::collection::vec(look, 1..60)
+    }
+
+    proptest! {
+        #[test]
+        fn drain_ends(looks in looks(), sticky: bool, in_flight in 0u64..2_000, sessions_max in 0u64..2_000) {
+            let limits = limits(in_flight, sessions_max);
+            let mut drain = if sticky { Drain::of_sessions(limits, at(0)) } else { Drain::of_requests(limits, at(0)) };
+            let mut now = 0;
+            let mut over = false;
+            for look in &looks {
+                now += look.after;
+                for _ in 0..2 {
+                    over |= matches!(drain.step(at(now), look.sessions, look.in_flight), Action::End | Action::Cut);
+                }
+            }
+            // The two deadlines in turn bound it, whatever was left at each look.
+            for _ in 0..2 {
+                now += in_flight.max(sessions_max);
+                over |= matches!(drain.step(at(now), 9, 9), Action::End | Action::Cut);
+            }
+            prop_assert!(over);
+        }
+
+        #[test]
+        fn nothing_is_cut_before_its_deadline(looks in looks(), sticky: bool, in_flight in 1u64..2_000, sessions_max in 1u64..2_000) {
+            let limits = limits(in_flight, sessions_max);
+            let mut drain = if sticky { Drain::of_sessions(limits, at(0)) } else { Drain::of_requests(limits, at(0)) };
+            let mut now = 0;
+            let mut closed = if sticky { None } else { Some(0) };
+            for look in looks {
+                now += look.after;
+                let by = drain.ends_by();
+                match drain.step(at(now), look.sessions, look.in_flight) {
+                    Action::Wait { until } => prop_assert!(until > at(now) && until <= by),
+                    Action::Close => {
+                        prop_assert!(look.sessions == 0 || now >= sessions_max);
+                        prop_assert!(closed.is_none());
+                        closed = Some(now);
+                    }
+                    Action::Cut => {
+                        prop_assert!(look.in_flight > 0);
+                        prop_assert!(now >= closed.unwrap() + in_flight);
+                        break;
+                    }
+                    Action::End => {
+                        prop_assert!(closed.is_some() && look.in_flight == 0);
+                        break;
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn a_drain_ends_early_when_nothing_is_left(sticky: bool, now in 0u64..1_000) {
+            let limits = limits(30_000, 3_600_000);
+            let mut drain = if sticky { Drain::of_sessions(limits, at(0)) } else { Drain::of_requests(limits, at(0)) };
+            if sticky {
+                prop_assert_eq!(drain.step(at(now), 0, 0), Action::Close);
+            }
+            prop_assert_eq!(drain.step(at(now), 0, 0), Action::End);
+        }
+    }
+}

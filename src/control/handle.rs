@@ -1,0 +1,123 @@
+//! Commands from asynchronous code: of the admin API, and of programs that embed evenkeel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::api::{Reloaded, ServerChange, ServerStatus, Status};
+use super::error::CommandError;
+use super::shared::{Phase, Shared};
+use super::supervisor::{Command, Message, Signal};
+
+/// How often a server that drains is looked at when nothing tells of a change.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Gives commands to the control plane. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(super) fn new(inbox: mpsc::Sender<Message>, shared: Arc<Shared>) -> Self {
+        Self { inbox, shared }
+    }
+
+    /// What the process is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.shared.phase()
+    }
+
+    /// Reads the configuration again and puts it in force.
+    ///
+    /// # Errors
+    /// It is invalid, changes what cannot change live, or an address cannot be bound; then nothing of
+    /// it was applied.
+    pub async fn reload(&self) -> Result<Reloaded, CommandError> {
+        self.ask(|reply| Command::Reload { reply }).await?
+    }
+
+    /// What runs.
+    ///
+    /// # Errors
+    /// The control plane has ended.
+    pub async fn status(&self) -> Result<Status, CommandError> {
+        self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// The status of one server.
+    ///
+    /// # Errors
+    /// There is no such server, or the control plane has ended.
+    pub async fn server(&self, upstream: &str, server: &str) -> Result<ServerStatus, CommandError> {
+        let (upstream, server) = (upstream.to_owned(), server.to_owned());
+        self.ask(|reply| Command::Server { upstream, server, reply }).await?
+    }
+
+    /// Changes one server. When this returns, the change is in force.
+    ///
+    /// # Errors
+    /// There is no such server, or the change makes no sense; then nothing of it was done.
+    pub async fn change(
+        &self,
+        upstream: &str,
+        server: &str,
+        change: ServerChange,
+    ) -> Result<ServerStatus, CommandError> {
+        let (upstream, server) = (upstream.to_owned(), server.to_owned());
+        self.ask(|reply| Command::Change { upstream, server, change, reply }).await?
+    }
+
+    /// Waits until a server is out of service with nothing in flight, so that it is safe to stop it;
+    /// or until it is ready again, or `limit` has passed. The answer is its status then.
+    ///
+    /// # Errors
+    /// There is no such server any more, or the control plane has ended.
+    pub async fn wait_drained(
+        &self,
+        upstream: &str,
+        server: &str,
+        limit: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let mut changes = self.shared.changes();
+        let deadline = Instant::now() + limit;
+        loop {
+            changes.mark_unchanged();
+            let status = self.server(upstream, server).await?;
+            let out = matches!(status.admin.as_str(), "drained" | "disabled");
+            if status.admin == "ready" || (out && status.drain.is_none() && status.in_flight == 0) {
+                return Ok(status);
+            }
+            let next = Instant::now() + LOOK;
+            if next.min(deadline) == deadline {
+                sleep(deadline.saturating_duration_since(Instant::now())).await;
+                return self.server(upstream, server).await;
+            }
+            // What is cut ends a moment after its order, and no change is published for that.
+            let _ = timeout_at(next, changes.changed()).await;
+        }
+    }
+
+    /// Begins to drain the process.
+    pub fn stop(&self) {
+        self.signal(Signal::Stop { because: "the admin API", insist: false });
+    }
+
+    /// Sends without waiting: only a control plane far behind, or one that has ended, misses it.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.inbox.try_send(Message::Signal(signal)) {
+            let inbox = self.inbox.clone();
+            std::thread::spawn(move || inbox.blocking_send(message));
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Message::Command(command(reply))).await.map_err(|_| CommandError::stopping())?;
+        answer.await.map_err(|_| CommandError::stopping())
+    }
+}

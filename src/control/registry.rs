@@ -1,0 +1,300 @@
+//! Every server there is, by a number that is never used again, and the upstreams they form.
+//!
+//! A server is found again by upstream, name and address: what is known of it (health, counters,
+//! drain, what an operator said) outlives any number of reloads while it stays configured.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::drain::Drain;
+use super::error::CommandError;
+use super::prober::Probing;
+use super::resolve::Resolving;
+use crate::config::plan::{ServerPlan, UpstreamPlan};
+use crate::health::Check;
+use crate::health::streak::Streak;
+use crate::upstream::server::State;
+use crate::upstream::{Admin, Operational, Server, Sticky, Upstream};
+
+/// Failed connections in a row that take down a server without a check.
+const PASSIVE_FAILURES: u32 = 3;
+
+/// A drain under way.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) drain: Drain,
+    /// When sessions were last counted, and how many there were.
+    pub(super) sessions: Option<(Duration, usize)>,
+    /// Held for its end only.
+    pub(super) _waker: Waker,
+}
+
+/// The task that tells when a server is idle; ends when dropped.
+#[derive(Debug)]
+pub(super) struct Waker(pub(super) AbortHandle);
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// One server and what the control plane knows of it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) server: Arc<Server>,
+    pub(super) configured_weight: u32,
+    /// Whether an operator set the weight.
+    pub(super) weight_set: bool,
+    pub(super) streak: Streak,
+    pub(super) last_error: Option<String>,
+    pub(super) probing: Option<Probing>,
+    /// Number of probings begun.
+    pub(super) epoch: u64,
+    pub(super) resolving: Option<Resolving>,
+    /// Whether the last look-up of its host name failed; none before the first.
+    pub(super) unresolved: Option<bool>,
+    /// Connections opened when a failed one was last reported.
+    pub(super) connects: u64,
+    pub(super) drain: Option<Running>,
+}
+
+impl Member {
+    pub(super) fn state(&self) -> State {
+        self.server.state()
+    }
+
+    pub(super) fn set_admin(&self, admin: Admin) {
+        self.server.set_state(State { admin, ..self.state() });
+    }
+
+    pub(super) fn set_operational(&self, operational: Operational) {
+        self.server.set_state(State { operational, ..self.state() });
+    }
+
+    fn decided(&self) -> bool {
+        let State { operational, admin } = self.state();
+        operational != Operational::Starting || admin == Admin::Disabled
+    }
+}
+
+/// One upstream.
+#[derive(Debug)]
+pub(super) struct Group {
+    slot: usize,
+    pub(super) plan: Arc<UpstreamPlan>,
+    pub(super) sticky: Option<Arc<Sticky>>,
+    /// Its servers, in the order of the Plan.
+    pub(super) uids: Vec<u32>,
+    built: Option<Arc<Upstream>>,
+    /// Whether `built` is what it has to be.
+    fresh: bool,
+    failing_open: bool,
+}
+
+/// A server that is no longer configured but still has requests in flight.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) server: Arc<Server>,
+    pub(super) drain: Drain,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    groups: HashMap<String, Group>,
+    members: HashMap<u32, Member>,
+    pub(super) leaving: HashMap<u32, Leaving>,
+    /// Slots of all upstreams that ever were: a name keeps its own.
+    slots: HashMap<String, usize>,
+    next_uid: u32,
+}
+
+/// The streak of a server under `check`: without one it is trusted until traffic says otherwise.
+pub(super) fn thresholds(check: Option<&Check>) -> (u32, u32) {
+    match check.map(Check::timing) {
+        Some(timing) => (timing.healthy_threshold, timing.unhealthy_threshold),
+        None => (1, PASSIVE_FAILURES),
+    }
+}
+
+impl Registry {
+    pub(super) fn group(&self, upstream: &str) -> Option<&Group> {
+        self.groups.get(upstream)
+    }
+
+    pub(super) fn member(&self, uid: u32) -> Option<&Member> {
+        self.members.get(&uid)
+    }
+
+    pub(super) fn member_mut(&mut self, uid: u32) -> Option<&mut Member> {
+        self.members.get_mut(&uid)
+    }
+
+    /// A server and its upstream.
+    pub(super) fn both(&self, uid: u32) -> Option<(&Group, &Member)> {
+        let member = self.members.get(&uid)?;
+        Some((self.groups.get(&*member.server.upstream)?, member))
+    }
+
+    /// The number of a server.
+    pub(super) fn find(&self, upstream: &str, server: &str) -> Result<u32, CommandError> {
+        let group = self
+            .groups
+            .get(upstream)
+            .ok_or_else(|| CommandError::NotFound { what: format!("there is no upstream `{upstream}`") })?;
+        group
+            .uids
+            .iter()
+            .copied()
+            .find(|uid| self.members.get(uid).is_some_and(|m| &*m.server.name == server))
+            .ok_or_else(|| CommandError::no_server(upstream, server))
+    }
+
+    /// Servers that drain.
+    pub(super) fn draining(&self) -> Vec<u32> {
+        self.members.iter().filter(|(_, m)| m.drain.is_some()).map(|(uid, _)| *uid).collect()
+    }
+
+    /// Whether any server drains or leaves.
+    pub(super) fn drains(&self) -> bool {
+        !self.leaving.is_empty() || self.members.values().any(|m| m.drain.is_some())
+    }
+
+    /// Whether it is known of every server if it is up.
+    pub(super) fn all_decided(&self) -> bool {
+        self.members.values().all(Member::decided)
+    }
+
+    /// Notes that the upstream has to be built anew.
+    pub(super) fn touch(&mut self, upstream: &str) {
+        if let Some(group) = self.groups.get_mut(upstream) {
+            group.fresh = false;
+        }
+    }
+
+    /// The upstream as it is now, and a word in the log if it began or ceased to fail open.
+    pub(super) fn upstream(&mut self, name: &str) -> Option<Arc<Upstream>> {
+        let group = self.groups.get_mut(name)?;
+        if let (true, Some(built)) = (group.fresh, &group.built) {
+            return Some(Arc::clone(built));
+        }
+        let members: Vec<&Member> = group.uids.iter().filter_map(|uid| self.members.get(uid)).collect();
+        let servers = members.iter().map(|m| Arc::clone(&m.server)).collect();
+        let plan = Arc::clone(&group.plan);
+        let built = Arc::new(Upstream::new(group.slot, plan, servers, group.sticky.clone(), group.built.as_deref()));
+        // At the start all servers are unknown for a moment: no news.
+        if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
+            group.failing_open = built.failing_open;
+            if built.failing_open {
+                warn!(upstream = name, "no server is healthy: every ready one gets traffic (fail_open)");
+            } else {
+                info!(upstream = name, "no longer failing open");
+            }
+        }
+        group.built = Some(Arc::clone(&built));
+        group.fresh = true;
+        Some(built)
+    }
+
+    /// Puts an upstream in force. The answer names its servers that are new, and those that left.
+    pub(super) fn apply(&mut self, plan: &UpstreamPlan, sticky: Option<Arc<Sticky>>, cores: usize) -> Applied {
+        let next_slot = self.slots.len();
+        let slot = *self.slots.entry(plan.name.clone()).or_insert(next_slot);
+        let mut applied = Applied::default();
+        let before = self.groups.remove(&plan.name);
+        let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
+        applied.check_changed = before.as_ref().is_some_and(|g| g.plan.check != plan.check);
+        let mut uids = Vec::with_capacity(plan.servers.len());
+        for server in &plan.servers {
+            let namesake = old_uids.iter().copied().find(|uid| *self.members[uid].server.name == *server.name);
+            match namesake {
+                Some(uid) if self.members[&uid].server.address == server.address => {
+                    self.keep(uid, server);
+                    uids.push(uid);
+                }
+                _ => {
+                    let uid = self.create(plan, server, namesake, cores);
+                    applied.new.push(uid);
+                    uids.push(uid);
+                }
+            }
+        }
+        for uid in old_uids.iter().filter(|uid| !uids.contains(uid)) {
+            applied.gone.extend(self.members.remove(uid));
+        }
+        let (built, failing_open) = before.map_or((None, false), |g| (g.built, g.failing_open));
+        let plan = Arc::new(plan.clone());
+        let group = Group { slot, sticky, uids, built, fresh: false, failing_open, plan: Arc::clone(&plan) };
+        self.groups.insert(plan.name.clone(), group);
+        applied
+    }
+
+    /// Takes out the upstreams that `configured` does not hold. The answer is their servers.
+    pub(super) fn retain(&mut self, configured: impl Fn(&str) -> bool) -> Vec<(Arc<UpstreamPlan>, Vec<Member>)> {
+        let names: Vec<String> = self.groups.keys().filter(|name| !configured(name)).cloned().collect();
+        let groups = names.iter().filter_map(|name| self.groups.remove(name)).collect::<Vec<_>>();
+        groups
+            .into_iter()
+            .map(|g| (g.plan, g.uids.iter().filter_map(|uid| self.members.remove(uid)).collect()))
+            .collect()
+    }
+
+    fn keep(&mut self, uid: u32, plan: &ServerPlan) {
+        if let Some(member) = self.members.get_mut(&uid) {
+            member.configured_weight = plan.weight;
+            if !member.weight_set {
+                member.server.set_weight(plan.weight);
+            }
+        }
+    }
+
+    /// A new server. `namesake` is the one of that name at another address: what an operator said of
+    /// it holds for the new one too.
+    fn create(&mut self, upstream: &UpstreamPlan, plan: &ServerPlan, namesake: Option<u32>, cores: usize) -> u32 {
+        self.next_uid += 1;
+        let uid = self.next_uid;
+        let (upstream_name, name) = (upstream.name.as_str().into(), plan.name.as_str().into());
+        let server = Server::new(uid, upstream_name, name, plan.address.clone(), plan.weight, cores);
+        let (healthy, unhealthy) = thresholds(upstream.check.as_ref());
+        let mut member = Member {
+            server: Arc::new(server),
+            configured_weight: plan.weight,
+            weight_set: false,
+            streak: Streak::new(healthy, unhealthy),
+            last_error: None,
+            probing: None,
+            epoch: 0,
+            resolving: None,
+            unresolved: None,
+            connects: 0,
+            drain: None,
+        };
+        if let Some(before) = namesake.and_then(|uid| self.members.get(&uid)) {
+            if before.weight_set {
+                member.server.set_weight(before.server.weight());
+                member.weight_set = true;
+            }
+            member.set_admin(match before.state().admin {
+                Admin::Ready => Admin::Ready,
+                // There are no sessions to wait for at an address that never served.
+                Admin::Draining | Admin::Drained => Admin::Drained,
+                Admin::Disabled => Admin::Disabled,
+            });
+        }
+        self.members.insert(uid, member);
+        uid
+    }
+}
+
+/// What putting an upstream in force did to its servers.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    pub(super) new: Vec<u32>,
+    pub(super) gone: Vec<Member>,
+    /// Whether servers that stayed are checked in another way now.
+    pub(super) check_changed: bool,
+}

@@ -1,0 +1,156 @@
+//! What must survive a restart: one small file in the state directory.
+//!
+//! Written whole, to a temporary file that is then renamed, so a crash leaves the old file or the new
+//! one. Fields that a version does not know are kept as they are, so going back a version loses
+//! nothing. Losing the file costs sessions, never service: every failure is logged and evenkeel goes
+//! on in memory.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tracing::{info, warn};
+
+const FILE: &str = "state.json";
+
+/// What is kept.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Keys made by evenkeel itself, for upstreams that have none configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) cookie_keys: Vec<String>,
+    /// What other versions keep here.
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// The file of the [`State`], or memory where there is no directory.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: Option<PathBuf>,
+    state: State,
+}
+
+impl Store {
+    /// Opens the store of `directory`; without one it is kept in memory.
+    pub(super) fn open(directory: Option<&Path>) -> Self {
+        let Some(directory) = directory else { return Self { path: None, state: State::default() } };
+        if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+            warn!(directory = %directory.display(), %error, "the state directory cannot be made: state is kept in memory only");
+            return Self { path: None, state: State::default() };
+        }
+        let path = directory.join(FILE);
+        match read(&path) {
+            Ok(state) => Self { path: Some(path), state },
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let aside = directory.join(format!("{FILE}.broken"));
+                warn!(file = %path.display(), %error, aside = %aside.display(), "the state file cannot be understood: it is put aside, and sessions may move");
+                let _ = fs::rename(&path, aside);
+                Self { path: Some(path), state: State::default() }
+            }
+            Err(error) => {
+                // Perhaps readable again tomorrow: nothing may be written over it.
+                warn!(file = %path.display(), %error, "the state file cannot be read: state is kept in memory only");
+                Self { path: None, state: State::default() }
+            }
+        }
+    }
+
+    /// The keys kept, made by `make` if there are none.
+    pub(super) fn cookie_keys(&mut self, make: impl FnOnce() -> String) -> Vec<String> {
+        if self.state.cookie_keys.is_empty() {
+            self.state.cookie_keys.push(make());
+            match &self.path {
+                None => {
+                    info!(
+                        "no cookie key is configured: one was made that lasts until evenkeel stops, and other replicas will not honour its cookies"
+                    );
+                }
+                Some(path) => match write(path, &self.state) {
+                    Ok(()) => {
+                        info!(file = %path.display(), "no cookie key is configured: one was made and kept; other replicas will not honour its cookies");
+                    }
+                    Err(error) => {
+                        warn!(file = %path.display(), %error, "the cookie key cannot be kept: sessions will move at the next start");
+                    }
+                },
+            }
+        }
+        self.state.cookie_keys.clone()
+    }
+}
+
+fn read(path: &Path) -> io::Result<State> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(path: &Path, state: &State) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(state)?;
+    bytes.push(b'\n');
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The rename itself lasts only once the directory is on disk.
+        match path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_kept_for_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        assert_eq!(Store::open(Some(&inner)).cookie_keys(|| "first".to_owned()), ["first"]);
+        assert_eq!(Store::open(Some(&inner)).cookie_keys(|| "second".to_owned()), ["first"]);
+        let mode = fs::metadata(inner.join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn without_a_directory_it_is_kept_in_memory() {
+        let mut store = Store::open(None);
+        assert_eq!(store.cookie_keys(|| "first".to_owned()), ["first"]);
+        assert_eq!(store.cookie_keys(|| "second".to_owned()), ["first"]);
+    }
+
+    #[test]
+    fn what_other_versions_keep_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), r#"{"drains":{"shop":["a"]}}"#).unwrap();
+        Store::open(Some(dir.path())).cookie_keys(|| "k".to_owned());
+        let text = fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(text.contains("drains") && text.contains("cookie_keys"), "{text}");
+    }
+
+    #[test]
+    fn a_broken_file_is_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert_eq!(Store::open(Some(dir.path())).cookie_keys(|| "new".to_owned()), ["new"]);
+        assert_eq!(fs::read_to_string(dir.path().join("state.json.broken")).unwrap(), "{");
+        assert_eq!(Store::open(Some(dir.path())).cookie_keys(|| "third".to_owned()), ["new"]);
+    }
+}

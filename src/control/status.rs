@@ -1,0 +1,111 @@
+//! `GET /status`: what runs, as the registry and the cells know it.
+
+use super::api::{DrainStatus, ListenerStatus, ServerStatus, Status, UpstreamStatus};
+use super::change::count_of;
+use super::registry::{Group, Member};
+use super::supervisor::Supervisor;
+use crate::metrics::cells::Totals;
+use crate::upstream::{Admin, Operational, clock};
+
+impl Supervisor {
+    pub(super) fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.now().as_secs(),
+            phase: self.shared.phase().name().to_owned(),
+            config: self.config_path.as_ref().map(|path| path.display().to_string()),
+            generation: self.plane.swap.generation(),
+            cores: self.plane.orders.len(),
+            connections: self.plane.open_connections(),
+            listeners: self
+                .listeners
+                .addresses()
+                .into_iter()
+                .map(|(name, address)| ListenerStatus { name, address: address.to_string() })
+                .collect(),
+            upstreams: self.plan.upstreams.iter().filter_map(|u| self.upstream_status(&u.name)).collect(),
+        }
+    }
+
+    fn upstream_status(&self, name: &str) -> Option<UpstreamStatus> {
+        let group = self.registry.group(name)?;
+        let snapshot = self.plane.swap.current.load();
+        let failing_open = snapshot.upstreams.iter().find(|u| u.name() == name).is_some_and(|u| u.failing_open);
+        // One walk through the ledger for all servers.
+        let sessions = group.sticky.as_ref().map(|sticky| sticky.ledger.count(seen_since(group)));
+        let servers = group.uids.iter().filter_map(|uid| self.server_status(*uid, sessions.as_deref())).collect();
+        Some(UpstreamStatus {
+            name: name.to_owned(),
+            policy: group.plan.policy.name().to_owned(),
+            failing_open,
+            servers,
+        })
+    }
+
+    /// The status of one server. `sessions` are those of its upstream, where they were counted already.
+    pub(super) fn server_status(&self, uid: u32, sessions: Option<&[(u32, usize)]>) -> Option<ServerStatus> {
+        let (group, member) = self.registry.both(uid)?;
+        let server = &member.server;
+        let state = server.state();
+        let sessions = group.sticky.as_ref().map(|sticky| match sessions {
+            Some(counts) => counts.iter().find(|(server, _)| *server == uid).map_or(0, |(_, count)| *count),
+            None => count_of(&sticky.ledger, uid, seen_since(group)),
+        });
+        let mut first_byte = Totals::default();
+        server.cells.iter().for_each(|cell| cell.counts.first_byte.add_to(&mut first_byte));
+        let millis = |quantile| first_byte.quantile(quantile).map(|d| d.as_secs_f64() * 1_000.0);
+        Some(ServerStatus {
+            name: server.name.to_string(),
+            address: server.address.to_string(),
+            operational: operational(state.operational).to_owned(),
+            admin: admin(state.admin).to_owned(),
+            set_by: if state.admin == Admin::Ready { "" } else { "operator" }.to_owned(),
+            weight: server.weight(),
+            configured_weight: member.configured_weight,
+            in_flight: server.in_flight(),
+            tunnels: server.cells.iter().map(|c| c.counts.tunnels.get()).fold(0, u64::wrapping_add),
+            sessions,
+            requests: server.cells.iter().map(|c| c.counts.picks.get()).sum(),
+            last_check_error: member.last_error.clone(),
+            p50_ms: millis(0.5),
+            p99_ms: millis(0.99),
+            drain: self.drain_status(member),
+        })
+    }
+
+    fn drain_status(&self, member: &Member) -> Option<DrainStatus> {
+        let running = member.drain.as_ref()?;
+        let now = self.now();
+        Some(DrainStatus {
+            seconds: now.saturating_sub(running.drain.began()).as_secs_f64(),
+            sessions_left: if running.drain.waits_for_sessions() { running.sessions.map_or(0, |(_, n)| n) } else { 0 },
+            in_flight: member.server.in_flight(),
+            ends_within_seconds: running.drain.ends_by().saturating_sub(now).as_secs_f64(),
+        })
+    }
+}
+
+/// A session counts as live if it was seen since then, in seconds of [`clock::seconds`].
+fn seen_since(group: &Group) -> u32 {
+    let idle = u32::try_from(group.plan.drain.sessions_idle.as_secs()).unwrap_or(u32::MAX);
+    clock::seconds().saturating_sub(idle)
+}
+
+fn operational(state: Operational) -> &'static str {
+    match state {
+        Operational::Starting => "starting",
+        Operational::Healthy => "healthy",
+        Operational::Unhealthy => "unhealthy",
+        Operational::Ejected => "ejected",
+    }
+}
+
+fn admin(state: Admin) -> &'static str {
+    match state {
+        Admin::Ready => "ready",
+        Admin::Draining => "draining",
+        Admin::Drained => "drained",
+        Admin::Disabled => "disabled",
+    }
+}

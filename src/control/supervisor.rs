@@ -1,0 +1,232 @@
+//! The one owner of what runs: the Plan in force, the registry of servers, the listeners.
+//!
+//! Everything that changes it comes through one inbox and is done one at a time, so no two changes
+//! ever meet half-way. Reports of probes and drains are taken in batches and published together;
+//! a command is published before it is answered, so that its caller sees it in force.
+//!
+//! Nothing in this room may wait for the data plane, or for the network.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::Outcome;
+use super::api::{Reloaded, ServerChange, ServerStatus, Status};
+use super::drain::TICK;
+use super::error::CommandError;
+use super::listeners::Listeners;
+use super::registry::Registry;
+use super::reload::Load;
+use super::resolve::Resolver;
+use super::shared::{Phase, Shared};
+use super::state::Store;
+use super::stop::Stopping;
+use crate::config::Plan;
+use crate::metrics::cells::RouteCell;
+use crate::upstream::snapshot::Listening;
+use crate::upstream::{DataPlane, Event, Routes, Snapshot};
+
+/// Messages taken in before what they changed is published.
+const BATCH: usize = 256;
+
+/// All that comes through the inbox.
+#[derive(Debug)]
+pub(super) enum Message {
+    Command(Command),
+    Report(Report),
+    Signal(Signal),
+}
+
+/// A command that is answered.
+#[derive(Debug)]
+pub(super) enum Command {
+    Reload { reply: oneshot::Sender<Result<Reloaded, CommandError>> },
+    Change { upstream: String, server: String, change: ServerChange, reply: Reply<ServerStatus> },
+    Server { upstream: String, server: String, reply: Reply<ServerStatus> },
+    Status { reply: oneshot::Sender<Status> },
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
+
+/// What tasks of the control plane found out.
+#[derive(Debug)]
+pub(super) enum Report {
+    Probed {
+        uid: u32,
+        epoch: u64,
+        result: Result<(), String>,
+    },
+    Resolved {
+        uid: u32,
+        result: Result<Vec<SocketAddr>, String>,
+    },
+    /// The last request in flight of a server that drains has ended.
+    Idle {
+        uid: u32,
+    },
+}
+
+/// A command that is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Drain and end. `insist`: if it is draining already, end at once.
+    Stop {
+        because: &'static str,
+        insist: bool,
+    },
+    StopNow,
+    Reload,
+    ReopenLogs,
+    Upgrade,
+}
+
+pub(super) struct Supervisor {
+    pub(super) plan: Plan,
+    pub(super) config_path: Option<PathBuf>,
+    pub(super) load: Load,
+    pub(super) plane: DataPlane,
+    pub(super) registry: Registry,
+    pub(super) listeners: Listeners,
+    /// Kept by route name while the route is configured.
+    pub(super) route_cells: HashMap<String, Arc<[RouteCell]>>,
+    /// Compiled routes, by position of the listener in the Plan.
+    pub(super) routes: Vec<Arc<Routes>>,
+    pub(super) store: Store,
+    pub(super) resolver: Resolver,
+    pub(super) reopen_logs: Arc<dyn Fn() + Send + Sync>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: mpsc::Sender<Message>,
+    pub(super) started: Instant,
+    pub(super) stopping: Option<Stopping>,
+    /// Whether something changed that the Snapshot in force does not say.
+    pub(super) stale: bool,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// Runs until evenkeel has stopped.
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        mut events: mpsc::Receiver<Event>,
+    ) -> Outcome {
+        let mut events_open = true;
+        let mut look = Instant::now();
+        loop {
+            let watching = self.stopping.is_some() || self.registry.drains();
+            tokio::select! {
+                Some(message) = inbox.recv() => {
+                    self.take(message).await;
+                    for _ in 1..BATCH {
+                        let Ok(message) = inbox.try_recv() else { break };
+                        self.take(message).await;
+                    }
+                }
+                event = events.recv(), if events_open => match event {
+                    Some(Event::ConnectFailed { server }) => self.connect_failed(server),
+                    None => events_open = false,
+                },
+                () = sleep_until(look), if watching => {}
+            }
+            let drains = self.step_drains();
+            self.publish();
+            let stop = match self.step_stop() {
+                Ok(next) => next,
+                Err(outcome) => return outcome,
+            };
+            let now = Instant::now();
+            look = [Some(now + TICK), drains, stop]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(now)
+                .max(now + Duration::from_millis(1));
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
+        match message {
+            Message::Command(command) => self.command(command).await,
+            Message::Report(Report::Probed { uid, epoch, result }) => self.probed(uid, epoch, result),
+            Message::Report(Report::Resolved { uid, result }) => self.resolved(uid, result),
+            Message::Report(Report::Idle { uid }) => {
+                self.step_drain(uid);
+            }
+            Message::Signal(Signal::Stop { because, insist }) => self.begin_stop(because, insist),
+            Message::Signal(Signal::StopNow) => self.stop_now(),
+            Message::Signal(Signal::Reload) => drop(self.reload().await),
+            Message::Signal(Signal::ReopenLogs) => {
+                info!("reopening log files");
+                (self.reopen_logs)();
+            }
+            Message::Signal(Signal::Upgrade) => {
+                warn!("SIGUSR2 is ignored: this version cannot hand over to a new binary, start one beside it");
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        // Whoever asked may be gone: then the answer is dropped.
+        match command {
+            Command::Reload { reply } => drop(reply.send(self.reload().await)),
+            Command::Change { upstream, server, change, reply } => {
+                let result = self.change(&upstream, &server, &change);
+                self.publish();
+                drop(
+                    reply.send(
+                        result
+                            .map(|uid| self.server_status(uid, None))
+                            .and_then(|status| status.ok_or_else(|| CommandError::no_server(&upstream, &server))),
+                    ),
+                );
+            }
+            Command::Server { upstream, server, reply } => {
+                let uid = self.registry.find(&upstream, &server);
+                drop(
+                    reply.send(
+                        uid.map(|uid| self.server_status(uid, None))
+                            .and_then(|status| status.ok_or_else(|| CommandError::no_server(&upstream, &server))),
+                    ),
+                );
+            }
+            Command::Status { reply } => drop(reply.send(self.status())),
+        }
+    }
+
+    /// Publishes a Snapshot if anything changed since the one in force.
+    pub(super) fn publish(&mut self) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        let upstreams = self.plan.upstreams.iter().filter_map(|u| self.registry.upstream(&u.name)).collect();
+        let mut listeners: Vec<Option<Listening>> = Vec::new();
+        listeners.resize_with(self.listeners.slots(), || None);
+        for (plan, routes) in self.listeners.plans.iter().zip(&self.routes) {
+            if let Some(slot) = self.listeners.slot(plan) {
+                listeners[slot] = Some(Listening { plan: Arc::clone(plan), routes: Arc::clone(routes) });
+            }
+        }
+        self.plane.publish(Snapshot { generation: 0, listeners, upstreams });
+        if self.shared.phase() == Phase::Starting && self.registry.all_decided() {
+            info!("serving");
+            self.shared.set_phase(Phase::Serving);
+        }
+        self.shared.changed();
+    }
+
+    /// Time since the start: what drains are measured by.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

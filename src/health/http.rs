@@ -1,0 +1,158 @@
+//! A GET whose answer is judged by status and body.
+//!
+//! Each probe opens its own connection: one that reuses a connection would not notice a server that
+//! accepts no more.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::tcp::{self, Target};
+use super::{HttpCheck, Outcome};
+
+/// How much of a body is searched for the expected text.
+const SEARCHED: usize = 64 << 10;
+
+/// Sends one request and judges its answer. The caller bounds the time; `deadline` is shared out among
+/// addresses.
+pub(super) async fn probe(check: &HttpCheck, target: &Target, deadline: Instant) -> Outcome {
+    let stream = tcp::connect(target, check.port, deadline).await?;
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(&check.path)
+        .header(HOST, check.host.as_deref().unwrap_or(target.host()))
+        .header(USER_AGENT, "evenkeel-check")
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| format!("the request cannot be built: {error}"))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("no HTTP connection: {error}"))?;
+    // The connection and the exchange end together: nothing is left behind when the probe is dropped.
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| format!("no valid answer: {error}"))?;
+        let status = answer.status().as_u16();
+        let expected = check.expect_status;
+        if status < expected.first || status > expected.last {
+            return Err(format!("status {status}, expected {}", show(expected.first, expected.last)));
+        }
+        match &check.expect_body {
+            Some(text) => contains(answer.into_body(), text).await,
+            None => Ok(()),
+        }
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        outcome = &mut exchange => outcome,
+        // The rest of an answer may still be in the exchange's hands once the connection is done.
+        _ = connection => exchange.await,
+    }
+}
+
+async fn contains(mut body: Incoming, text: &str) -> Outcome {
+    let mut seen = Vec::new();
+    while seen.len() < SEARCHED {
+        match body.frame().await {
+            None => break,
+            Some(Err(error)) => return Err(format!("the body ended early: {error}")),
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                seen.extend_from_slice(&data[..data.len().min(SEARCHED - seen.len())]);
+                if memchr::memmem::find(&seen, text.as_bytes()).is_some() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if text.is_empty() { Ok(()) } else { Err(format!("the first 64 KiB of the body do not contain {text:?}")) }
+}
+
+fn show(first: u16, last: u16) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::health::{Check, StatusRange};
+
+    /// Answers one request with `answer`; the handle gives what the client sent.
+    async fn server(answer: String) -> (Target, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let _ = stream.write_all(answer.as_bytes()).await;
+            String::from_utf8(head).unwrap()
+        });
+        (Target::Net { addresses: vec![address], host: "app.example:80".to_owned() }, task)
+    }
+
+    async fn judge(check: HttpCheck, answer: &str) -> Outcome {
+        Check::Http(check).probe(&server(answer.to_owned()).await.0).await
+    }
+
+    #[tokio::test]
+    async fn the_request_says_who_asks() {
+        let (target, sent) = server("HTTP/1.1 204 No Content\r\n\r\n".to_owned()).await;
+        let check = HttpCheck { path: "/healthz?full=1".to_owned(), ..HttpCheck::default() };
+        assert_eq!(Check::Http(check).probe(&target).await, Ok(()));
+        let sent = sent.await.unwrap();
+        assert!(sent.starts_with("GET /healthz?full=1 HTTP/1.1\r\n"), "{sent}");
+        for line in ["host: app.example:80\r\n", "user-agent: evenkeel-check\r\n", "connection: close\r\n"] {
+            assert!(sent.contains(line), "{sent}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_host_may_be_set() {
+        let (target, sent) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+        let check = HttpCheck { host: Some("other.example".to_owned()), ..HttpCheck::default() };
+        assert_eq!(Check::Http(check).probe(&target).await, Ok(()));
+        assert!(sent.await.unwrap().contains("host: other.example\r\n"));
+    }
+
+    #[tokio::test]
+    async fn status_is_judged() {
+        let down = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(judge(HttpCheck::default(), down).await.unwrap_err(), "status 503, expected 200-399");
+        let only_503 = HttpCheck { expect_status: StatusRange { first: 503, last: 503 }, ..HttpCheck::default() };
+        assert_eq!(judge(only_503, down).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn body_is_searched_in_its_first_64_kib() {
+        let check = || HttpCheck { expect_body: Some("ready".to_owned()), ..HttpCheck::default() };
+        let answer = |body: &str| format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
+        assert_eq!(judge(check(), &answer("all ready")).await, Ok(()));
+        assert!(judge(check(), &answer("starting")).await.unwrap_err().contains("\"ready\""));
+        let late = format!("{}ready", "x".repeat(SEARCHED));
+        assert!(judge(check(), &answer(&late)).await.is_err());
+        let just = format!("{}ready", "x".repeat(SEARCHED - 5));
+        assert_eq!(judge(check(), &answer(&just)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn garbage_and_silence_are_failures() {
+        assert!(judge(HttpCheck::default(), "SSH-2.0-x\r\n").await.unwrap_err().contains("no valid answer"));
+        let short = HttpCheck { timeout: Duration::from_millis(50), ..HttpCheck::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Net { addresses: vec![listener.local_addr().unwrap()], host: "x".to_owned() };
+        assert_eq!(Check::Http(short).probe(&target).await.unwrap_err(), "no result within 50ms");
+    }
+}

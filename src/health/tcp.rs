@@ -1,0 +1,177 @@
+//! A connection that can be opened; every check begins with one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+/// Where a probe goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// All addresses of the server, tried in order, and what its `Host` header says by default.
+    Net { addresses: Vec<SocketAddr>, host: String },
+    /// A Unix socket; a check's own port means nothing here.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// The `Host` header of a check that does not set one (RFC 9112 §3.2).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Net { host, .. } => host,
+            Self::Unix(_) => "localhost",
+        }
+    }
+}
+
+/// An open connection of either kind.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Opens a connection to the first address that accepts one. An address that says nothing leaves the
+/// ones after it their share of the time until `deadline`.
+///
+/// # Errors
+/// Why each address failed, in words for an operator.
+pub async fn connect(target: &Target, port: Option<u16>, deadline: Instant) -> Result<Stream, String> {
+    let addresses = match target {
+        Target::Net { addresses, .. } => addresses,
+        Target::Unix(path) => {
+            return match timeout_at(deadline, UnixStream::connect(path)).await {
+                Ok(Ok(stream)) => Ok(Stream::Unix(stream)),
+                Ok(Err(error)) => Err(format!("unix:{}: {}", path.display(), reason(&error))),
+                Err(_) => Err(format!("unix:{}: no connection in time", path.display())),
+            };
+        }
+    };
+    let mut failures = Vec::new();
+    for (i, address) in addresses.iter().enumerate() {
+        let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+        let now = Instant::now();
+        let share = deadline.saturating_duration_since(now) / (addresses.len() - i) as u32;
+        match timeout_at(now + share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(Stream::Tcp(stream)),
+            Ok(Err(error)) => failures.push(format!("{address}: {}", reason(&error))),
+            Err(_) => failures.push(format!("{address}: no connection in time")),
+        }
+    }
+    if failures.is_empty() {
+        failures.push("the host name has no address yet".to_owned());
+    }
+    Err(failures.join("; "))
+}
+
+/// The system's words without the number it adds.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::health::{Check, TcpCheck};
+
+    fn net(addresses: Vec<SocketAddr>) -> Target {
+        Target::Net { addresses, host: "localhost".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_accepts_will_do() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone_address = gone.local_addr().unwrap();
+        drop(gone);
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let check = Check::Tcp(TcpCheck::default());
+        let target = net(vec![gone_address, open.local_addr().unwrap()]);
+        assert_eq!(check.probe(&target).await, Ok(()));
+
+        let failure = check.probe(&net(vec![gone_address])).await.unwrap_err();
+        assert_eq!(failure, format!("{gone_address}: connection refused"));
+        assert!(check.probe(&net(Vec::new())).await.unwrap_err().contains("no address"));
+    }
+
+    #[tokio::test]
+    async fn a_check_may_have_its_own_port() {
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = open.local_addr().unwrap().port();
+        let check = Check::Tcp(TcpCheck { port: Some(port), ..TcpCheck::default() });
+        assert_eq!(check.probe(&net(vec!["127.0.0.1:1".parse().unwrap()])).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_leaves_time_for_the_next() {
+        // A listener whose queue is full never completes a handshake.
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        full.listen(0).unwrap();
+        let silent = full.local_addr().unwrap().as_socket().unwrap();
+        let mut held = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(silent)).await {
+            held.push(stream);
+        }
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let check = Check::Tcp(TcpCheck { timeout: Duration::from_millis(200), ..TcpCheck::default() });
+        assert_eq!(check.probe(&net(vec![silent, open.local_addr().unwrap()])).await, Ok(()));
+        let failure = check.probe(&net(vec![silent])).await.unwrap_err();
+        assert!(failure.contains("no connection in time") || failure.contains("no result within 200ms"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn unix_sockets_are_probed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.sock");
+        let check = Check::Tcp(TcpCheck::default());
+        assert!(check.probe(&Target::Unix(path.clone())).await.unwrap_err().contains("no such file"));
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(check.probe(&Target::Unix(path)).await, Ok(()));
+    }
+}
