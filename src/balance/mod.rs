@@ -7,7 +7,8 @@
 //! changes, never on the path of a request.
 //!
 //! Adding a policy: one file, one variant here, and the arms that the compiler then asks for.
-//! Nothing in this room may import another room of the crate (the leaf [`crate::named`] aside).
+//! Nothing in this room may import another room of the crate (the leaves [`crate::named`] and
+//! [`crate::units`] aside).
 
 pub mod ip_hash;
 pub mod least_requests;
@@ -90,13 +91,16 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Scratch for one core. Cursors of different cores start apart, or every core would send its
-    /// first request to the same server.
+    /// Scratch for one core. Cores that are given the same seed start their cursors one entry apart:
+    /// from one place every core would send its first request to the same server, and from random
+    /// places some of them would.
     #[must_use]
     pub fn new(core: usize, seed: u64) -> Self {
-        let mut scratch = Self { cursor: 0, rng: (seed ^ (core as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1 };
-        scratch.cursor = scratch.random() as usize;
-        scratch
+        let start = Self { cursor: 0, rng: seed | 1 }.random() >> 40;
+        Self {
+            cursor: (start as usize).wrapping_add(core),
+            rng: (seed ^ (core as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1,
+        }
     }
 
     /// The next pseudo-random number (xorshift64*, Vigna 2016, <https://arxiv.org/abs/1402.6246>).
@@ -212,3 +216,6 @@ impl<'de> Deserialize<'de> for Policy {
         named::deserialize(deserializer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,8 @@ pub struct Upstream {
     /// Whether no server is healthy and requests go to every ready one.
     pub failing_open: bool,
     table: Table,
+    /// Keys of the servers, sorted, with their positions: what a pin is looked up in.
+    by_key: Box<[(u64, usize)]>,
 }
 
 impl Upstream {
@@ -71,12 +73,17 @@ impl Upstream {
             .map(|s| Member { key: s.key, weight: s.weight(), takes_new: s.state().takes_new(failing_open) })
             .collect();
         let table = plan.policy.table(&members, previous.map(|p| &p.table));
-        Self { slot, plan, servers, sticky, failing_open, table }
+        let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
+        by_key.sort_unstable();
+        Self { slot, plan, servers, sticky, failing_open, table, by_key }
     }
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
     pub fn pick(&self, client: IpAddr, pin: Option<&Pin>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
-        let pinned = pin.and_then(|pin| self.servers.iter().position(|s| s.key == pin.server));
+        let pinned = pin.and_then(|pin| {
+            let found = self.by_key.binary_search_by_key(&pin.server, |(key, _)| *key).ok()?;
+            Some(self.by_key[found].1)
+        });
         self.table.pick(&Input { client, pinned }, scratch, &Live { upstream: self, tried })
     }
 
