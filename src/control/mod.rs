@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod default_socket;
 pub mod drain;
 
 mod bind;
