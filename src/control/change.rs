@@ -221,7 +221,7 @@ impl Supervisor {
             return count;
         }
         let idle = u32::try_from(running.drain.limits().sessions_idle.as_secs()).unwrap_or(u32::MAX);
-        let count = count_of(&sticky.ledger, uid, clock::seconds().saturating_sub(idle));
+        let count = sticky.ledger.count_of(uid, clock::seconds().saturating_sub(idle));
         if let Some(running) = self.registry.member_mut(uid).and_then(|m| m.drain.as_mut()) {
             running.sessions = Some((now, count));
         }
@@ -242,11 +242,6 @@ impl Supervisor {
         self.registry.touch(&server.upstream);
         self.stale = true;
     }
-}
-
-/// How many sessions a server holds that were seen at or after `since`.
-pub(super) fn count_of(ledger: &crate::upstream::Ledger, uid: u32, since: u32) -> usize {
-    ledger.count(since).iter().find(|(server, _)| *server == uid).map_or(0, |(_, count)| *count)
 }
 
 fn wake_when_idle(server: Arc<Server>, inbox: mpsc::Sender<Message>) -> Waker {

@@ -20,7 +20,6 @@ mod registry;
 mod reload;
 mod resolve;
 mod shared;
-mod shim;
 mod signals;
 mod state;
 mod status;
@@ -28,6 +27,8 @@ mod stop;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

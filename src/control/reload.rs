@@ -4,6 +4,7 @@
 //! left cannot fail and is published at once, so no request ever sees half of it.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +14,10 @@ use tracing::{error, info, warn};
 use super::api::Reloaded;
 use super::bind::Bound;
 use super::error::CommandError;
-use super::shim;
 use super::supervisor::Supervisor;
 use crate::balance::sticky_cookie::Keys;
-use crate::config::{self, Plan};
 use crate::config::plan::{ListenerPlan, UpstreamPlan};
+use crate::config::{self, Plan};
 use crate::upstream::{Ledger, Route, Routes, Sticky};
 
 /// Reads a configuration: the Plan and its warnings, or the report rendered for people.
@@ -101,11 +101,14 @@ impl Supervisor {
         let mut keys = HashMap::new();
         for upstream in plan.upstreams.iter().filter(|u| u.policy.sticky().is_some()) {
             let secrets = match upstream.cookie_keys.as_slice() {
-                [] => self.store.cookie_keys(shim::make_key),
+                [] => self.store.cookie_keys(Keys::fresh_secret).map_err(|error| CommandError::System {
+                    doing: "making a cookie key",
+                    source: io::Error::other(error),
+                })?,
                 configured => configured.to_vec(),
             };
-            let made = shim::keys(&secrets).map_err(|error| CommandError::InvalidConfig {
-                report: format!("upstream `{}`: cookie_keys: {error}", upstream.name),
+            let made = Keys::new(&secrets).map_err(|error| CommandError::InvalidConfig {
+                report: format!("upstream {}: cookie keys: {error}", upstream.name),
             })?;
             keys.insert(upstream.name.clone(), made);
         }
@@ -152,7 +155,7 @@ impl Supervisor {
 
     /// What a sticky upstream keeps over reloads, with the keys it has now.
     fn sticky(&self, plan: &UpstreamPlan, keys: Keys, cores: usize) -> Arc<Sticky> {
-        match self.registry.group(&plan.name).and_then(|group| group.sticky.as_ref()) {
+        let sticky = match self.registry.group(&plan.name).and_then(|group| group.sticky.as_ref()) {
             Some(sticky) => {
                 sticky.keys.store(Arc::new(keys));
                 Arc::clone(sticky)
@@ -162,7 +165,9 @@ impl Supervisor {
                 ledger: Ledger::new(plan.max_sessions),
                 cells: (0..cores).map(|_| Default::default()).collect(),
             }),
-        }
+        };
+        sticky.ledger.set_idle(u32::try_from(plan.drain.sessions_idle.as_secs()).unwrap_or(u32::MAX));
+        sticky
     }
 
     fn compile_routes(&mut self, plan: &Plan, cores: usize) {

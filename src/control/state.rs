@@ -60,9 +60,12 @@ impl Store {
     }
 
     /// The keys kept, made by `make` if there are none.
-    pub(super) fn cookie_keys(&mut self, make: impl FnOnce() -> String) -> Vec<String> {
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub(super) fn cookie_keys<E>(&mut self, make: impl FnOnce() -> Result<String, E>) -> Result<Vec<String>, E> {
         if self.state.cookie_keys.is_empty() {
-            self.state.cookie_keys.push(make());
+            self.state.cookie_keys.push(make()?);
             match &self.path {
                 None => {
                     info!(
@@ -79,7 +82,7 @@ impl Store {
                 },
             }
         }
-        self.state.cookie_keys.clone()
+        Ok(self.state.cookie_keys.clone())
     }
 }
 
@@ -118,12 +121,16 @@ mod tests {
 
     use super::*;
 
+    fn keys(store: &mut Store, fresh: &str) -> Vec<String> {
+        store.cookie_keys(|| Ok::<_, std::convert::Infallible>(fresh.to_owned())).unwrap()
+    }
+
     #[test]
     fn a_key_is_made_once_and_kept_for_the_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
-        assert_eq!(Store::open(Some(&inner)).cookie_keys(|| "first".to_owned()), ["first"]);
-        assert_eq!(Store::open(Some(&inner)).cookie_keys(|| "second".to_owned()), ["first"]);
+        assert_eq!(keys(&mut Store::open(Some(&inner)), "first"), ["first"]);
+        assert_eq!(keys(&mut Store::open(Some(&inner)), "second"), ["first"]);
         let mode = fs::metadata(inner.join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
@@ -132,15 +139,15 @@ mod tests {
     #[test]
     fn without_a_directory_it_is_kept_in_memory() {
         let mut store = Store::open(None);
-        assert_eq!(store.cookie_keys(|| "first".to_owned()), ["first"]);
-        assert_eq!(store.cookie_keys(|| "second".to_owned()), ["first"]);
+        assert_eq!(keys(&mut store, "first"), ["first"]);
+        assert_eq!(keys(&mut store, "second"), ["first"]);
     }
 
     #[test]
     fn what_other_versions_keep_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), r#"{"drains":{"shop":["a"]}}"#).unwrap();
-        Store::open(Some(dir.path())).cookie_keys(|| "k".to_owned());
+        keys(&mut Store::open(Some(dir.path())), "k");
         let text = fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.contains("drains") && text.contains("cookie_keys"), "{text}");
     }
@@ -149,8 +156,8 @@ mod tests {
     fn a_broken_file_is_put_aside() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "{").unwrap();
-        assert_eq!(Store::open(Some(dir.path())).cookie_keys(|| "new".to_owned()), ["new"]);
+        assert_eq!(keys(&mut Store::open(Some(dir.path())), "new"), ["new"]);
         assert_eq!(fs::read_to_string(dir.path().join("state.json.broken")).unwrap(), "{");
-        assert_eq!(Store::open(Some(dir.path())).cookie_keys(|| "third".to_owned()), ["new"]);
+        assert_eq!(keys(&mut Store::open(Some(dir.path())), "third"), ["new"]);
     }
 }

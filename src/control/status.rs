@@ -1,7 +1,6 @@
 //! `GET /status`: what runs, as the registry and the cells know it.
 
 use super::api::{DrainStatus, ListenerStatus, ServerStatus, Status, UpstreamStatus};
-use super::change::count_of;
 use super::registry::{Group, Member};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::Totals;
@@ -50,7 +49,7 @@ impl Supervisor {
         let state = server.state();
         let sessions = group.sticky.as_ref().map(|sticky| match sessions {
             Some(counts) => counts.iter().find(|(server, _)| *server == uid).map_or(0, |(_, count)| *count),
-            None => count_of(&sticky.ledger, uid, seen_since(group)),
+            None => sticky.ledger.count_of(uid, seen_since(group)),
         });
         let mut first_byte = Totals::default();
         server.cells.iter().for_each(|cell| cell.counts.first_byte.add_to(&mut first_byte));
