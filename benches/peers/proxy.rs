@@ -200,7 +200,10 @@ impl Drop for Proxy {
 
 fn evenkeel_config(bind: SocketAddr, a: SocketAddr, b: SocketAddr, directory: &Path) -> String {
     let upstream = |name: &str, policy: &str| {
-        format!("[upstream.{name}]\npolicy = \"{policy}\"\nservers = [\"{a}\", \"{b}\"]\ncheck = \"off\"\n\n")
+        format!(
+            "[upstream.{name}]\npolicy = \"{policy}\"\nservers = [\"{a}\", \"{b}\"]\ncheck = \"off\"\n\
+             pool = {{ max_idle = 1024 }}\n\n"
+        )
     };
     format!(
         "cores = 1\n\n[admin]\nsocket = \"{}\"\n\n\
