@@ -148,6 +148,7 @@ pub(super) fn try_start(plan: Plan) -> Result<Fixture, CommandError> {
     let options = Options {
         plan,
         config_path: Some("evenkeel.toml".into()),
+        adjust: None,
         metrics: Arc::new(|| "evenkeel_up 1\n".to_owned()),
         reopen_logs: Arc::new(|| {}),
         handle_signals: false,

@@ -14,10 +14,31 @@ pub(super) fn policy(policy: &Policy) -> Choice {
     let options = match policy {
         Policy::RoundRobin(RoundRobin {}) => Table::new(),
         Policy::LeastRequests(LeastRequests {}) => Table::new(),
-        Policy::IpHash(IpHash {}) => Table::new(),
-        Policy::StickyCookie(StickyCookie { name, new_clients }) => {
-            table([("name", Some(name.as_str().into())), ("new_clients", Some(self::policy(new_clients)))])
-        }
+        Policy::IpHash(IpHash { ipv4_prefix, ipv6_prefix }) => table([
+            ("ipv4_prefix", Some(i64::from(*ipv4_prefix).into())),
+            ("ipv6_prefix", Some(i64::from(*ipv6_prefix).into())),
+        ]),
+        Policy::StickyCookie(StickyCookie {
+            name,
+            new_clients,
+            idle,
+            max_age,
+            path,
+            domain,
+            same_site,
+            secure,
+            http_only,
+        }) => table([
+            ("name", Some(name.as_str().into())),
+            ("new_clients", Some(self::policy(new_clients))),
+            ("idle", Some(show_duration(*idle).into())),
+            ("max_age", Some(show_duration(*max_age).into())),
+            ("path", Some(path.as_str().into())),
+            ("domain", domain.as_deref().map(Into::into)),
+            ("same_site", Some(format!("{same_site:?}").to_lowercase().into())),
+            ("secure", Some(format!("{secure:?}").to_lowercase().into())),
+            ("http_only", Some((*http_only).into())),
+        ]),
     };
     named(policy.name(), options)
 }
