@@ -87,7 +87,7 @@ pub(super) fn find(global: &Global) -> Result<Admin, Failure> {
         return Ok(Admin { address: address.clone(), token: global.admin_token.clone() });
     }
     let (address, token) = match config_file(global.config.as_deref()).and_then(|file| Peek::read(&file)) {
-        Some(admin) => (admin.address(), admin.token),
+        Some(admin) => (admin.address(), admin.token()),
         None => (None, None),
     };
     let token = global.admin_token.clone().or(token);
@@ -111,12 +111,14 @@ pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// The `[admin]` table and nothing else of a configuration. The rest is not looked at, since verbs must
-/// reach a running evenkeel also while its file is being edited and is not valid.
+/// reach a running evenkeel also while its file is being edited and is not valid, and also for users
+/// who may not read the keys that it names.
 #[derive(Debug, Default, Deserialize)]
 struct Peek {
     socket: Option<PathBuf>,
-    bind: Option<SocketAddr>,
+    bind: Option<toml::Value>,
     token: Option<String>,
+    token_file: Option<PathBuf>,
 }
 
 impl Peek {
@@ -130,8 +132,19 @@ impl Peek {
         if let Some(socket) = &self.socket {
             return Some(AdminAddress::Unix(socket.clone()));
         }
-        let bind = self.bind?;
+        let bind: SocketAddr = match self.bind.as_ref()? {
+            toml::Value::Integer(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), u16::try_from(*port).ok()?),
+            toml::Value::String(text) => text.parse().ok().or_else(|| {
+                let port = text.trim_start_matches('*').trim_start_matches(':');
+                Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.parse().ok()?))
+            })?,
+            _ => return None,
+        };
         Some(AdminAddress::Tcp(SocketAddr::new(reachable(bind.ip()), bind.port()).to_string()))
+    }
+
+    fn token(self) -> Option<String> {
+        self.token.or_else(|| Some(std::fs::read_to_string(self.token_file?).ok()?.trim().to_owned()))
     }
 }
 
@@ -193,6 +206,14 @@ mod tests {
 
         std::fs::write(&file, "[admin]\nbind = \"127.0.0.1:1\"\nsocket = \"/y.sock\"\n").unwrap();
         assert_eq!(find(&global(&["-c", path])).unwrap().address, "/y.sock".parse().unwrap());
+
+        let secret = dir.path().join("token");
+        std::fs::write(&secret, "from a file\n").unwrap();
+        for bind in ["9292", "\":9292\"", "\"[::]:9292\""] {
+            std::fs::write(&file, format!("[admin]\nbind = {bind}\ntoken_file = {secret:?}\n")).unwrap();
+            let found = find(&global(&["-c", path])).unwrap();
+            assert_eq!(found, Admin { address: "[::1]:9292".parse().unwrap(), token: Some("from a file".into()) });
+        }
 
         for text in ["", "this is no TOML", "[admin]\n"] {
             std::fs::write(&file, text).unwrap();

@@ -120,13 +120,16 @@ pub(super) enum Verb {
     Stop,
     /// Show servers, their states and their numbers
     Status,
-    /// Take servers out of rotation without losing anybody: no new clients, pinned ones stay until they are done
+    /// Take servers out of rotation without losing anybody
+    ///
+    /// No new clients come; pinned ones stay until their sessions end or the deadlines pass. With --wait
+    /// it returns when it is safe to stop the servers.
     Drain(DrainArgs),
     /// Put servers back into rotation
     Ready(TargetArgs),
-    /// Take servers out of rotation at once: clients move to other servers
+    /// Take servers out of rotation at once; their clients move
     Disable(TargetArgs),
-    /// Change the weight of servers until the next change of their configured weight
+    /// Change the share of new clients that servers get
     Weight(WeightArgs),
     /// Run a toy server to put a proxy in front of
     Origin(OriginArgs),
@@ -148,7 +151,9 @@ pub(super) enum Verb {
         #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath, conflicts_with = "verb")]
         dir: Option<PathBuf>,
     },
-    /// Ask whether evenkeel is ready, for health checks of containers: ends with 0 when it is, else with 6
+    /// Ask whether evenkeel is ready, for health checks of containers
+    ///
+    /// Ends with 0 when it is, and with 6 for every reason why it is not.
     Healthcheck {
         /// How long to wait for the answer
         #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]

@@ -8,10 +8,9 @@ use super::admin::{CONFIG_FILES, config_file};
 use super::args::Global;
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::shim::config::{self, Loaded};
 use super::show;
 use super::table::count;
-use crate::config::Plan;
+use crate::config::{self, Loaded, Plan};
 
 /// The configuration that was named or is where one is looked for.
 ///
@@ -95,6 +94,26 @@ mod tests {
     #[test]
     fn a_plan_in_one_line() {
         assert_eq!(summary(&show::fixture::plan()), "1 listener, 2 routes, 2 upstreams, 3 servers");
+    }
+
+    #[test]
+    fn a_valid_file_is_summed_up_and_an_invalid_one_gets_its_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("evenkeel.toml");
+        let global = args::parse(["evenkeel", "check", "-c", file.to_str().unwrap()]).unwrap().global;
+        let valid = "[[listener]]\nbind = \"127.0.0.1:8080\"\n[upstream.shop]\nservers = [\"127.0.0.1:9001\"]\n";
+        std::fs::write(&file, valid).unwrap();
+        let (mut console, out, _) = capture::console();
+        assert_eq!(check(&global, &mut console), Ok(Exit::Ok));
+        let parts = "1 listener, 1 route, 1 upstream, 1 server";
+        assert_eq!(out.read(), format!("{} is valid: {parts}\n", file.display()));
+        assert_eq!(show(&global, &mut console), Ok(Exit::Ok));
+        assert!(out.read().contains("[[upstream.shop.server]]"), "{}", out.read());
+
+        std::fs::write(&file, valid.replace("servers", "sevrers").replace("bind", "bnid")).unwrap();
+        let failure = check(&global, &mut console).unwrap_err();
+        assert_eq!((failure.exit, failure.verbatim), (Exit::InvalidConfig, true));
+        assert!(failure.message.contains("sevrers") && failure.message.contains("bnid"), "{}", failure.message);
     }
 
     #[test]

@@ -12,10 +12,9 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging;
 use super::run;
-use super::shim::config;
-use super::shim::origin::Origin;
-use crate::config::Plan;
 use crate::config::plan::{Address, AdminPlan};
+use crate::config::{self, Plan};
+use crate::lab::origin::Origin;
 
 const CONFIG: &str = include_str!("../../config/demo.toml");
 /// The servers by the names and addresses that the configuration gives them.
@@ -27,6 +26,8 @@ pub(super) fn demo(args: &DemoArgs, global: &Global, program: &str, console: &mu
         .map_err(|report| Failure::verbatim(Exit::InvalidConfig, report.render(console.color_err)))?;
     let origins = origins()?;
     let moved = origins.iter().map(|(home, origin)| (*home, origin.address())).collect();
+    // What happens is on the page that follows; the log would bury it.
+    loaded.plan.log.level = "warn".to_owned();
     adapt(&mut loaded.plan, args, global.admin_token.as_deref(), &moved);
     logging::start(&loaded.plan.log, console)?;
 
@@ -146,14 +147,28 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_names_the_servers_that_are_started() {
-        let table: toml::Table = CONFIG.parse().unwrap();
-        for upstream in ["plain", "sticky"] {
-            let servers = table["upstream"][upstream]["server"].as_array().unwrap();
-            let named: Vec<(&str, &str)> =
-                servers.iter().map(|s| (s["name"].as_str().unwrap(), s["address"].as_str().unwrap())).collect();
-            let started = SERVERS.map(|(name, port)| (name, format!("127.0.0.1:{port}")));
-            assert_eq!(named, started.each_ref().map(|(name, at)| (*name, at.as_str())));
+    fn every_server_of_the_configuration_is_started() {
+        let mut plan = config::parse(CONFIG, "config/demo.toml").unwrap().plan;
+        for upstream in ["turns", "sticky"] {
+            let upstream = plan.upstreams.iter().find(|u| u.name == upstream).unwrap();
+            let named: Vec<(&str, String)> =
+                upstream.servers.iter().map(|s| (s.name.as_str(), s.address.to_string())).collect();
+            assert_eq!(named, SERVERS.map(|(name, port)| (name, format!("127.0.0.1:{port}"))));
+        }
+        let origins = origins().unwrap();
+        let moved: HashMap<_, _> = origins.iter().map(|(home, origin)| (*home, origin.address())).collect();
+        adapt(&mut plan, &ARGS, None, &moved);
+        for (server, (_, origin)) in plan.upstreams[0].servers.iter().zip(&origins) {
+            assert_eq!(server.address, Address::Socket(origin.address()));
+        }
+    }
+
+    #[test]
+    fn servers_whose_ports_are_taken_move_to_free_ones() {
+        let first = origins().unwrap();
+        let second = origins().unwrap();
+        for ((_, a), (_, b)) in first.iter().zip(&second) {
+            assert_ne!(a.address(), b.address());
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::OriginArgs;
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::shim::origin::{Options, Server};
+use crate::lab::origin::{Options, Server};
 
 /// `origin`: serves until TERM or Ctrl-C, and writes a line for each request to standard output.
 pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, Failure> {

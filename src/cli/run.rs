@@ -9,10 +9,9 @@ use super::check;
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging;
-use super::shim::config::{self, Loaded};
 use super::shim::engine::{self, Adjust, Evenkeel, Options, StartError};
-use crate::config::Plan;
 use crate::config::plan::AdminPlan;
+use crate::config::{self, Loaded, Plan};
 
 /// `run`: returns when the proxy has stopped.
 pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
@@ -34,13 +33,15 @@ pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Re
 
 /// Starts a proxy that obeys signals.
 pub(super) fn start(loaded: Loaded, config: Option<PathBuf>, adjust: Option<Adjust>) -> Result<Evenkeel, Failure> {
-    engine::start(loaded, Options { config, adjust, signals: true }).map_err(|error| {
-        let exit = match &error {
-            StartError::Bind { .. } => Exit::CannotBind,
-            StartError::Other(_) => Exit::Failure,
-        };
-        Failure::new(exit, error.to_string())
-    })
+    engine::start(loaded, Options { config, adjust, signals: true }).map_err(not_started)
+}
+
+fn not_started(error: StartError) -> Failure {
+    match error {
+        StartError::InvalidConfig { report } => Failure::verbatim(Exit::InvalidConfig, report),
+        StartError::CannotBind { .. } => Failure::new(Exit::CannotBind, error.to_string()),
+        StartError::Other(_) => Failure::new(Exit::Failure, error.to_string()),
+    }
 }
 
 /// Waits until a proxy was told to stop and has done so.
@@ -143,6 +144,19 @@ mod tests {
         assert_eq!(told(&["--admin", "0.0.0.0:9191"]).unwrap_err().exit, Exit::Usage);
         assert!(told(&["--admin", "0.0.0.0:9191", "--admin-token", "t"]).is_ok());
         assert_eq!(told(&["--admin", "example.com:9191"]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_exit_code_says_why_it_did_not_start() {
+        let taken = StartError::CannotBind {
+            what: "listener `main`".into(),
+            address: "127.0.0.1:80".into(),
+            source: std::io::ErrorKind::AddrInUse.into(),
+        };
+        assert_eq!(not_started(taken).exit, Exit::CannotBind);
+        let invalid = not_started(StartError::InvalidConfig { report: "error: no".into() });
+        assert_eq!((invalid.exit, invalid.message.as_str()), (Exit::InvalidConfig, "error: no"));
+        assert_eq!(not_started(StartError::Other("no".into())).exit, Exit::Failure);
     }
 
     #[test]

@@ -193,7 +193,9 @@ impl<'a> ListenerView<'a> {
 
 #[derive(Serialize)]
 struct RouteView<'a> {
-    name: &'a str,
+    /// None where it was made from host and path, which a name that is given may not look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     listener: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
@@ -206,7 +208,7 @@ impl<'a> RouteView<'a> {
     fn of(route: &'a RoutePlan, plan: &'a Plan) -> Self {
         let RoutePlan { name, listeners, host, path, strip_prefix, upstream } = route;
         Self {
-            name,
+            name: Some(name.as_str()).filter(|name| !name.contains(['/', '*', '#'])),
             listener: listeners.iter().filter_map(|i| plan.listeners.get(*i)).map(|l| l.name.as_str()).collect(),
             host: match host {
                 HostPattern::Any => None,

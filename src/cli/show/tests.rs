@@ -1,4 +1,5 @@
 use super::*;
+use crate::config;
 use crate::units::parse_size;
 
 #[test]
@@ -47,5 +48,21 @@ fn secrets_are_masked() {
 fn sizes_read_back() {
     for bytes in [0, 1, 1023, 1024, 1536, 32 << 10, 1 << 20, 3 << 30, u64::MAX] {
         assert_eq!(parse_size(&show_size(bytes)), Ok(bytes));
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same_plan() {
+    for text in [include_str!("../../../config/demo.toml"), include_str!("../../../config/full.toml")] {
+        let mut plan = config::parse(text, "shown").unwrap().plan;
+        for upstream in &mut plan.upstreams {
+            // Masked keys are no keys.
+            upstream.cookie_keys.clear();
+        }
+        let shown = toml(&plan).unwrap();
+        match config::parse(&shown, "shown") {
+            Ok(again) => assert_eq!(again.plan, plan, "{shown}"),
+            Err(report) => panic!("{report}\n{shown}"),
+        }
     }
 }
