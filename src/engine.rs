@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Loaded, Plan};
+use crate::config::Loaded;
+pub use crate::control::Adjust;
 use crate::control::{self, Control, Outcome};
 use crate::metrics::export::Exporter;
 use crate::proxy::access_log::AccessLog;
@@ -17,9 +18,6 @@ use crate::upstream::clock;
 
 /// Reports of the cores that may wait for the control plane; more are lost.
 const EVENTS: usize = 1024;
-
-/// Changes every Plan that is read, before it is used.
-pub type Adjust = Arc<dyn Fn(&mut Plan) + Send + Sync>;
 
 /// How evenkeel is started.
 #[derive(Default)]

@@ -39,8 +39,8 @@ pub(super) fn demo(args: &DemoArgs, global: &Global, program: &str, console: &mu
         }
         failure
     })?;
-    let place = evenkeel.addresses().first().copied().unwrap_or(args.listen);
-    let admin = evenkeel.admin().unwrap_or(args.admin_listen);
+    let place = evenkeel.addresses().first().map_or(args.listen, |(_, address)| *address);
+    let admin = evenkeel.admin_address().unwrap_or(args.admin_listen);
     let servers: Vec<(&str, SocketAddr)> =
         SERVERS.iter().zip(&origins).map(|((name, _), (_, origin))| (*name, origin.address())).collect();
     if console.json {

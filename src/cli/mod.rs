@@ -20,7 +20,6 @@ mod origin;
 mod process;
 mod run;
 mod servers;
-mod shim;
 mod show;
 mod status;
 mod table;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::admin::{self, AdminAddress};
 use super::args::{Global, RunArgs};
@@ -9,9 +10,10 @@ use super::check;
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging;
-use super::shim::engine::{self, Adjust, Evenkeel, Options, StartError};
 use crate::config::plan::AdminPlan;
 use crate::config::{self, Loaded, Plan};
+use crate::control::{CommandError, Outcome, default_socket};
+use crate::engine::{self, Adjust, Evenkeel, Options, StartError};
 
 /// `run`: returns when the proxy has stopped.
 pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
@@ -26,8 +28,17 @@ pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Re
     check::warn(&loaded, console);
     let told = AdminOverride::of(global)?;
     told.apply(&mut loaded.plan);
+    if let Some(socket) = loaded.plan.admin.socket.as_deref().filter(|socket| *socket == default_socket::path()) {
+        default_socket::prepare_directory(socket).map_err(|error| {
+            let text = format!(
+                "the admin socket {} cannot be made: {error}; name another place with --admin",
+                socket.display()
+            );
+            Failure::new(Exit::CannotBind, text)
+        })?;
+    }
     logging::start(&loaded.plan.log, console)?;
-    let evenkeel = start(loaded, file, Some(Box::new(move |plan: &mut Plan| told.apply(plan))))?;
+    let evenkeel = start(loaded, file, Some(Arc::new(move |plan: &mut Plan| told.apply(plan))))?;
     wait(evenkeel)
 }
 
@@ -38,15 +49,18 @@ pub(super) fn start(loaded: Loaded, config: Option<PathBuf>, adjust: Option<Adju
 
 fn not_started(error: StartError) -> Failure {
     match error {
-        StartError::InvalidConfig { report } => Failure::verbatim(Exit::InvalidConfig, report),
-        StartError::CannotBind { .. } => Failure::new(Exit::CannotBind, error.to_string()),
-        StartError::Other(_) => Failure::new(Exit::Failure, error.to_string()),
+        StartError::Control(CommandError::InvalidConfig { report }) => Failure::verbatim(Exit::InvalidConfig, report),
+        error if error.is_bind() => Failure::new(Exit::CannotBind, error.to_string()),
+        error => Failure::new(Exit::Failure, error.to_string()),
     }
 }
 
 /// Waits until a proxy was told to stop and has done so.
 pub(super) fn wait(evenkeel: Evenkeel) -> Result<Exit, Failure> {
-    evenkeel.wait().map(|()| Exit::Ok).map_err(|why| Failure::new(Exit::Failure, why))
+    match evenkeel.wait() {
+        Outcome::Drained | Outcome::Deadline { .. } | Outcome::AtOnce { .. } => Ok(Exit::Ok),
+        Outcome::Failed => Err(Failure::new(Exit::Failure, "the control plane failed; the log says why")),
+    }
 }
 
 /// What the command line or the environment says about the admin API. It stands above the
@@ -89,6 +103,9 @@ impl AdminOverride {
             Some(Place::Bind(address)) => {
                 plan.admin = AdminPlan { socket: None, bind: Some(*address), token: plan.admin.token.take() };
             }
+            None if plan.admin.socket.is_none() && plan.admin.bind.is_none() => {
+                plan.admin.socket = Some(default_socket::path());
+            }
             None => {}
         }
         if self.token.is_some() {
@@ -129,6 +146,10 @@ mod tests {
         let before = plan.clone();
         told(&[]).unwrap().apply(&mut plan);
         assert_eq!(plan, before);
+        plan.admin = AdminPlan::default();
+        told(&[]).unwrap().apply(&mut plan);
+        assert_eq!(plan.admin.socket.as_deref(), Some(default_socket::path().as_path()));
+        plan = before;
 
         told(&["--admin", "/x.sock"]).unwrap().apply(&mut plan);
         assert_eq!((plan.admin.socket.as_deref(), plan.admin.bind), (Some("/x.sock".as_ref()), None));
@@ -148,15 +169,15 @@ mod tests {
 
     #[test]
     fn the_exit_code_says_why_it_did_not_start() {
-        let taken = StartError::CannotBind {
+        let taken = CommandError::CannotBind {
             what: "listener `main`".into(),
             address: "127.0.0.1:80".into(),
             source: std::io::ErrorKind::AddrInUse.into(),
         };
-        assert_eq!(not_started(taken).exit, Exit::CannotBind);
-        let invalid = not_started(StartError::InvalidConfig { report: "error: no".into() });
+        assert_eq!(not_started(taken.into()).exit, Exit::CannotBind);
+        let invalid = not_started(CommandError::InvalidConfig { report: "error: no".into() }.into());
         assert_eq!((invalid.exit, invalid.message.as_str()), (Exit::InvalidConfig, "error: no"));
-        assert_eq!(not_started(StartError::Other("no".into())).exit, Exit::Failure);
+        assert_eq!(not_started(StartError::DataPlane(std::io::Error::other("no"))).exit, Exit::Failure);
     }
 
     #[test]

@@ -61,13 +61,16 @@ const INBOX: usize = 1_024;
 /// Why the control plane did not start. [`CommandError::CannotBind`] names the address.
 pub type StartError = CommandError;
 
+/// Changes every Plan that is read, before it is used.
+pub type Adjust = Arc<dyn Fn(&mut Plan) + Send + Sync>;
+
 /// What [`start`] needs beside the data plane.
 pub struct Options {
     pub plan: Plan,
     /// The file that a reload reads; none refuses reloads.
     pub config_path: Option<PathBuf>,
     /// Applied to every Plan that a reload reads.
-    pub adjust: Option<Arc<dyn Fn(&mut Plan) + Send + Sync>>,
+    pub adjust: Option<Adjust>,
     /// Writes the metrics in the Prometheus text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Opens log files anew, by name.

@@ -45,10 +45,7 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
         ("text/html; charset=utf-8", page)
     } else {
         let code = status.as_u16();
-        (
-            "application/json",
-            format!("{{\"status\":{code},\"error\":\"{reason}\",\"message\":\"{sentence}\"}}\n"),
-        )
+        ("application/json", format!("{{\"status\":{code},\"error\":\"{reason}\",\"message\":\"{sentence}\"}}\n"))
     };
     let length = text.len();
     let body = if form.is_head { Body::Empty } else { Body::Text(Some(Bytes::from(text))) };
@@ -104,9 +101,8 @@ fn sentence(kind: Kind) -> &'static str {
         Kind::ConnectRefused | Kind::ConnectFailed | Kind::Unresolved => "The application could not be reached.",
         Kind::Reset | Kind::Truncated | Kind::Cut => "The application ended the connection before its answer.",
         Kind::BadAnswer => "The application's answer could not be understood.",
-        Kind::ConnectTimeout
-        | Kind::FirstByteTimeout
-        | Kind::BetweenBytesTimeout
-        | Kind::RequestTimeout => "The application did not answer in time.",
+        Kind::ConnectTimeout | Kind::FirstByteTimeout | Kind::BetweenBytesTimeout | Kind::RequestTimeout => {
+            "The application did not answer in time."
+        }
     }
 }

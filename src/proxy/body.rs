@@ -74,13 +74,8 @@ impl RequestBody {
             return (Self(None), None);
         }
         let flow = Rc::new(Flow { ended: Cell::new(false), bytes: Cell::new(0), fault: Cell::new(None) });
-        let sending = Sending {
-            incoming,
-            flow: Rc::clone(&flow),
-            core: Rc::clone(core),
-            watch: Rc::clone(watch),
-            limits,
-        };
+        let sending =
+            Sending { incoming, flow: Rc::clone(&flow), core: Rc::clone(core), watch: Rc::clone(watch), limits };
         (Self(Some(Box::new(sending))), Some(flow))
     }
 
@@ -108,10 +103,7 @@ impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = ProxyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let Some(sending) = &mut self.get_mut().0 else { return Poll::Ready(None) };
         if sending.watch.phase() == Phase::FirstByte && !sending.flow.ended.get() {
             sending.watch.enter(Phase::ClientBody, sending.core.clock.get(), sending.limits.between_bytes);
@@ -154,12 +146,15 @@ pub(super) enum Body {
     /// An answer that the proxy made.
     Text(Option<Bytes>),
     /// A server's answer.
-    Passing { incoming: Incoming, exchange: Exchange },
+    Passing {
+        incoming: Incoming,
+        exchange: Box<Exchange>,
+    },
 }
 
 impl Body {
     /// Passes a server's body on. What has no body ends the exchange at once.
-    pub(super) fn passing(incoming: Incoming, mut exchange: Exchange) -> Self {
+    pub(super) fn passing(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
         if incoming.is_end_stream() {
             exchange.finish();
             return Self::Empty;
@@ -172,10 +167,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = ProxyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|t| Ok(Frame::data(t)))),

@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn a_stranger_cannot_say_who_it_is() {
         let plan = plan(&["10.0.0.0/8"], Forwarded::Both);
-        let lines = [("host", "a"), ("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-real-ip", "9.9.9.9")];
+        let lines =
+            [("host", "a"), ("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-real-ip", "9.9.9.9")];
         let (client, headers) = seen("192.0.2.7", &plan, &lines);
         assert_eq!(client, "192.0.2.7");
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.7");

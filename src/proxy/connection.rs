@@ -26,10 +26,10 @@ use tokio::net::TcpStream;
 use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
+use super::request;
 use super::stream::Client;
 use super::upgrade::{self, Tunnel};
 use super::watch::{Alarm, Phase, Watch};
-use super::request;
 use crate::config::plan::ListenerPlan;
 
 /// How long a closed connection is read, so that the client gets the answer before a reset.

@@ -21,7 +21,7 @@ use crate::upstream::Event;
 /// Why there is no answer.
 pub(super) enum Failure {
     /// Certainly nothing was sent; here is the request back.
-    Returned(Request<RequestBody>, ProxyError),
+    Returned(Box<Request<RequestBody>>, ProxyError),
     /// Something may have been sent. `stale` when the connection had carried a request before and so
     /// may have been closed by the server at the same moment.
     Lost { error: ProxyError, stale: bool },
@@ -106,7 +106,7 @@ pub(super) async fn send(
             }
             None => match open(conn, plan, claim).await {
                 Ok(lease) => lease,
-                Err(error) => return Err(Failure::Returned(request, error)),
+                Err(error) => return Err(Failure::Returned(Box::new(request), error)),
             },
         };
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
@@ -118,7 +118,7 @@ pub(super) async fn send(
                 Some(unsent) => {
                     counts.failures.inc();
                     let error = ProxyError::new(Kind::Reset).because(refused.into_error());
-                    return Err(Failure::Returned(unsent, error));
+                    return Err(Failure::Returned(Box::new(unsent), error));
                 }
                 None => {
                     counts.failures.inc();

@@ -126,7 +126,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, noted: Noted) {
         headers.remove(header::CONNECTION);
     }
     if noted.has(Noted::TE) {
-        let trailers = has_token(&headers.get_all(header::TE), "trailers");
+        let trailers = has_token(headers.get_all(header::TE), "trailers");
         headers.remove(header::TE);
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn tokens_are_found_in_lists_of_any_case() {
         let headers = map(&[("connection", "Keep-Alive ,  UPGRADE")]);
-        assert!(has_token(&headers.get_all(header::CONNECTION), "upgrade"));
-        assert!(!has_token(&headers.get_all(header::CONNECTION), "grade"));
+        assert!(has_token(headers.get_all(header::CONNECTION), "upgrade"));
+        assert!(!has_token(headers.get_all(header::CONNECTION), "grade"));
     }
 }

@@ -36,11 +36,11 @@ pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection
 pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
     let now = conn.core.now();
     let form = Form::of(request.method(), request.headers());
-    let exchange = Exchange::begin(&conn, conn.core.view(), &request, now);
+    let exchange = Box::new(Exchange::begin(&conn, conn.core.view(), &request, now));
     let mut response = match serve(exchange, request, now).await {
         Ok(response) => response,
         Err(refused) => {
-            let (mut exchange, error) = *refused;
+            let (mut exchange, error) = refused;
             let (response, bytes) = answer::error(&error, form, exchange.request_id.as_ref());
             exchange.refused(&error, bytes);
             drop(exchange);
@@ -55,7 +55,7 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Respon
 }
 
 /// An exchange that the proxy has to answer itself, and why.
-type Refused = Box<(Exchange, ProxyError)>;
+type Refused = (Box<Exchange>, ProxyError);
 
 /// A request as it is sent to servers, and what is needed to send it again.
 struct Outgoing {
@@ -72,10 +72,14 @@ struct Answered {
     pick: Pick,
 }
 
-async fn serve(mut exchange: Exchange, mut request: Request<Incoming>, now: Instant) -> Result<Response<Body>, Refused> {
+async fn serve(
+    mut exchange: Box<Exchange>,
+    mut request: Request<Incoming>,
+    now: Instant,
+) -> Result<Response<Body>, Refused> {
     let (outgoing, session) = match prepare(&mut exchange, &mut request) {
         Ok(prepared) => prepared,
-        Err(error) => return Err(Box::new((exchange, error))),
+        Err(error) => return Err((exchange, error)),
     };
     let outgoing = wrap(&mut exchange, request, outgoing);
     if let Some(limit) = exchange.upstream().and_then(|u| u.plan.timeouts.request) {
@@ -83,7 +87,7 @@ async fn serve(mut exchange: Exchange, mut request: Request<Incoming>, now: Inst
     }
     match send(&mut exchange, outgoing, session.as_ref()).await {
         Ok(answered) => respond(exchange, answered, session),
-        Err(error) => Err(Box::new((exchange, error))),
+        Err(error) => Err((exchange, error)),
     }
 }
 
@@ -100,8 +104,7 @@ fn prepare(
     check::check(request, noted)?;
 
     let mut buffer = [0; LONGEST_HOST + 1];
-    let host =
-        if listening.routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" };
+    let host = if listening.routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" };
     let path = if request.uri().path() == "*" { "/" } else { request.uri().path() };
     let Some(route) = listening.routes.find(host, path) else {
         conn.core.cells().no_route.inc();
@@ -122,16 +125,12 @@ fn prepare(
         // Answered on this hop: the parser says 100 when the server begins to take the body.
         request.headers_mut().remove(header::EXPECT);
     }
-    exchange.client =
-        client::identify(&conn.peer, &listening.plan, request.headers_mut(), noted, conn.core.cells());
+    exchange.client = client::identify(&conn.peer, &listening.plan, request.headers_mut(), noted, conn.core.cells());
     if !noted.has(Noted::HOST) && !request.headers().contains_key(header::HOST) {
         // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
     }
-    let session = upstream
-        .sticky
-        .as_ref()
-        .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted));
+    let session = upstream.sticky.as_ref().map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted));
     if route.plan.strip_prefix {
         strip_prefix(request.uri_mut(), &route.plan);
     }
@@ -163,11 +162,8 @@ fn strip_prefix(uri: &mut Uri, route: &RoutePlan) {
     let bare = route.path.strip_suffix('/').unwrap_or(&route.path);
     let Some(target) = uri.path_and_query() else { return };
     let Some(rest) = target.as_str().strip_prefix(bare) else { return };
-    let stripped = if rest.starts_with('/') {
-        PathAndQuery::try_from(rest)
-    } else {
-        PathAndQuery::try_from(format!("/{rest}"))
-    };
+    let stripped =
+        if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { PathAndQuery::try_from(format!("/{rest}")) };
     if let Ok(stripped) = stripped {
         *uri = Uri::from(stripped);
     }
@@ -181,8 +177,7 @@ fn wrap(exchange: &mut Exchange, request: Request<Incoming>, protocol: Option<He
     let conn = &exchange.conn;
     let (first_byte, attempts) =
         exchange.upstream().map_or_else(Default::default, |u| (u.plan.timeouts.first_byte, u.plan.retry.attempts));
-    let limits =
-        RequestLimits { max: conn.plan.max_body, between_bytes: conn.plan.between_bytes, first_byte };
+    let limits = RequestLimits { max: conn.plan.max_body, between_bytes: conn.plan.between_bytes, first_byte };
     let (body, flow) = RequestBody::new(incoming, &conn.core, &conn.watch, limits);
     let idempotent = retry::is_idempotent(&parts.method);
     let replay = (idempotent && attempts > 0 && body.is_empty() && protocol.is_none())
@@ -351,7 +346,7 @@ async fn attempt(
             }
             Ok(answer) => return Ok(answer),
             Err(Failure::Returned(request, error)) => {
-                outgoing.request = Some(request);
+                outgoing.request = Some(*request);
                 return Err(error);
             }
             Err(Failure::Lost { error, stale }) => {
@@ -366,7 +361,11 @@ async fn attempt(
 }
 
 /// Turns a server's answer into the client's.
-fn respond(mut exchange: Exchange, answered: Answered, session: Option<Session>) -> Result<Response<Body>, Refused> {
+fn respond(
+    mut exchange: Box<Exchange>,
+    answered: Answered,
+    session: Option<Session>,
+) -> Result<Response<Body>, Refused> {
     let Answered { answer, pick } = answered;
     let (response, far, lease) = match answer {
         Answer::Ordinary(response, lease) => (response, None, Some(lease)),
@@ -374,7 +373,7 @@ fn respond(mut exchange: Exchange, answered: Answered, session: Option<Session>)
     };
     let (mut head, incoming) = response.into_parts();
     let noted = headers::note(&head.headers);
-    let closes = noted.has(Noted::CONNECTION) && has_token(&head.headers.get_all(header::CONNECTION), "close");
+    let closes = noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "close");
     keep(&mut exchange, lease, &head, noted, closes);
     let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());
     headers::strip_hop_by_hop(&mut head.headers, noted);
@@ -385,7 +384,7 @@ fn respond(mut exchange: Exchange, answered: Answered, session: Option<Session>)
     }
     if let (Some(session), Some(upstream), Some(claim)) = (session, exchange.upstream(), &exchange.claim)
         && let Some(settled) =
-            sticky::settle(upstream, exchange.conn.core.id, session, pick.pinned, claim.server(), head.status)
+            sticky::settle(upstream, exchange.conn.core.id, &session, pick.pinned, claim.server(), head.status)
     {
         exchange.sticky = Some(settled.outcome);
         if let Some(cookie) = settled.cookie {
@@ -406,7 +405,7 @@ fn respond(mut exchange: Exchange, answered: Answered, session: Option<Session>)
 /// Notes whether the server's connection may carry another request.
 fn keep(exchange: &mut Exchange, lease: Option<Lease>, head: &http::response::Parts, noted: Noted, closes: bool) {
     let old = head.version < Version::HTTP_11
-        && !(noted.has(Noted::CONNECTION) && has_token(&head.headers.get_all(header::CONNECTION), "keep-alive"));
+        && !(noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "keep-alive"));
     exchange.reusable = !closes && !old;
     exchange.lease = lease;
 }

@@ -50,9 +50,7 @@ impl Source {
 /// Whether a client's id may be taken over: 1 to 128 letters, digits and `-_.:=+/@`, so that it can
 /// stand in any log unescaped.
 pub(super) fn is_harmless(id: &[u8]) -> bool {
-    !id.is_empty()
-        && id.len() <= LONGEST
-        && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:=+/@".contains(b))
+    !id.is_empty() && id.len() <= LONGEST && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:=+/@".contains(b))
 }
 
 #[cfg(test)]

@@ -82,13 +82,13 @@ fn hide(headers: &mut HeaderMap, name: &str) {
 pub(super) fn settle(
     upstream: &Upstream,
     core: usize,
-    session: Session,
+    session: &Session,
     kept: bool,
     server: &Server,
     status: StatusCode,
 ) -> Option<Settled> {
     let (sticky, options) = (upstream.sticky.as_ref()?, upstream.plan.policy.sticky()?);
-    let Session { pin, now } = session;
+    let Session { pin, now } = *session;
     let cell = &sticky.cells[core];
     let (outcome, pin) = match pin {
         Some(pin) if kept => {

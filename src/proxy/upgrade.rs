@@ -53,13 +53,13 @@ pub(super) struct Far {
 /// A tunnel waiting for the client's parser to let go of its socket.
 pub(super) struct Tunnel {
     pub(super) far: Far,
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
 }
 
 /// The protocol that a request asks to switch to (RFC 9110 §7.8), if it does.
 pub(super) fn asks<B>(request: &Request<B>) -> Option<HeaderValue> {
     let protocol = request.headers().get(header::UPGRADE)?;
-    let nominated = has_token(&request.headers().get_all(header::CONNECTION), "upgrade");
+    let nominated = has_token(request.headers().get_all(header::CONNECTION), "upgrade");
     (nominated && request.version() == http::Version::HTTP_11).then(|| protocol.clone())
 }
 
@@ -73,13 +73,13 @@ pub(super) async fn send(
 ) -> Result<Answer, Failure> {
     let stream = match forward::connect(conn, plan, claim).await {
         Ok(stream) => stream,
-        Err(error) => return Err(Failure::Returned(request, error)),
+        Err(error) => return Err(Failure::Returned(Box::new(request), error)),
     };
     let (mut lease, mut driver) = match pool::handshake(stream, conn.core.now()).await {
         Ok(pair) => pair,
         Err(error) => {
             let error = ProxyError::new(Kind::ConnectFailed).because(error);
-            return Err(Failure::Returned(request, error));
+            return Err(Failure::Returned(Box::new(request), error));
         }
     };
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -98,10 +98,14 @@ pub(super) async fn send(
         return Ok(Answer::Ordinary(response, lease));
     }
     let same = response.headers().get(header::UPGRADE).is_some_and(|answered| {
-        answered.as_bytes().split(|b| *b == b',').all(|a| has_token([protocol], &String::from_utf8_lossy(a.trim_ascii())))
+        answered
+            .as_bytes()
+            .split(|b| *b == b',')
+            .all(|a| has_token([protocol], &String::from_utf8_lossy(a.trim_ascii())))
     });
     if !same {
-        let error = ProxyError::sent(Kind::BadAnswer, Sent::Answered).because("switched to a protocol nobody asked for");
+        let error =
+            ProxyError::sent(Kind::BadAnswer, Sent::Answered).because("switched to a protocol nobody asked for");
         return Err(Failure::Lost { error, stale: false });
     }
     let parts = driver.into_parts();
@@ -182,7 +186,7 @@ pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
     let idle = exchange.upstream().map_or(Duration::MAX, |u| u.plan.timeouts.tunnel_idle);
-    let (mut up, mut down) = (Half::new(near_read), Half::new(std::mem::take(&mut far.read)));
+    let (mut up, mut down) = (Half::new(&near_read), Half::new(&far.read));
     let outcome = {
         let listed = Listed::new(&core, exchange.claim.as_ref());
         let mut active = Instant::now();
@@ -230,8 +234,8 @@ struct Half {
 }
 
 impl Half {
-    fn new(read: Bytes) -> Self {
-        Self { bytes: read.len() as u64, pending: BytesMut::from(&read[..]), ended: false, closed: false }
+    fn new(read: &[u8]) -> Self {
+        Self { bytes: read.len() as u64, pending: BytesMut::from(read), ended: false, closed: false }
     }
 }
 

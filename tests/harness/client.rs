@@ -1,6 +1,6 @@
 //! A plain, blocking HTTP/1.1 client, written over the socket so that it shares no code with the proxy.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -129,7 +129,8 @@ pub fn request(method: &str, path: &str, host: &str) -> String {
 pub fn read_answer(stream: &mut impl BufRead, method: &str) -> std::io::Result<Answer> {
     loop {
         let line = read_line(stream)?;
-        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| std::io::Error::other(line.clone()))?;
+        let status =
+            line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| std::io::Error::other(line.clone()))?;
         let headers = read_headers(stream)?;
         let mut answer = Answer { status, headers, body: Vec::new(), trailers: Vec::new() };
         if status == 100 || status == 103 {
@@ -187,7 +188,8 @@ pub fn admin(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Strin
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = request(method, path, "localhost");
     let length = body.len();
-    let text = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    let text =
+        format!("{head}content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
     stream.write_all(text.as_bytes()).unwrap();
     let answer = read_answer(&mut BufReader::new(stream), method).unwrap();
     (answer.status, answer.text())

@@ -4,7 +4,9 @@
 //! configuration in TOML, with `{a}`, `{b}`… standing for the addresses of its origins; the listener
 //! and the admin socket are added here.
 
-#![allow(dead_code, reason = "each test file uses its own part of the harness")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part of the harness")]
+#![allow(unreachable_pub, reason = "a module of each test file, not an interface")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 mod client;
 mod raw;
@@ -162,7 +164,7 @@ impl Proxy {
     }
 
     /// Changes a server by the admin API.
-    pub fn change(&self, upstream: &str, server: &str, change: Value) {
+    pub fn change(&self, upstream: &str, server: &str, change: &Value) {
         let path = format!("/upstreams/{upstream}/servers/{server}");
         let (status, body) = self.admin("PUT", &path, &change.to_string());
         assert_eq!(status, 200, "{body}");
@@ -178,9 +180,7 @@ impl Proxy {
 
     /// The sum of all samples whose name begins with `name` and whose labels hold every one of `labels`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let is = |key: &str| {
-            key.split('{').next() == Some(name) && labels.iter().all(|label| key.contains(label))
-        };
+        let is = |key: &str| key.split('{').next() == Some(name) && labels.iter().all(|label| key.contains(label));
         self.metrics().iter().filter(|(key, _)| is(key)).map(|(_, value)| value).sum()
     }
 

@@ -299,7 +299,8 @@ fn every_cell_lands_in_a_row_of_its_own() {
 #[test]
 fn state_claims_and_generation_are_told() {
     let world = world();
-    let claims = [Claim::take(Arc::clone(&world.a), 0, false, false), Claim::take(Arc::clone(&world.a), 2, false, false)];
+    let claims =
+        [Claim::take(Arc::clone(&world.a), 0, false, false), Claim::take(Arc::clone(&world.a), 2, false, false)];
     assert!(claims.iter().all(Option::is_some));
     world.a.set_state(State { operational: Operational::Healthy, admin: Admin::Draining });
     world.sticky.ledger.touch(1, world.a.uid, now());
