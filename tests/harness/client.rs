@@ -41,6 +41,22 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
+    /// What `/echo` says the server was sent under that name.
+    pub fn echoed(&self, name: &str) -> Vec<String> {
+        self.echoed_in("headers", name)
+    }
+
+    /// The same of the trailers.
+    pub fn echoed_trailer(&self, name: &str) -> Vec<String> {
+        self.echoed_in("trailers", name)
+    }
+
+    fn echoed_in(&self, part: &str, name: &str) -> Vec<String> {
+        let json = self.json();
+        let pairs = json[part].as_array().expect("an answer of /echo").iter();
+        pairs.filter(|p| p[0] == name).map(|p| p[1].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The reason that the proxy gave for an error of its own.
     pub fn reason(&self) -> Option<&str> {
         self.header("server-timing")?.strip_prefix("evenkeel;desc=\"")?.strip_suffix('"')

@@ -8,7 +8,9 @@
 #![allow(unreachable_pub, reason = "a module of each test file, not an interface")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
+mod child;
 mod client;
+mod fake;
 mod raw;
 
 use std::collections::BTreeMap;
@@ -16,9 +18,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use child::Child;
 pub use client::{Answer, Client, admin, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
+pub use fake::{Fake, read_head};
 pub use raw::{Raw, raw};
 use serde_json::Value;
 
@@ -71,6 +75,12 @@ pub fn app(policy: &str, origins: &[Origin]) -> String {
     )
 }
 
+/// One upstream `app` of one server that is never checked: what a [`Fake`] stands behind. `extra` goes
+/// into the upstream's table and may open further ones.
+pub fn unchecked(address: impl std::fmt::Display, extra: &str) -> String {
+    format!("[upstream.app]\ncheck = \"off\"\nservers = [\"{address}\"]\n{extra}\n")
+}
+
 impl Proxy {
     /// Starts a proxy and waits until every server was checked. `toml` may begin with keys of the
     /// listener, up to the first table.
@@ -92,7 +102,7 @@ impl Proxy {
         Self::start(&app(policy, origins))
     }
 
-    fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
+    pub(crate) fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
         let (listener, rest) = toml.find('[').map_or((toml, ""), |at| toml.split_at(at));
         let cores = if toml.contains("cores =") { "" } else { "cores = 2\n" };
         let (top, listener) = if listener.contains("cores =") { (listener, "") } else { ("", listener) };
