@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Gives commands to the control plane. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    inbox: mpsc::Sender<Message>,
+    pub(super) inbox: mpsc::Sender<Message>,
     shared: Arc<Shared>,
 }
 
@@ -111,7 +111,7 @@ impl Handle {
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(mpsc::error::TrySendError::Full(message)) = self.inbox.try_send(Message::Signal(signal)) {
             let inbox = self.inbox.clone();
-            std::thread::spawn(move || inbox.blocking_send(message));
+            std::thread::spawn(move || drop(inbox.blocking_send(message)));
         }
     }
 

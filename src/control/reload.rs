@@ -49,7 +49,7 @@ impl Supervisor {
                 info!(generation = reloaded.generation, changes = ?reloaded.changes, "configuration reloaded");
             }
             Err(CommandError::InvalidConfig { report }) => {
-                error!("configuration not reloaded, the old one goes on\n{report}")
+                error!("configuration not reloaded, the old one goes on\n{report}");
             }
             Err(refused) => error!("configuration not reloaded, the old one goes on: {refused}"),
         }

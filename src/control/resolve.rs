@@ -66,11 +66,8 @@ impl Resolver {
         {
             return Ok(resolver.clone());
         }
-        let (config, options) = match hickory_resolver::system_conf::read_system_conf() {
-            Ok(system) => system,
-            // Names that need no name server, such as localhost, still resolve.
-            Err(_) => (ResolverConfig::default(), ResolverOpts::default()),
-        };
+        // Without settings, names that need no name server still resolve, such as localhost.
+        let (config, options) = hickory_resolver::system_conf::read_system_conf().unwrap_or_default();
         let resolver = build(config, options)?;
         *dns = Some((Instant::now(), resolver.clone()));
         Ok(resolver)
