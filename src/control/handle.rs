@@ -111,7 +111,9 @@ impl Handle {
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(mpsc::error::TrySendError::Full(message)) = self.inbox.try_send(Message::Signal(signal)) {
             let inbox = self.inbox.clone();
-            std::thread::spawn(move || drop(inbox.blocking_send(message)));
+            std::thread::spawn(move || {
+                let _ = inbox.blocking_send(message);
+            });
         }
     }
 

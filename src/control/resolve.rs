@@ -66,7 +66,7 @@ impl Resolver {
         {
             return Ok(resolver.clone());
         }
-        // Without settings, names that need no name server still resolve, such as localhost.
+        // Names that need no name server, such as localhost, resolve without a system configuration.
         let (config, options) = hickory_resolver::system_conf::read_system_conf().unwrap_or_default();
         let resolver = build(config, options)?;
         *dns = Some((Instant::now(), resolver.clone()));
