@@ -6,6 +6,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod engine;
 pub mod error;
 pub mod health;
 pub mod lab;

@@ -163,4 +163,6 @@ impl Compiler<'_> {
 }
 
 #[cfg(test)]
+mod refused_tests;
+#[cfg(test)]
 mod tests;

@@ -80,20 +80,17 @@ pub enum What {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
-            Subject::Shutdown => f.write_str("shutdown:")?,
-            Subject::Listener(name) => write!(f, "listener {name}:")?,
-            Subject::Route(name) => write!(f, "route {name}:")?,
-            Subject::Upstream(name) => write!(f, "upstream {name}:")?,
+            Subject::Shutdown => f.write_str("shutdown")?,
+            Subject::Listener(name) => write!(f, "listener {name}")?,
+            Subject::Route(name) => write!(f, "route {name}")?,
+            Subject::Upstream(name) => write!(f, "upstream {name}")?,
             Subject::Server { upstream, server } => write!(f, "upstream {upstream}: server {server}")?,
         }
-        let server = matches!(self.subject, Subject::Server { .. });
         match &self.what {
             What::Added => f.write_str(" added"),
             What::Removed => f.write_str(" removed"),
-            What::Value { key, old, new } if server => write!(f, ": {key} {old} → {new}"),
-            What::Value { key, old, new } => write!(f, " {key} {old} → {new}"),
-            What::Key(key) if server => write!(f, ": {key} changed"),
-            What::Key(key) => write!(f, " {key} changed"),
+            What::Value { key, old, new } => write!(f, ": {key} {old} → {new}"),
+            What::Key(key) => write!(f, ": {key} changed"),
         }
     }
 }
@@ -122,14 +119,16 @@ enum Event<'a, T> {
     Added(&'a T),
 }
 
-fn pair<'a, T>(old: &'a [T], new: &'a [T], name: impl Fn(&T) -> &str, mut tell: impl FnMut(Event<'a, T>)) {
+fn pair<'a, T>(old: &'a [T], new: &'a [T], name: impl Fn(&T) -> &str, mut tell: impl FnMut(&Event<'a, T>)) {
     for before in old {
         match new.iter().find(|now| name(now) == name(before)) {
-            Some(now) => tell(Event::Both(before, now)),
-            None => tell(Event::Removed(before)),
+            Some(now) => tell(&Event::Both(before, now)),
+            None => tell(&Event::Removed(before)),
         }
     }
-    new.iter().filter(|now| old.iter().all(|before| name(before) != name(now))).for_each(|now| tell(Event::Added(now)));
+    new.iter()
+        .filter(|now| old.iter().all(|before| name(before) != name(now)))
+        .for_each(|now| tell(&Event::Added(now)));
 }
 
 fn sockets(old: &[ListenerPlan], new: &[ListenerPlan]) -> Sockets {
@@ -181,7 +180,7 @@ impl Diff {
         fields.time("deadline", deadline, new.shutdown.deadline);
     }
 
-    fn listener(&mut self, event: Event<'_, ListenerPlan>) {
+    fn listener(&mut self, event: &Event<'_, ListenerPlan>) {
         let Some((old, new)) = self.both(event, |l| Subject::Listener(l.name.clone())) else { return };
         let ListenerPlan {
             name,
@@ -209,24 +208,27 @@ impl Diff {
         fields.value("max_body", &count(*max_body), &count(new.max_body));
     }
 
-    fn route(&mut self, event: Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {
+    fn route(&mut self, event: &Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {
         let Some((old, new)) = self.both(event, |r| Subject::Route(r.name.clone())) else { return };
         let RoutePlan { name, listeners, host, path, strip_prefix, upstream } = old;
-        // Positions say nothing across two Plans.
+        // Positions say nothing across two Plans; and a route for all listeners stays one when they change.
+        let all = |plan: &Plan, listeners: &[usize]| listeners.len() == plan.listeners.len();
         let names = |plan: &Plan, listeners: &[usize]| {
             let mut names: Vec<_> = listeners.iter().map(|at| plan.listeners[*at].name.clone()).collect();
             names.sort();
             names
         };
+        let same_listeners = all(old_plan, listeners) && all(new_plan, &new.listeners)
+            || names(old_plan, listeners) == names(new_plan, &new.listeners);
         let mut fields = self.of(Subject::Route(name.clone()));
-        fields.key("listener", names(old_plan, listeners) == names(new_plan, &new.listeners));
+        fields.key("listener", same_listeners);
         fields.value("host", &show_host(host), &show_host(&new.host));
         fields.value("path", path, &new.path);
         fields.value("strip_prefix", strip_prefix, &new.strip_prefix);
         fields.value("upstream", &old_plan.upstreams[*upstream].name, &new_plan.upstreams[new.upstream].name);
     }
 
-    fn upstream(&mut self, event: Event<'_, UpstreamPlan>) {
+    fn upstream(&mut self, event: &Event<'_, UpstreamPlan>) {
         let Some((old, new)) = self.both(event, |u| Subject::Upstream(u.name.clone())) else { return };
         let UpstreamPlan {
             name,
@@ -263,7 +265,7 @@ impl Diff {
         pair(servers, &new.servers, |s| &s.name, |event| self.server(name, event));
     }
 
-    fn server(&mut self, upstream: &str, event: Event<'_, ServerPlan>) {
+    fn server(&mut self, upstream: &str, event: &Event<'_, ServerPlan>) {
         let subject =
             |server: &ServerPlan| Subject::Server { upstream: upstream.to_owned(), server: server.name.clone() };
         let Some((old, new)) = self.both(event, subject) else { return };
@@ -274,9 +276,9 @@ impl Diff {
     }
 
     /// Notes what was added or removed; gives back what is in both.
-    fn both<'a, T>(&mut self, event: Event<'a, T>, subject: impl Fn(&T) -> Subject) -> Option<(&'a T, &'a T)> {
+    fn both<'a, T>(&mut self, event: &Event<'a, T>, subject: impl Fn(&T) -> Subject) -> Option<(&'a T, &'a T)> {
         match event {
-            Event::Both(old, new) => return Some((old, new)),
+            Event::Both(old, new) => return Some((*old, *new)),
             Event::Added(new) => self.changes.push(Change { subject: subject(new), what: What::Added }),
             Event::Removed(old) => self.changes.push(Change { subject: subject(old), what: What::Removed }),
         }

@@ -57,7 +57,11 @@ pub(super) fn read(text: &str) -> Reading<'_> {
             Err(error) => error,
         };
         let cut = error.span().and_then(|span| cut(&mut rest, &span));
-        problems.push(explain(text, &error, cut.as_ref()));
+        let problem = explain(text, &error, cut.as_ref());
+        // A list of tables stands where its first table stands: it takes a second cut to remove it.
+        if problems.last() != Some(&problem) {
+            problems.push(problem);
+        }
         let Some(cut) = cut else { break None };
         gaps.any = true;
         gaps.names |= cut.path.len() == 1 || cut.path.last().is_some_and(|key| key == "name");
@@ -169,8 +173,10 @@ fn explain(text: &str, error: &Error, cut: Option<&Cut>) -> Problem {
         }
         (format!("unknown {key} `{word}`"), suggest::hint(word, "names", &known))
     } else if let Some((what, expected)) = mismatch(raw) {
-        let what_is_shown = if SECRETS.contains(&key) { what.split(' ').next().unwrap_or_default() } else { what };
-        (format!("`{key}` cannot be {}", kind(what_is_shown)), Some(brackets(text, span.as_ref(), what, expected, key)))
+        (
+            format!("`{key}` cannot be {}", kind(what, SECRETS.contains(&key))),
+            Some(brackets(text, span.as_ref(), what, expected, key)),
+        )
     } else if let Some(missing) = raw.strip_prefix("missing field `") {
         (format!("key `{}` is missing", missing.trim_end_matches('`')), None)
     } else if let Some((message, advice)) = raw.split_once(": write ") {
@@ -195,11 +201,22 @@ fn mismatch(raw: &str) -> Option<(&str, &str)> {
     rest.rsplit_once(", expected ")
 }
 
-fn kind(what: &str) -> String {
-    match what {
-        "map" => "a table".to_owned(),
-        "sequence" => "a list".to_owned(),
-        other => other.replace("floating point", "number").replace("integer", "number").replace("string", "text"),
+/// What serde found, in plain words: `integer `5`` is `the number 5`.
+fn kind(found: &str, secret: bool) -> String {
+    let (kind, value) = match found.find(['`', '"']) {
+        Some(at) => (found[..at].trim(), Some(found[at..].trim_matches('`'))),
+        None => (found, None),
+    };
+    let kind = match kind {
+        "map" => "table",
+        "sequence" => "list",
+        "integer" | "floating point" => "number",
+        "string" => "text",
+        other => other,
+    };
+    match value.filter(|_| !secret) {
+        Some(value) => format!("the {kind} {value}"),
+        None => format!("a {kind}"),
     }
 }
 

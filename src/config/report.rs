@@ -56,6 +56,8 @@ pub struct Entry<'a> {
 impl Report {
     pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         for problem in &mut problems {
+            problem.message = harmless(&problem.message);
+            problem.hint = problem.hint.take().map(|hint| harmless(&hint));
             problem.span = problem.span.take().map(|span| within(text, span));
             problem.related = problem.related.take().map(|(span, label)| (within(text, span), label));
         }
@@ -193,6 +195,15 @@ pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = &text[..within(text, at..at).start];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Words of the file stand in messages, and messages reach terminals and logs.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
 }
 
 /// The span moved onto the text and onto whole characters: a parser's idea of where the end of a

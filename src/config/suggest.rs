@@ -13,7 +13,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// A hint: the nearest word, or all of them when none is near. `what` is their plural.
-pub(super) fn hint<'a>(word: &str, what: &str, candidates: &[&'a str]) -> Option<String> {
+pub(super) fn hint(word: &str, what: &str, candidates: &[&str]) -> Option<String> {
     if let Some(candidate) = nearest(word, candidates.iter().copied()) {
         return Some(format!("did you mean `{candidate}`?"));
     }

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod default_socket;
 pub mod drain;
 
 mod bind;
@@ -65,6 +66,8 @@ pub struct Options {
     pub plan: Plan,
     /// The file that a reload reads; none refuses reloads.
     pub config_path: Option<PathBuf>,
+    /// Applied to every Plan that a reload reads.
+    pub adjust: Option<Arc<dyn Fn(&mut Plan) + Send + Sync>>,
     /// Writes the metrics in the Prometheus text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Opens log files anew, by name.
@@ -107,7 +110,15 @@ pub struct Control {
 /// # Errors
 /// An address cannot be bound, a key cannot be used, or the system refuses a thread.
 pub fn start(options: Options, data_plane: DataPlane, events: mpsc::Receiver<Event>) -> Result<Control, StartError> {
-    start_with(options, data_plane, events, Arc::new(reload::load))
+    let adjust = options.adjust.clone();
+    let load = move |path: &Path| {
+        let mut loaded = reload::load(path)?;
+        if let Some(adjust) = &adjust {
+            adjust(&mut loaded.0);
+        }
+        Ok(loaded)
+    };
+    start_with(options, data_plane, events, Arc::new(load))
 }
 
 fn start_with(
@@ -176,7 +187,7 @@ async fn begin(
     handle: Handle,
     load: Load,
 ) -> Result<(Supervisor, admin::Server), StartError> {
-    let Options { plan, config_path, metrics, reopen_logs, handle_signals } = options;
+    let Options { plan, config_path, adjust: _, metrics, reopen_logs, handle_signals } = options;
     if handle_signals {
         signals::watch(&inbox).map_err(|source| CommandError::System { doing: "listening for signals", source })?;
     }

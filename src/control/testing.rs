@@ -161,6 +161,7 @@ fn start_by(
     let options = Options {
         plan,
         config_path: Some("evenkeel.toml".into()),
+        adjust: None,
         metrics: Arc::new(|| "evenkeel_up 1\n".to_owned()),
         reopen_logs,
         handle_signals,

@@ -1,1 +1,3 @@
 //! The lab: toy servers, load, reports.
+
+pub mod origin;

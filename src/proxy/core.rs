@@ -4,6 +4,7 @@
 //! contended reference count is touched by a request. A core never waits for the control plane.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -145,6 +146,12 @@ pub struct Settings {
     pub events: Events,
     /// Makes the access-log buffer of each core, where there is a log.
     pub access_log: Option<Box<dyn Fn() -> access_log::Buffer>>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("cores", &self.cores).finish_non_exhaustive()
+    }
 }
 
 /// The running cores. Dropping it does not stop them: they end when every [`DataPlane`] is gone.

@@ -37,7 +37,7 @@ impl Compiler<'_> {
         for entry in &spec.route {
             for mut plan in self.route(entry, &targets, &mut taken) {
                 let base = plan.name.clone();
-                let generated = entry.get_ref().name.is_none() || given.get(&base).is_none();
+                let generated = entry.get_ref().name.is_none() || !given.contains_key(&base);
                 let mut number = 2;
                 while names.contains(&plan.name) || (generated && given.contains_key(&plan.name)) {
                     plan.name = format!("{base}#{number}");

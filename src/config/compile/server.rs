@@ -33,8 +33,10 @@ impl Compiler<'_> {
             let place = server.address.as_ref().map_or(entry.span(), At::span);
             if let Some(first) = addresses.insert(&plan.address.to_string(), place.clone()) {
                 let message = format!("two servers of upstream `{name}` have the address {}", plan.address);
-                self.twice(place, first, message, "remove one; to give it more traffic, set `weight`");
-                continue;
+                self.twice(place.clone(), first, message, "remove one; to give it more traffic, set `weight`");
+                if server.name.is_none() {
+                    continue;
+                }
             }
             let place = server.name.as_ref().map_or(place, At::span);
             if let Some(first) = names.insert(&plan.name, place.clone()) {

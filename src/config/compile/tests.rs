@@ -1,1 +1,222 @@
+use std::time::Duration;
 
+use super::super::plan::*;
+use super::super::tests::good;
+use super::super::*;
+use super::listener::parse_bind;
+use super::server::parse_address;
+use crate::health::Check;
+
+const TOP: &str = "[[listener]]\nbind = ':8080'\n[upstream.shop]\nservers = ['127.0.0.1:9001']\n";
+
+fn warnings(text: &str) -> Vec<String> {
+    good(text).warnings.entries().iter().map(|e| e.message.to_owned()).collect()
+}
+
+#[test]
+fn addresses_to_listen_on_have_short_forms() {
+    for (text, address) in [
+        ("0.0.0.0:8080", "0.0.0.0:8080"),
+        ("[::1]:8080", "[::1]:8080"),
+        (":8080", "[::]:8080"),
+        ("*:8080", "[::]:8080"),
+        ("8080", "[::]:8080"),
+        (" 127.0.0.1:0 ", "127.0.0.1:0"),
+    ] {
+        assert_eq!(parse_bind(text).map(|a| a.to_string()), Ok(address.to_owned()), "{text}");
+    }
+    for text in ["", ":", "+80", ":+80", "65536", "::1", "1.2.3.4", "host:80", "unix:/a", "1.2.3.4:", "1.2.3:80"] {
+        assert!(parse_bind(text).is_err(), "{text}");
+    }
+    assert_eq!(good(&TOP.replace("':8080'", "8080")).plan.listeners[0].name, ":8080");
+}
+
+#[test]
+fn addresses_of_servers_are_parsed() {
+    for text in ["127.0.0.1:9001", "[::1]:9001", "app.internal:9001", "unix:/run/app.sock", "a_b:1"] {
+        assert_eq!(parse_address(text).map(|a| a.to_string()), Ok(text.to_owned()));
+    }
+    assert_eq!(parse_address("App:1").map(|a| a.to_string()), Ok("app:1".to_owned()));
+    for text in
+        ["", "app", "app:", "app:0", "app:+1", "::1", "[::1]", "256.0.0.1:1", "-a:1", "a..b:1", "unix:", "unix:a"]
+    {
+        assert!(parse_address(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_list_of_hosts_becomes_a_route_each_with_a_name_of_its_own() {
+    let plan = good(&format!(
+        "{TOP}[[route]]\nname = 'web'\nhost = ['A.example.', '*.b.example', '::1']\npath = '/x'\nupstream = 'shop'\n\
+         [[route]]\nhost = 'a.example'\nupstream = 'shop'\n[[route]]\nhost = '*'\nupstream = 'shop'\n"
+    ))
+    .plan;
+    let routes: Vec<_> = plan.routes.iter().map(|r| (&*r.name, r.host.clone(), &*r.path)).collect();
+    assert_eq!(
+        routes,
+        [
+            ("web@a.example", HostPattern::Exact("a.example".into()), "/x"),
+            ("web@*.b.example", HostPattern::Suffix(".b.example".into()), "/x"),
+            ("web@[::1]", HostPattern::Exact("[::1]".into()), "/x"),
+            ("a.example/", HostPattern::Exact("a.example".into()), "/"),
+            ("*/", HostPattern::Any, "/"),
+        ]
+    );
+}
+
+#[test]
+fn the_same_route_on_two_listeners_is_two_routes() {
+    let plan = good(&format!(
+        "{TOP}[upstream.admin]\nservers = ['a:1']\n[[listener]]\nname = 'inside'\nbind = '127.0.0.1:8081'\n\
+         [[route]]\nlistener = ':8080'\nupstream = 'shop'\n[[route]]\nlistener = ['inside']\nupstream = 'admin'\n"
+    ))
+    .plan;
+    let routes: Vec<_> = plan.routes.iter().map(|r| (&*r.name, r.listeners.clone(), r.upstream)).collect();
+    assert_eq!(routes, [("*/", vec![0], 0), ("*/#2", vec![1], 1)]);
+}
+
+#[test]
+fn upstreams_keep_the_order_of_the_file() {
+    let plan = good(&format!(
+        "{TOP}[upstream.a]\nservers = ['a:1']\n[[route]]\nupstream = 'shop'\n[[route]]\nupstream = 'a'\npath = '/a'\n"
+    ))
+    .plan;
+    let names: Vec<_> = plan.upstreams.iter().map(|u| &*u.name).collect();
+    assert_eq!(names, ["shop", "a"]);
+    assert_eq!((plan.routes[0].upstream, plan.routes[1].upstream), (0, 1));
+}
+
+#[test]
+fn what_is_hardly_meant_is_a_warning() {
+    assert_eq!(warnings(TOP), [""; 0]);
+    assert_eq!(warnings(&format!("cores = 9\n{TOP}")), ["`cores` is 9, but this process may use 4"]);
+    assert_eq!(
+        warnings(&format!("{TOP}[upstream.old]\nservers = ['a:1']\n[[route]]\nupstream = 'shop'\n")),
+        ["upstream `old` is never used"]
+    );
+    assert_eq!(
+        warnings(&format!(
+            "{TOP}[[listener]]\nname = 'x'\nbind = ':1'\n[[route]]\nlistener = ':8080'\nupstream = 'shop'\n"
+        )),
+        ["no route is for listener `x`: it answers 404 only"]
+    );
+    assert_eq!(
+        warnings("[[listener]]\nbind = ':1'\n[upstream.a]\n[[upstream.a.server]]\naddress = 'a:1'\nweight = 0\n"),
+        ["all servers of upstream `a` have weight 0: none takes new clients"]
+    );
+    assert_eq!(
+        warnings(&format!("{TOP}policy = 'sticky_cookie'\n")),
+        ["upstream `shop` seals its cookies with a key that a restart loses"]
+    );
+    assert_eq!(warnings(&format!("state_dir = '/var/lib/evenkeel'\n{TOP}policy = 'sticky_cookie'\n")), [""; 0]);
+    assert_eq!(
+        warnings(&format!("{TOP}[admin]\nbind = ':1'\ntoken = 'short'\n")),
+        ["the token is shorter than 16 characters"]
+    );
+    assert_eq!(
+        warnings(&format!("{TOP}check = {{ tcp = {{ interval = '1s' }} }}\n")),
+        ["`timeout` (2s) is longer than `interval` (1s)"]
+    );
+    assert_eq!(
+        warnings(&format!("{TOP}[shutdown]\nidle_grace = '1m'\n")),
+        ["`idle_grace` is longer than `deadline`, which cuts idle connections first"]
+    );
+}
+
+#[test]
+fn every_key_reaches_the_plan() {
+    let plan = good(
+        "cores = 2\nstate_dir = '/s'\n\
+         [admin]\nsocket = '/a.sock'\nbind = 9191\ntoken = '0123456789abcdef'\n\
+         [log]\nlevel = 'info,evenkeel=debug'\nformat = 'json'\n[access_log]\nfile = '-'\nformat = 'combined'\n\
+         [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n\
+         [[listener]]\nname = 'l'\nbind = '1.2.3.4:80'\nbacklog = 9\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
+         forwarded = 'both'\nrequest_id = false\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
+         max_header_bytes = 8192\nmax_body = '1MiB'\n\
+         [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nstrip_prefix = true\nupstream = 'u'\n\
+         [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nfail_open = false\nmax_sessions = 7\n\
+         cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\n\
+         [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\n\
+         [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
+         [upstream.u.retry]\nattempts = 0\nbudget_percent = 1\nbudget_floor = 2\n\
+         [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\n",
+    )
+    .plan;
+    let s = Duration::from_secs;
+    let expected = Plan {
+        cores: 2,
+        state_dir: Some("/s".into()),
+        admin: AdminPlan {
+            socket: Some("/a.sock".into()),
+            bind: "[::]:9191".parse().ok(),
+            token: Some("0123456789abcdef".into()),
+        },
+        log: LogPlan { level: "info,evenkeel=debug".into(), format: LogFormat::Json },
+        access_log: Some(AccessLogPlan { file: None, format: AccessLogFormat::Combined }),
+        shutdown: ShutdownPlan { announce: s(5), idle_grace: s(2), deadline: s(60) },
+        listeners: vec![ListenerPlan {
+            name: "l".into(),
+            bind: "1.2.3.4:80".parse().unwrap(),
+            backlog: 9,
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            forwarded: Forwarded::Both,
+            request_id: false,
+            header_timeout: s(1),
+            idle_timeout: s(2),
+            between_bytes: s(3),
+            max_header_bytes: 8192,
+            max_body: 1 << 20,
+        }],
+        routes: vec![RoutePlan {
+            name: "r".into(),
+            listeners: vec![0],
+            host: HostPattern::Exact("h".into()),
+            path: "/p".into(),
+            strip_prefix: true,
+            upstream: 0,
+        }],
+        upstreams: vec![UpstreamPlan {
+            name: "u".into(),
+            policy: crate::balance::Policy::StickyCookie(crate::balance::StickyCookie::default()),
+            check: Some(Check::Http(crate::health::HttpCheck::default())),
+            fail_open: false,
+            timeouts: UpstreamTimeouts {
+                connect: s(1),
+                first_byte: s(2),
+                between_bytes: s(3),
+                request: Some(s(4)),
+                tunnel_idle: s(5),
+            },
+            pool: PoolPlan { max_idle: 0, idle_timeout: s(1), max_age: s(2), max_requests: 3 },
+            retry: RetryPlan { attempts: 0, budget_percent: 1, budget_floor: 2 },
+            drain: DrainPlan { in_flight: s(1), sessions_idle: s(2), sessions_max: s(3) },
+            max_sessions: 7,
+            cookie_keys: vec!["0123456789abcdef".into()],
+            servers: vec![
+                ServerPlan { name: "a:1".into(), address: Address::Host { host: "a".into(), port: 1 }, weight: 1 },
+                ServerPlan { name: "b".into(), address: Address::Host { host: "b".into(), port: 2 }, weight: 5 },
+            ],
+        }],
+    };
+    assert_eq!(plan, expected);
+}
+
+#[test]
+fn reports_are_readable_by_tools() {
+    let report = parse(&format!("{TOP}wieght = 1\n"), "conf/evenkeel.toml").unwrap_err();
+    assert_eq!(
+        serde_json::to_value(&report).unwrap(),
+        serde_json::json!([{
+            "severity": "error", "file": "conf/evenkeel.toml", "line": 5, "column": 1,
+            "message": "unknown key `wieght`",
+            "hint": report.entries()[0].hint,
+        }])
+    );
+    let report = parse("é = 'é' x\n", "e.toml").unwrap_err();
+    assert_eq!((report.entries()[0].line, report.entries()[0].column), (Some(1), Some(9)));
+    let report = parse(&format!("{TOP}check = {{ 'é' = 1 }}\n"), "e.toml").unwrap_err();
+    assert_eq!(report.lines(), ["e.toml:5:11: unknown check `é` (known names: tcp, http, off)"]);
+    assert!(report.render(true).contains("\u{1b}["), "colour was asked for");
+    let report = parse(&format!("{TOP}\"\\u001b[2J\\n\" = 1\n"), "e.toml").unwrap_err();
+    assert!(report.lines()[0].starts_with("e.toml:5:1: unknown key `\\u{1b}[2J\\n`"), "{:?}", report.lines());
+}

@@ -106,18 +106,25 @@ impl Compiler<'_> {
         self.positive_at(place("interval"), timing.interval, "interval");
         self.positive_at(place("timeout"), timing.timeout, "timeout");
         if timing.timeout > timing.interval && timing.interval > Duration::ZERO {
-            let message = format!("`timeout` is longer than `interval` ({})", units::show_duration(timing.interval));
+            let (timeout, interval) = (units::show_duration(timing.timeout), units::show_duration(timing.interval));
             let key = if place("timeout") == whole { "interval" } else { "timeout" };
-            self.warn(place(key), message, "a check then delays the next one; write a shorter `timeout`");
+            let message = format!("`timeout` ({timeout}) is longer than `interval` ({interval})");
+            let hint = format!("a slow check delays the next one: set `timeout` to \"{interval}\" or less");
+            self.warn(place(key), message, &hint);
         }
         if timing.jitter > 50 {
-            self.error(place("jitter"), "`jitter` is out of range", "write a percentage from 0 to 50");
+            let message = format!("`jitter` is {}, which is out of range", timing.jitter);
+            self.error(place("jitter"), message, "write a percentage from 0 to 50");
         }
         for (key, threshold) in
             [("healthy_threshold", timing.healthy_threshold), ("unhealthy_threshold", timing.unhealthy_threshold)]
         {
             if !(1..=1000).contains(&threshold) {
-                self.error(place(key), format!("`{key}` is {threshold}"), "write a number from 1 to 1000");
+                self.error(
+                    place(key),
+                    format!("`{key}` is {threshold}, which is out of range"),
+                    "write a number from 1 to 1000",
+                );
             }
         }
         let port = match check {

@@ -1,1 +1,228 @@
+use super::super::parse;
+use super::*;
 
+const BASE: &str = "\
+cores = 1
+[log]
+level = 'info'
+[[listener]]
+name = 'web'
+bind = '127.0.0.1:8080'
+[[listener]]
+bind = '127.0.0.1:8081'
+[[route]]
+name = 'all'
+upstream = 'shop'
+[[route]]
+name = 'admin'
+path = '/admin'
+upstream = 'admin'
+[upstream.shop]
+state = 'x'
+[[upstream.shop.server]]
+name = 'a'
+address = '127.0.0.1:9001'
+[[upstream.shop.server]]
+name = 'b'
+address = '127.0.0.1:9002'
+[upstream.admin]
+servers = ['127.0.0.1:9003']
+";
+
+fn plan(text: &str) -> Plan {
+    parse(text, "t").unwrap_or_else(|report| panic!("{report}")).plan
+}
+
+/// The difference after replacing texts of the base.
+fn after(edits: &[(&str, &str)]) -> Diff {
+    let base = BASE.replace("state = 'x'\n", "policy = 'round_robin'\n");
+    let mut text = base.clone();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    diff(&plan(&base), &plan(&text))
+}
+
+fn lines(diff: &Diff) -> Vec<String> {
+    diff.changes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_changes_between_equal_plans() {
+    let diff = after(&[]);
+    assert!(diff.is_empty());
+    assert_eq!(diff.sockets, Sockets { open: vec![], close: vec![], keep: vec![(0, 0), (1, 1)] });
+}
+
+#[test]
+fn servers_come_go_and_change() {
+    let diff = after(&[
+        ("name = 'b'\naddress = '127.0.0.1:9002'", "name = 'c'\naddress = '127.0.0.1:9004'"),
+        ("9001'", "9005'\nweight = 3"),
+    ]);
+    assert_eq!(
+        lines(&diff),
+        [
+            "upstream shop: server a: address 127.0.0.1:9001 → 127.0.0.1:9005",
+            "upstream shop: server a: weight 1 → 3",
+            "upstream shop: server b removed",
+            "upstream shop: server c added",
+        ]
+    );
+    assert_eq!(diff.changes[3].subject, Subject::Server { upstream: "shop".into(), server: "c".into() });
+    assert!(diff.needs_restart.is_empty());
+}
+
+#[test]
+fn options_of_upstreams_change() {
+    let diff = after(&[(
+        "policy = 'round_robin'",
+        "policy = 'ip_hash'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
+         pool = { max_requests = 10 }\nretry = { attempts = 0 }\ndrain = { in_flight = '1m' }\nmax_sessions = 5",
+    )]);
+    assert_eq!(
+        lines(&diff),
+        [
+            "upstream shop: policy round_robin → ip_hash",
+            "upstream shop: check tcp → off",
+            "upstream shop: fail_open true → false",
+            "upstream shop: timeouts.request off → 5s",
+            "upstream shop: pool.max_requests unlimited → 10",
+            "upstream shop: retry.attempts 2 → 0",
+            "upstream shop: drain.in_flight 30s → 1m",
+            "upstream shop: max_sessions 131072 → 5",
+        ]
+    );
+    let old = BASE.replace("state = 'x'", "policy = 'sticky_cookie'\ncookie_keys = ['first-secret-first']");
+    let new = BASE.replace(
+        "state = 'x'",
+        "policy = { sticky_cookie = { new_clients = 'ip_hash' } }\ncheck = { tcp = { interval = '9s' } }\n\
+         cookie_keys = ['second-secret-second', 'first-secret-first']",
+    );
+    let diff = super::diff(&plan(&old), &plan(&new));
+    assert_eq!(
+        lines(&diff),
+        [
+            "upstream shop: policy options changed",
+            "upstream shop: check options changed",
+            "upstream shop: cookie_keys changed"
+        ]
+    );
+    assert!(!format!("{diff:?}").contains("secret"), "secrets are not shown");
+}
+
+#[test]
+fn routes_and_upstreams_come_go_and_change() {
+    let diff = after(&[
+        ("name = 'all'", "name = 'everything'\nstrip_prefix = true"),
+        (
+            "path = '/admin'\nupstream = 'admin'",
+            "path = '/ops'\nhost = 'ops.example'\nlistener = 'web'\nupstream = 'ops'",
+        ),
+        ("[upstream.admin]", "[upstream.ops]"),
+    ]);
+    assert_eq!(
+        lines(&diff),
+        [
+            "route all removed",
+            "route admin: listener changed",
+            "route admin: host any → ops.example",
+            "route admin: path /admin → /ops",
+            "route admin: upstream admin → ops",
+            "route everything added",
+            "upstream admin removed",
+            "upstream ops added",
+        ]
+    );
+}
+
+#[test]
+fn order_and_positions_are_not_differences() {
+    let base = BASE.replace("state = 'x'\n", "");
+    let (before, admin) = base.split_once("[upstream.admin]").unwrap();
+    let (head, shop) = before.split_once("[upstream.shop]").unwrap();
+    let swapped = format!("{head}[upstream.admin]{admin}[upstream.shop]{shop}");
+    assert!(diff(&plan(&base), &plan(&swapped)).is_empty());
+}
+
+#[test]
+fn listeners_keep_their_sockets_where_the_address_stays() {
+    let diff = after(&[
+        ("name = 'web'\nbind = '127.0.0.1:8080'", "name = 'front'\nbind = '127.0.0.1:8080'\ntrusted_proxies = ['::1']"),
+        ("bind = '127.0.0.1:8081'", "bind = '127.0.0.1:8082'"),
+    ]);
+    assert_eq!(
+        lines(&diff),
+        [
+            "listener web removed",
+            "listener 127.0.0.1:8081 removed",
+            "listener front added",
+            "listener 127.0.0.1:8082 added"
+        ]
+    );
+    assert_eq!(diff.sockets, Sockets { open: vec![1], close: vec![1], keep: vec![(0, 0)] });
+
+    let diff = after(&[("8080'", "8090'\ntrusted_proxies = ['::1']\nmax_body = '1MiB'\nidle_timeout = '5s'")]);
+    assert_eq!(
+        lines(&diff),
+        [
+            "listener web: bind 127.0.0.1:8080 → 127.0.0.1:8090",
+            "listener web: trusted_proxies changed",
+            "listener web: idle_timeout 1m → 5s",
+            "listener web: max_body unlimited → 1048576",
+        ]
+    );
+    assert_eq!(diff.sockets, Sockets { open: vec![0], close: vec![0], keep: vec![(1, 1)] });
+}
+
+#[test]
+fn listeners_on_any_free_port_are_told_apart_by_name() {
+    let text = |first: &str, second: &str| {
+        format!(
+            "[[listener]]\nname = '{first}'\nbind = '127.0.0.1:0'\n[[listener]]\nname = '{second}'\nbind = '127.0.0.1:0'\n\
+             [upstream.a]\nservers = ['a:1']\n"
+        )
+    };
+    let diff = diff(&plan(&text("x", "y")), &plan(&text("y", "z")));
+    assert_eq!(diff.sockets.keep, [(1, 0), (0, 1)]);
+}
+
+#[test]
+fn a_new_listener_leaves_routes_alone() {
+    let added =
+        ("[[route]]\nname = 'all'", "[[listener]]\nname = 'new'\nbind = '127.0.0.1:8083'\n[[route]]\nname = 'all'");
+    let diff = after(&[added]);
+    assert_eq!(lines(&diff), ["listener new added"]);
+    assert_eq!((&*diff.sockets.open, &*diff.sockets.close), (&[2][..], &[][..]));
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let diff = after(&[
+        ("cores = 1", "cores = 2\nstate_dir = '/s'"),
+        (
+            "[log]\nlevel = 'info'",
+            "[log]\nlevel = 'debug'\nformat = 'json'\n[admin]\nsocket = '/s'\nbind = '127.0.0.1:1'\ntoken = 'a-token-of-some-length'\n[access_log]",
+        ),
+        ("bind = '127.0.0.1:8080'", "bind = '127.0.0.1:8080'\nbacklog = 5"),
+    ]);
+    assert_eq!(
+        diff.needs_restart,
+        [
+            "cores",
+            "state_dir",
+            "admin.socket",
+            "admin.bind",
+            "admin.token",
+            "log.level",
+            "log.format",
+            "access_log",
+            "listener web: backlog"
+        ]
+    );
+    assert!(!diff.is_empty());
+    // A socket that is opened anew takes any backlog.
+    assert!(after(&[("8080'", "8090'\nbacklog = 5")]).needs_restart.is_empty());
+    assert_eq!(lines(&after(&[("[log]", "[shutdown]\ndeadline = '1m'\n[log]")])), ["shutdown: deadline 30s → 1m"]);
+}

@@ -177,7 +177,7 @@ struct World {
 fn world() -> World {
     let cells: Arc<[CoreCells]> = (0..CORES).map(|_| CoreCells::default()).collect();
     let sticky = Arc::new(Sticky {
-        keys: ArcSwap::from_pointee(Keys {}),
+        keys: ArcSwap::from_pointee(Keys::new(&["0123456789abcdef".to_owned()]).unwrap()),
         ledger: Ledger::new(1000),
         cells: (0..CORES).map(|_| StickyCell::default()).collect(),
     });
@@ -299,7 +299,7 @@ fn every_cell_lands_in_a_row_of_its_own() {
 #[test]
 fn state_claims_and_generation_are_told() {
     let world = world();
-    let claims = [Claim::take(&world.a, 0, false, false), Claim::take(&world.a, 2, false, false)];
+    let claims = [Claim::take(Arc::clone(&world.a), 0, false, false), Claim::take(Arc::clone(&world.a), 2, false, false)];
     assert!(claims.iter().all(Option::is_some));
     world.a.set_state(State { operational: Operational::Healthy, admin: Admin::Draining });
     world.sticky.ledger.touch(1, world.a.uid, now());

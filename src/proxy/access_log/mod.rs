@@ -17,7 +17,7 @@ mod writer;
 
 use std::io;
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -73,7 +73,7 @@ pub struct AccessLog {
     to_writer: SyncSender<Message>,
     shared: Arc<Shared>,
     /// Disconnected when the writer has ended.
-    ended: Receiver<()>,
+    ended: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
     patience: Duration,
 }
@@ -105,7 +105,7 @@ impl AccessLog {
             writer.run();
             drop(alive);
         })?;
-        Ok(Self { format, to_writer, shared, ended, thread: Some(thread), patience })
+        Ok(Self { format, to_writer, shared, ended: Mutex::new(ended), thread: Some(thread), patience })
     }
 
     /// A buffer for one core.
@@ -148,7 +148,8 @@ impl Drop for AccessLog {
     fn drop(&mut self) {
         self.shared.closing.store(true, Release);
         self.wake();
-        if self.ended.recv_timeout(self.patience) == Err(RecvTimeoutError::Timeout) {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(self.patience) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("access log: the writer is stuck; lines that it still holds are given up");
             return;
         }

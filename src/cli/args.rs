@@ -1,0 +1,281 @@
+//! What may be typed. Help, completions and the man page are made from this and from nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use super::admin::AdminAddress;
+use super::exit;
+use crate::units::parse_duration;
+
+/// A load balancer and reverse proxy for people who run app servers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "evenkeel",
+    version,
+    about = "A load balancer and reverse proxy for people who run app servers",
+    long_about = "A load balancer and reverse proxy for people who run app servers.\n\n\
+                  Without a verb it runs: with the configuration file, or from --listen and --to alone. \
+                  New here? Try `evenkeel demo`.",
+    after_help = exit::help(),
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub global: Global,
+
+    /// Check the configuration and exit, as the verb `check` does
+    #[arg(short = 't', long = "test")]
+    pub test: bool,
+
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "Options of every verb")]
+pub(super) struct Global {
+    /// The configuration [default: /etc/evenkeel/evenkeel.toml, then ./evenkeel.toml]
+    #[arg(short, long, global = true, env = "EVENKEEL_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Where the admin API is: unix:/path, /path, http://host:port or host:port
+    #[arg(
+        long,
+        global = true,
+        env = "EVENKEEL_ADMIN",
+        value_name = "ADDRESS",
+        long_help = "Where the admin API is: unix:/path, /path, http://host:port or host:port. By default it is \
+                     read from the configuration, and is this user's own socket where the configuration does \
+                     not say. With `run` it is where the admin API is served"
+    )]
+    pub admin: Option<AdminAddress>,
+
+    /// What an admin API on a TCP address wants to be shown
+    #[arg(long, global = true, env = "EVENKEEL_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub admin_token: Option<String>,
+
+    /// How answers are written
+    #[arg(long, global = true, env = "EVENKEEL_OUTPUT", value_name = "FORM", default_value = "human")]
+    pub output: Output,
+
+    /// When to use colours; NO_COLOR is honoured
+    #[arg(long, global = true, env = "EVENKEEL_COLOR", value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+
+    /// Say less: no confirmations, and only errors in the log
+    #[arg(short, long, global = true, env = "EVENKEEL_QUIET", value_parser = FalseyValueParser::new())]
+    pub quiet: bool,
+
+    /// Say more: -v debug, -vv trace
+    #[arg(short, long, global = true, env = "EVENKEEL_VERBOSE", action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// A proxy without a file.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(super) struct RunArgs {
+    /// Listen here, instead of reading a configuration; may be given several times
+    #[arg(long, value_name = "ADDRESS", requires = "to")]
+    pub listen: Vec<String>,
+
+    /// Send requests to this server; may be given several times
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    pub to: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the proxy; this is also what happens without a verb
+    Run(RunArgs),
+    /// Check the configuration without running it
+    Check,
+    /// Make the running evenkeel read its configuration again
+    Reload,
+    /// Make the running evenkeel finish what is in flight and stop
+    Stop,
+    /// Show servers, their states and their numbers
+    Status,
+    /// Take servers out of rotation without losing anybody
+    ///
+    /// No new clients come; pinned ones stay until their sessions end or the deadlines pass. With --wait
+    /// it returns when it is safe to stop the servers.
+    Drain(DrainArgs),
+    /// Put servers back into rotation
+    Ready(TargetArgs),
+    /// Take servers out of rotation at once; their clients move
+    Disable(TargetArgs),
+    /// Change the share of new clients that servers get
+    Weight(WeightArgs),
+    /// Run a toy server to put a proxy in front of
+    Origin(OriginArgs),
+    /// Run three toy servers with evenkeel in front of them, to try things out
+    Demo(DemoArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man {
+        /// The verb whose page is wanted, instead of the main one
+        verb: Option<String>,
+        /// Write the main page and the page of every verb to this directory
+        #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath, conflicts_with = "verb")]
+        dir: Option<PathBuf>,
+    },
+    /// Ask whether evenkeel is ready, for health checks of containers
+    ///
+    /// Ends with 0 when it is, and with 6 for every reason why it is not.
+    Healthcheck {
+        /// How long to wait for the answer
+        #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+        timeout: Duration,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Show the configuration as it takes effect, with every default filled in and secrets masked
+    Show,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct TargetArgs {
+    /// Which servers: UPSTREAM/SERVER, or SERVER where only one upstream has it
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct WeightArgs {
+    #[command(flatten)]
+    pub targets: TargetArgs,
+
+    /// The share of new clients, relative to the other servers: 0 to 1000, 0 takes none
+    #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub weight: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    pub targets: TargetArgs,
+
+    /// Return when it is safe to stop the servers, showing what is left until then
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Give up waiting after this time and end with 6; the drain goes on
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+
+    /// Cut requests that are in flight this long after the last session has ended
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub in_flight: Option<Duration>,
+
+    /// Keep sessions no longer than this in all
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub sessions_max: Option<Duration>,
+
+    /// Do not wait for sessions that were idle for this long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub sessions_idle: Option<Duration>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct OriginArgs {
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
+    pub listen: SocketAddr,
+
+    /// The name it answers with in X-Server
+    #[arg(long, default_value = "a")]
+    pub name: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DemoArgs {
+    /// Where evenkeel listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Where the admin API listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9191")]
+    pub admin_listen: SocketAddr,
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// Wrong usage, or a request for help or version, as clap tells it.
+pub(super) fn parse<I, T>(argv: I) -> Result<Args, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let mut command = Args::command();
+    let matches = command.try_get_matches_from_mut(argv)?;
+    let args = Args::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+    // Options of `run` may be given without the verb, but not beside another one: they would do nothing.
+    let conflict = if args.verb.is_some() && args.test {
+        Some("-t checks the configuration and takes no verb")
+    } else if args.verb.is_some() && !args.run.listen.is_empty() {
+        Some("--listen and --to go behind the verb `run`")
+    } else if args.run_flags().is_some_and(|run| !run.listen.is_empty())
+        && matches.value_source("config") == Some(ValueSource::CommandLine)
+    {
+        Some("--listen and --to make a proxy without a file: leave out -c")
+    } else {
+        None
+    };
+    match conflict {
+        Some(text) => Err(command.error(ErrorKind::ArgumentConflict, text)),
+        None => Ok(args),
+    }
+}
+
+impl Args {
+    /// The options of `run`, when that is what was asked for.
+    #[must_use]
+    pub(super) fn run_flags(&self) -> Option<&RunArgs> {
+        match &self.verb {
+            Some(Verb::Run(run)) => Some(run),
+            None => Some(&self.run),
+            Some(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "args/tests.rs"]
+mod tests;

@@ -1,0 +1,41 @@
+//! `origin`: one toy server in the foreground.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::OriginArgs;
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use crate::lab::origin::{Options, Server};
+
+/// `origin`: serves until TERM or Ctrl-C, and writes a line for each request to standard output.
+pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, Failure> {
+    super::block_on(async {
+        let mut options = Options::new(args.listen, &args.name);
+        options.log = (!console.quiet).then(|| Box::new(io::stdout()) as Box<dyn io::Write + Send>);
+        let server = Server::bind(options)
+            .map_err(|error| Failure::new(Exit::CannotBind, format!("cannot listen on {}: {error}", args.listen)))?;
+        let stop =
+            told_to_stop().map_err(|error| Failure::new(Exit::Failure, format!("cannot wait for signals: {error}")))?;
+        if !console.quiet {
+            console.note(&format!("server {} listens on http://{}", args.name, server.address()));
+        }
+        server.serve(stop).await;
+        Ok(Exit::Ok)
+    })
+}
+
+/// Ready on TERM, INT or QUIT; handlers are set when this returns, not when it is first polled.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = quit.recv() => {}
+        }
+    })
+}

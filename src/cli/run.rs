@@ -1,0 +1,167 @@
+//! `run`: the proxy itself. The only file of the command line that starts one.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::admin::{self, AdminAddress};
+use super::args::{Global, RunArgs};
+use super::check;
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::logging;
+use super::shim::engine::{self, Adjust, Evenkeel, Options, StartError};
+use crate::config::plan::AdminPlan;
+use crate::config::{self, Loaded, Plan};
+
+/// `run`: returns when the proxy has stopped.
+pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
+    let (mut loaded, file) = if flags.listen.is_empty() {
+        let file = check::file(global)?;
+        (check::load(&file, console)?, Some(file))
+    } else {
+        let loaded = config::from_flags(&flags.listen, &flags.to)
+            .map_err(|report| Failure::verbatim(Exit::Usage, report.render(console.color_err)))?;
+        (loaded, None)
+    };
+    check::warn(&loaded, console);
+    let told = AdminOverride::of(global)?;
+    told.apply(&mut loaded.plan);
+    logging::start(&loaded.plan.log, console)?;
+    let evenkeel = start(loaded, file, Some(Box::new(move |plan: &mut Plan| told.apply(plan))))?;
+    wait(evenkeel)
+}
+
+/// Starts a proxy that obeys signals.
+pub(super) fn start(loaded: Loaded, config: Option<PathBuf>, adjust: Option<Adjust>) -> Result<Evenkeel, Failure> {
+    engine::start(loaded, Options { config, adjust, signals: true }).map_err(not_started)
+}
+
+fn not_started(error: StartError) -> Failure {
+    match error {
+        StartError::InvalidConfig { report } => Failure::verbatim(Exit::InvalidConfig, report),
+        StartError::CannotBind { .. } => Failure::new(Exit::CannotBind, error.to_string()),
+        StartError::Other(_) => Failure::new(Exit::Failure, error.to_string()),
+    }
+}
+
+/// Waits until a proxy was told to stop and has done so.
+pub(super) fn wait(evenkeel: Evenkeel) -> Result<Exit, Failure> {
+    evenkeel.wait().map(|()| Exit::Ok).map_err(|why| Failure::new(Exit::Failure, why))
+}
+
+/// What the command line or the environment says about the admin API. It stands above the
+/// configuration, also after a reload: one environment can then serve a proxy and its clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AdminOverride {
+    place: Option<Place>,
+    token: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Socket(PathBuf),
+    Bind(SocketAddr),
+}
+
+impl AdminOverride {
+    fn of(global: &Global) -> Result<Self, Failure> {
+        let token = global.admin_token.clone();
+        let place = match &global.admin {
+            None => None,
+            Some(AdminAddress::Unix(path)) => Some(Place::Socket(path.clone())),
+            Some(AdminAddress::Tcp(authority)) => Some(Place::Bind(bindable(authority)?)),
+        };
+        if let Some(Place::Bind(address)) = &place
+            && !address.ip().is_loopback()
+            && token.is_none()
+        {
+            let text = format!("--admin {address}: who can reach it could stop servers, so it needs --admin-token");
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        Ok(Self { place, token })
+    }
+
+    fn apply(&self, plan: &mut Plan) {
+        match &self.place {
+            Some(Place::Socket(path)) => {
+                plan.admin = AdminPlan { socket: Some(path.clone()), bind: None, token: plan.admin.token.take() };
+            }
+            Some(Place::Bind(address)) => {
+                plan.admin = AdminPlan { socket: None, bind: Some(*address), token: plan.admin.token.take() };
+            }
+            None => {}
+        }
+        if self.token.is_some() {
+            plan.admin.token.clone_from(&self.token);
+        }
+    }
+}
+
+fn bindable(authority: &str) -> Result<SocketAddr, Failure> {
+    if let Some(port) = authority.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    authority.parse().map_err(|_| {
+        let text = format!("--admin {authority}: to serve the admin API there, write an IP address and a port");
+        Failure::new(Exit::Usage, text)
+    })
+}
+
+/// `http://host:port` at which a client on this machine finds a listener.
+pub(super) fn url(address: SocketAddr) -> String {
+    format!("http://{}", SocketAddr::new(admin::reachable(address.ip()), address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args;
+    use crate::cli::show::fixture::plan;
+
+    fn told(line: &[&str]) -> Result<AdminOverride, Failure> {
+        AdminOverride::of(&args::parse([&["evenkeel", "run"], line].concat()).unwrap().global)
+    }
+
+    #[test]
+    fn the_admin_api_is_served_where_the_command_line_says() {
+        let mut plan = plan();
+        plan.admin.token = Some("from the file".into());
+        let before = plan.clone();
+        told(&[]).unwrap().apply(&mut plan);
+        assert_eq!(plan, before);
+
+        told(&["--admin", "/x.sock"]).unwrap().apply(&mut plan);
+        assert_eq!((plan.admin.socket.as_deref(), plan.admin.bind), (Some("/x.sock".as_ref()), None));
+        assert_eq!(plan.admin.token.as_deref(), Some("from the file"));
+
+        told(&["--admin", "localhost:9191", "--admin-token", "t"]).unwrap().apply(&mut plan);
+        assert_eq!((plan.admin.socket.as_deref(), plan.admin.bind), (None, "127.0.0.1:9191".parse().ok()));
+        assert_eq!(plan.admin.token.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn an_open_admin_api_needs_a_token() {
+        assert_eq!(told(&["--admin", "0.0.0.0:9191"]).unwrap_err().exit, Exit::Usage);
+        assert!(told(&["--admin", "0.0.0.0:9191", "--admin-token", "t"]).is_ok());
+        assert_eq!(told(&["--admin", "example.com:9191"]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_exit_code_says_why_it_did_not_start() {
+        let taken = StartError::CannotBind {
+            what: "listener `main`".into(),
+            address: "127.0.0.1:80".into(),
+            source: std::io::ErrorKind::AddrInUse.into(),
+        };
+        assert_eq!(not_started(taken).exit, Exit::CannotBind);
+        let invalid = not_started(StartError::InvalidConfig { report: "error: no".into() });
+        assert_eq!((invalid.exit, invalid.message.as_str()), (Exit::InvalidConfig, "error: no"));
+        assert_eq!(not_started(StartError::Other("no".into())).exit, Exit::Failure);
+    }
+
+    #[test]
+    fn urls_can_be_called() {
+        assert_eq!(url("0.0.0.0:8080".parse().unwrap()), "http://127.0.0.1:8080");
+        assert_eq!(url("[::]:8080".parse().unwrap()), "http://[::1]:8080");
+    }
+}

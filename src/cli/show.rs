@@ -1,0 +1,392 @@
+//! The effective configuration, written in the words that the configuration reads.
+//!
+//! The Plan is taken apart field by field, without `..`, so that a new field does not compile before
+//! it is shown. Secrets are never shown, not even their length.
+
+mod choice;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use choice::Choice;
+
+use crate::config::Plan;
+use crate::config::plan::{
+    AccessLogFormat, AccessLogPlan, AdminPlan, DrainPlan, Forwarded, HostPattern, ListenerPlan, LogFormat, LogPlan,
+    PoolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+};
+use crate::units::show_duration;
+
+/// What stands in the place of a secret.
+const MASK: &str = "(secret)";
+
+/// The Plan as TOML.
+///
+/// # Errors
+/// A number too large for TOML.
+pub(super) fn toml(plan: &Plan) -> Result<String, toml::ser::Error> {
+    toml::to_string(&PlanView::of(plan))
+}
+
+/// The Plan as JSON, with the same keys.
+///
+/// # Errors
+/// None that can happen with these types.
+pub(super) fn json(plan: &Plan) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&PlanView::of(plan)).map(|text| text + "\n")
+}
+
+#[derive(Serialize)]
+struct PlanView<'a> {
+    cores: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_dir: Option<String>,
+    admin: AdminView,
+    log: LogView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_log: Option<AccessLogView>,
+    shutdown: ShutdownView,
+    listener: Vec<ListenerView<'a>>,
+    route: Vec<RouteView<'a>>,
+    upstream: Upstreams<'a>,
+}
+
+impl<'a> PlanView<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let Plan { cores, state_dir, admin, log, access_log, shutdown, listeners, routes, upstreams } = plan;
+        Self {
+            cores: *cores,
+            state_dir: state_dir.as_ref().map(|p| p.display().to_string()),
+            admin: AdminView::of(admin),
+            log: LogView::of(log),
+            access_log: access_log.as_ref().map(AccessLogView::of),
+            shutdown: ShutdownView::of(shutdown),
+            listener: listeners.iter().map(ListenerView::of).collect(),
+            route: routes.iter().map(|route| RouteView::of(route, plan)).collect(),
+            upstream: Upstreams(upstreams.iter().map(|u| (u.name.as_str(), UpstreamView::of(u))).collect()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct AdminView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'static str>,
+}
+
+impl AdminView {
+    fn of(plan: &AdminPlan) -> Self {
+        let AdminPlan { socket, bind, token } = plan;
+        Self {
+            socket: socket.as_ref().map(|p| p.display().to_string()),
+            bind: bind.map(|a| a.to_string()),
+            token: token.as_ref().map(|_| MASK),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct LogView<'a> {
+    level: &'a str,
+    format: &'static str,
+}
+
+impl<'a> LogView<'a> {
+    fn of(LogPlan { level, format }: &'a LogPlan) -> Self {
+        let format = match format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        Self { level, format }
+    }
+}
+
+#[derive(Serialize)]
+struct AccessLogView {
+    file: String,
+    format: &'static str,
+}
+
+impl AccessLogView {
+    fn of(AccessLogPlan { file, format }: &AccessLogPlan) -> Self {
+        let format = match format {
+            AccessLogFormat::Json => "json",
+            AccessLogFormat::Combined => "combined",
+        };
+        Self { file: file.as_ref().map_or_else(|| "-".to_owned(), |p| p.display().to_string()), format }
+    }
+}
+
+#[derive(Serialize)]
+struct ShutdownView {
+    announce: String,
+    idle_grace: String,
+    deadline: String,
+}
+
+impl ShutdownView {
+    fn of(ShutdownPlan { announce, idle_grace, deadline }: &ShutdownPlan) -> Self {
+        Self {
+            announce: show_duration(*announce),
+            idle_grace: show_duration(*idle_grace),
+            deadline: show_duration(*deadline),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ListenerView<'a> {
+    name: &'a str,
+    bind: String,
+    backlog: u32,
+    trusted_proxies: Vec<String>,
+    forwarded: &'static str,
+    request_id: bool,
+    header_timeout: String,
+    idle_timeout: String,
+    between_bytes: String,
+    max_header_bytes: String,
+    max_body: String,
+}
+
+impl<'a> ListenerView<'a> {
+    fn of(plan: &'a ListenerPlan) -> Self {
+        let ListenerPlan {
+            name,
+            bind,
+            backlog,
+            trusted_proxies,
+            forwarded,
+            request_id,
+            header_timeout,
+            idle_timeout,
+            between_bytes,
+            max_header_bytes,
+            max_body,
+        } = plan;
+        Self {
+            name,
+            bind: bind.to_string(),
+            backlog: *backlog,
+            trusted_proxies: trusted_proxies.iter().map(ToString::to_string).collect(),
+            forwarded: match forwarded {
+                Forwarded::XForwarded => "x_forwarded",
+                Forwarded::Rfc7239 => "rfc7239",
+                Forwarded::Both => "both",
+                Forwarded::Off => "off",
+            },
+            request_id: *request_id,
+            header_timeout: show_duration(*header_timeout),
+            idle_timeout: show_duration(*idle_timeout),
+            between_bytes: show_duration(*between_bytes),
+            max_header_bytes: show_size(*max_header_bytes as u64),
+            max_body: show_size(*max_body),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RouteView<'a> {
+    /// None where it was made from host and path, which a name that is given may not look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    listener: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    path: &'a str,
+    strip_prefix: bool,
+    upstream: &'a str,
+}
+
+impl<'a> RouteView<'a> {
+    fn of(route: &'a RoutePlan, plan: &'a Plan) -> Self {
+        let RoutePlan { name, listeners, host, path, strip_prefix, upstream } = route;
+        Self {
+            name: Some(name.as_str()).filter(|name| !name.contains(['/', '*', '#'])),
+            listener: listeners.iter().filter_map(|i| plan.listeners.get(*i)).map(|l| l.name.as_str()).collect(),
+            host: match host {
+                HostPattern::Any => None,
+                HostPattern::Exact(host) => Some(host.clone()),
+                HostPattern::Suffix(suffix) => Some(format!("*{suffix}")),
+            },
+            path,
+            strip_prefix: *strip_prefix,
+            upstream: plan.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
+        }
+    }
+}
+
+/// A map in the order of the configuration.
+struct Upstreams<'a>(Vec<(&'a str, UpstreamView<'a>)>);
+
+impl Serialize for Upstreams<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, upstream) in &self.0 {
+            map.serialize_entry(name, upstream)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct UpstreamView<'a> {
+    policy: Choice,
+    check: Choice,
+    fail_open: bool,
+    max_sessions: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cookie_keys: Vec<&'static str>,
+    timeouts: TimeoutsView,
+    pool: PoolView,
+    retry: RetryView,
+    drain: DrainView,
+    server: Vec<ServerView<'a>>,
+}
+
+impl<'a> UpstreamView<'a> {
+    fn of(plan: &'a UpstreamPlan) -> Self {
+        let UpstreamPlan {
+            name: _, // the key under which it stands
+            policy,
+            check,
+            fail_open,
+            timeouts,
+            pool,
+            retry,
+            drain,
+            max_sessions,
+            cookie_keys,
+            servers,
+        } = plan;
+        Self {
+            policy: choice::policy(policy),
+            check: check.as_ref().map_or_else(choice::off, choice::check),
+            fail_open: *fail_open,
+            max_sessions: *max_sessions,
+            cookie_keys: cookie_keys.iter().map(|_| MASK).collect(),
+            timeouts: TimeoutsView::of(timeouts),
+            pool: PoolView::of(pool),
+            retry: RetryView::of(retry),
+            drain: DrainView::of(drain),
+            server: servers.iter().map(ServerView::of).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TimeoutsView {
+    connect: String,
+    first_byte: String,
+    between_bytes: String,
+    request: String,
+    tunnel_idle: String,
+}
+
+impl TimeoutsView {
+    fn of(plan: &UpstreamTimeouts) -> Self {
+        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle } = *plan;
+        Self {
+            connect: show_duration(connect),
+            first_byte: show_duration(first_byte),
+            between_bytes: show_duration(between_bytes),
+            request: request.map_or_else(|| "off".to_owned(), show_duration),
+            tunnel_idle: show_duration(tunnel_idle),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PoolView {
+    max_idle: usize,
+    idle_timeout: String,
+    max_age: String,
+    max_requests: Count,
+}
+
+/// A number, or `"unlimited"`, which TOML has no number for.
+struct Count(u64);
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 == u64::MAX { serializer.serialize_str("unlimited") } else { serializer.serialize_u64(self.0) }
+    }
+}
+
+impl PoolView {
+    fn of(plan: &PoolPlan) -> Self {
+        let PoolPlan { max_idle, idle_timeout, max_age, max_requests } = *plan;
+        Self {
+            max_idle,
+            idle_timeout: show_duration(idle_timeout),
+            max_age: show_duration(max_age),
+            max_requests: Count(max_requests),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RetryView {
+    attempts: u32,
+    budget_percent: u32,
+    budget_floor: u32,
+}
+
+impl RetryView {
+    fn of(plan: &RetryPlan) -> Self {
+        let RetryPlan { attempts, budget_percent, budget_floor } = *plan;
+        Self { attempts, budget_percent, budget_floor }
+    }
+}
+
+#[derive(Serialize)]
+struct DrainView {
+    in_flight: String,
+    sessions_idle: String,
+    sessions_max: String,
+}
+
+impl DrainView {
+    fn of(plan: &DrainPlan) -> Self {
+        let DrainPlan { in_flight, sessions_idle, sessions_max } = *plan;
+        let show: fn(Duration) -> String = show_duration;
+        Self { in_flight: show(in_flight), sessions_idle: show(sessions_idle), sessions_max: show(sessions_max) }
+    }
+}
+
+#[derive(Serialize)]
+struct ServerView<'a> {
+    name: &'a str,
+    address: String,
+    weight: u32,
+}
+
+impl<'a> ServerView<'a> {
+    fn of(ServerPlan { name, address, weight }: &'a ServerPlan) -> Self {
+        Self { name, address: address.to_string(), weight: *weight }
+    }
+}
+
+/// A size in the largest unit that tells it exactly, as `units::parse_size` reads it.
+fn show_size(bytes: u64) -> String {
+    if bytes == u64::MAX {
+        return "unlimited".to_owned();
+    }
+    for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes >= factor && bytes.is_multiple_of(factor) {
+            return format!("{}{unit}", bytes / factor);
+        }
+    }
+    format!("{bytes}B")
+}
+
+#[cfg(test)]
+pub(super) mod fixture;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! `status`: what the running evenkeel knows of its servers.
+
+use bytes::Bytes;
+use http::Method;
+
+use super::client::{Client, PROMPT};
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::servers;
+use super::table::{Cell, Row, Style, ago, count, render, thousands};
+use crate::control::api::{ServerStatus, Status, UpstreamStatus};
+
+/// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
+pub(super) async fn status(client: &Client, console: &mut Console) -> Result<Exit, Failure> {
+    let answer = client.call(Method::GET, "/status", Bytes::new(), PROMPT).await?;
+    let status: Status = answer.read(client)?;
+    if console.json {
+        console.write(&answer.body)?;
+        if !answer.body.ends_with(b"\n") {
+            console.write(b"\n")?;
+        }
+    } else {
+        console.write(text(&status, console.color).as_bytes())?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn text(status: &Status, color: bool) -> String {
+    let mut out = format!(
+        "{}  {} for {}, pid {}, generation {}, {}, {}\n",
+        Style::Bold.paint(&format!("evenkeel {}", status.version), color),
+        phase(&status.phase, color),
+        ago(status.uptime_seconds),
+        status.pid,
+        status.generation,
+        count(status.cores as u64, "core"),
+        count(status.connections, "connection"),
+    );
+    if let Some(config) = &status.config {
+        out.push_str(&format!("config     {config}\n"));
+    }
+    let listeners: Vec<String> = status
+        .listeners
+        .iter()
+        .map(|l| if l.name == l.address { l.address.clone() } else { format!("{} ({})", l.address, l.name) })
+        .collect();
+    out.push_str(&format!("listening  {}\n", listeners.join(", ")));
+    for upstream in &status.upstreams {
+        out.push('\n');
+        out.push_str(&upstream_text(upstream, color));
+    }
+    out
+}
+
+fn phase(phase: &str, color: bool) -> String {
+    let style = if phase == "serving" { Style::Good } else { Style::Warn };
+    style.paint(phase, color).into_owned()
+}
+
+fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
+    let mut out = format!("{}  {}", Style::Bold.paint(&upstream.name, color), upstream.policy);
+    if upstream.failing_open {
+        let mark = "FAILING OPEN: no server is healthy, every ready one gets traffic";
+        out.push_str(&format!("  {}", Style::Bad.paint(mark, color)));
+    }
+    out.push('\n');
+    // Only sticky upstreams have sessions; a column of dashes would say nothing.
+    let sessions = upstream.servers.iter().any(|s| s.sessions.is_some());
+    let mut heads = vec!["SERVER", "ADDRESS", "STATE", "WEIGHT", "IN-FLIGHT", "TUNNELS"];
+    heads.extend(sessions.then_some("SESSIONS"));
+    heads.extend(["REQUESTS", "P50", "P99"]);
+    let head = |(i, text): (usize, &str)| {
+        let cell = if i < 3 { Cell::word(text, Style::Plain) } else { Cell::number(text) };
+        cell.styled(Style::Dim)
+    };
+    let mut rows = vec![Row::Cells(heads.into_iter().enumerate().map(head).collect())];
+    for server in &upstream.servers {
+        rows.push(Row::Cells(cells(server, sessions)));
+        if server.admin == "draining" {
+            let since = server.drain.as_ref().map(|d| format!(" for {}", ago(d.seconds.max(0.0) as u64)));
+            let text = format!("draining{}: {}", since.unwrap_or_default(), servers::left(server));
+            rows.push(Row::Remark(text, Style::Warn));
+        }
+        if let Some(error) = &server.last_check_error {
+            rows.push(Row::Remark(format!("last check: {error}"), Style::Dim));
+        }
+    }
+    out.push_str(&render(&rows, "  ", color));
+    out
+}
+
+fn cells(server: &ServerStatus, sessions: bool) -> Vec<Cell> {
+    let weight = if server.weight == server.configured_weight {
+        server.weight.to_string()
+    } else {
+        format!("{} of {}", server.weight, server.configured_weight)
+    };
+    let millis = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
+    let mut cells = vec![
+        Cell::word(&server.name, Style::Plain),
+        Cell::word(&server.address, Style::Plain),
+        state(server),
+        Cell::number(weight),
+        Cell::number(thousands(server.in_flight.into())),
+        Cell::number(thousands(server.tunnels)),
+    ];
+    if sessions {
+        cells.push(Cell::number(server.sessions.map_or_else(|| "-".to_owned(), |n| thousands(n as u64))));
+    }
+    cells.extend([
+        Cell::number(thousands(server.requests)),
+        Cell::number(millis(server.p50_ms)),
+        Cell::number(millis(server.p99_ms)),
+    ]);
+    cells
+}
+
+/// Both fields of the state in as few words as tell them.
+fn state(server: &ServerStatus) -> Cell {
+    let healthy = server.operational == "healthy";
+    match (server.admin.as_str(), healthy) {
+        ("ready", true) => Cell::word("healthy", Style::Good),
+        ("ready", false) => {
+            let style = if server.operational == "starting" { Style::Warn } else { Style::Bad };
+            Cell::word(&server.operational, style)
+        }
+        // A disabled server is not checked: what it was before says nothing.
+        ("disabled", _) => Cell::word("disabled", Style::Dim),
+        (admin, true) => Cell::word(admin, Style::Warn),
+        (admin, false) => Cell::word(format!("{admin}, {}", server.operational), Style::Bad),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::console::capture;
+    use crate::cli::fixture::{self, Api, json};
+
+    #[test]
+    fn people_get_a_table() {
+        let text = text(&fixture::status(), false);
+        let expected = "\
+evenkeel 0.1.0  serving for 3 min 5 s, pid 42, generation 3, 2 cores, 7 connections
+config     /etc/evenkeel/evenkeel.toml
+listening  0.0.0.0:8080 (main)
+
+shop  sticky_cookie
+  SERVER  ADDRESS         STATE        WEIGHT  IN-FLIGHT  TUNNELS  SESSIONS  REQUESTS     P50      P99
+  a       127.0.0.1:9001  healthy   10 of 100          3        0        12    12,345  1.2 ms  18.0 ms
+  b       127.0.0.1:9002  draining          1          2        0         3         0       -        -
+    draining for 12 s: 3 sessions left, 2 in flight, ends within 14 min
+
+api  round_robin  FAILING OPEN: no server is healthy, every ready one gets traffic
+  SERVER            ADDRESS           STATE      WEIGHT  IN-FLIGHT  TUNNELS  REQUESTS  P50  P99
+  a                 127.0.0.1:9011    unhealthy       1          0        0         0    -    -
+    last check: connection refused
+  unix:/run/x.sock  unix:/run/x.sock  healthy         1          0        0         0    -    -
+";
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn colours_only_where_they_are_wanted() {
+        let colored = text(&fixture::status(), true);
+        assert!(colored.contains("\x1b[31mFAILING OPEN"), "{colored}");
+        assert!(colored.contains("\x1b[32mhealthy\x1b[0m"), "{colored}");
+        assert!(!text(&fixture::status(), false).contains('\x1b'));
+    }
+
+    #[test]
+    fn both_fields_of_a_state_are_told() {
+        let cell = |admin: &str, operational: &str| {
+            let server = ServerStatus {
+                admin: admin.into(),
+                operational: operational.into(),
+                ..fixture::server("a", "127.0.0.1:1")
+            };
+            render(&[Row::Cells(vec![state(&server)])], "", false).trim_end().to_owned()
+        };
+        assert_eq!(cell("ready", "starting"), "starting");
+        assert_eq!(cell("draining", "unhealthy"), "draining, unhealthy");
+        assert_eq!(cell("drained", "healthy"), "drained");
+        assert_eq!(cell("disabled", "starting"), "disabled");
+    }
+
+    #[tokio::test]
+    async fn json_is_the_api_s_own() {
+        let mut value = serde_json::to_value(fixture::status()).unwrap();
+        value["of_a_later_version"] = true.into();
+        let body = json(&value);
+        let api = Api::start({
+            let body = body.clone();
+            move |_| (200, body.clone())
+        });
+        let (mut console, out, _) = capture::console();
+        console.json = true;
+        assert_eq!(status(&api.client, &mut console).await, Ok(Exit::Ok));
+        assert_eq!(out.read(), format!("{body}\n"));
+    }
+}

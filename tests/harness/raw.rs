@@ -1,0 +1,75 @@
+//! Bytes over a socket, for what a decent client would never send.
+
+use std::io::{BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::PATIENCE;
+use super::client::{Answer, read_answer};
+
+/// A connection that sends what it is told to.
+pub struct Raw {
+    stream: BufReader<TcpStream>,
+}
+
+/// Sends `bytes` to `address` and returns everything that comes back until the other side closes.
+pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut raw = Raw::to(address);
+    raw.send(bytes);
+    raw.rest()
+}
+
+impl Raw {
+    pub fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Sends, whatever becomes of it: the other side may have closed already.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// The next answer.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        read_answer(&mut self.stream, "GET").unwrap_or_else(|e| panic!("no answer: {e}"))
+    }
+
+    pub fn try_answer(&mut self) -> std::io::Result<Answer> {
+        read_answer(&mut self.stream, "GET")
+    }
+
+    /// The next `n` bytes.
+    #[track_caller]
+    pub fn read(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        self.stream.read_exact(&mut bytes).unwrap_or_else(|e| panic!("{n} bytes: {e}"));
+        bytes
+    }
+
+    /// Everything until the other side closes or resets.
+    pub fn rest(mut self) -> String {
+        let mut bytes = Vec::new();
+        let _ = self.stream.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether the other side has closed.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0)) || self.stream.get_ref().take_error().ok().flatten().is_some()
+    }
+
+    pub fn shutdown_write(&self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+}
