@@ -83,7 +83,8 @@ fn check_absolute_form<B>(request: &mut Request<B>, noted: Noted) -> Result<(), 
     let origin = match request.uri().path_and_query() {
         Some(path) if path.as_str().starts_with('/') => Uri::from(path.clone()),
         Some(path) if path.as_str().starts_with('?') => {
-            format!("/{path}").parse().map_err(|_| bad("the target's path is malformed"))?
+            // Its `Display` writes the missing slash.
+            path.to_string().parse().map_err(|_| bad("the target's path is malformed"))?
         }
         _ => Uri::from_static("/"),
     };
@@ -177,6 +178,7 @@ mod tests {
         assert_eq!(request.uri(), "/x?y");
         assert_eq!(request.headers()[header::HOST], "a.example");
         assert_eq!(checked(&[("host", "a")], "http://a").unwrap().uri(), "/");
+        assert_eq!(checked(&[("host", "a")], "http://a?x").unwrap().uri(), "/?x");
         assert!(checked(&[("host", "b")], "http://a/").is_err());
         assert!(checked(&[("host", "a")], "ftp://a/").is_err());
         assert!(checked(&[("host", "u@a")], "http://u@a/").is_err());
