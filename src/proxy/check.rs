@@ -56,6 +56,17 @@ fn check_transfer_encoding<B>(request: &Request<B>, noted: Noted) -> Result<(), 
     Ok(())
 }
 
+/// Whether an answer that has a `Transfer-Encoding` is framed by one plain `chunked` and nothing else. A
+/// coding that is taken off by nobody, or a length beside it, would be framed anew as something else
+/// than the server meant (RFC 9112 §6.3).
+pub(super) fn is_framed_once(head: &http::response::Parts, noted: Noted) -> bool {
+    let coding = head.headers.get(header::TRANSFER_ENCODING);
+    coding.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && !noted.has(Noted::TWO_TRANSFER_ENCODINGS)
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+        && head.version == Version::HTTP_11
+}
+
 fn is_continue(headers: &HeaderMap) -> bool {
     headers.get_all(header::EXPECT).iter().all(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

@@ -387,6 +387,10 @@ fn respond(
     };
     let (mut head, incoming) = response.into_parts();
     let noted = headers::note(&head.headers);
+    if noted.has(Noted::TRANSFER_ENCODING) && !check::is_framed_once(&head, noted) {
+        let error = ProxyError::sent(Kind::BadAnswer, Sent::Answered);
+        return Err((exchange, error.because("Transfer-Encoding is not a single `chunked` without a length")));
+    }
     let closes = noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "close");
     keep(&mut exchange, lease, &head, noted, closes);
     let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());
