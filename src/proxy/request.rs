@@ -153,10 +153,14 @@ fn take_request_id(conn: &Conn, plan: &ListenerPlan, headers: &mut HeaderMap, no
     if !plan.request_id {
         return None;
     }
-    if noted.has(Noted::REQUEST_ID)
-        && let Some(id) = headers.get(X_REQUEST_ID).filter(|id| request_id::is_harmless(id.as_bytes()))
-    {
-        return Some(id.clone());
+    if noted.has(Noted::REQUEST_ID) {
+        let mut ids = headers.get_all(X_REQUEST_ID).iter();
+        // Two ids are none: the log and the server could each believe another.
+        if let (Some(id), None) = (ids.next(), ids.next())
+            && request_id::is_harmless(id.as_bytes())
+        {
+            return Some(id.clone());
+        }
     }
     let id = conn.core.ids.make();
     headers.insert(X_REQUEST_ID, id.clone());
