@@ -205,13 +205,15 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
             if error.is_parse() || error.is_parse_too_large() {
                 core.cells().bad_requests.inc();
                 linger(&mut stream).await;
+            } else {
+                reset(&stream);
             }
         }
         Stop::HeadLate => {
             core.cells().bad_requests.inc();
             let _ = stream.write_all(request::LATE_HEAD).await;
         }
-        Stop::Abandon => {}
+        Stop::Abandon => reset(&stream),
     }
     Ended::Closed
 }
@@ -244,6 +246,13 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
         (_, Some(_)) => {}
     }
     parser.poll_without_shutdown(cx).map(Stop::Done)
+}
+
+/// Has the connection reset instead of ended, because its answer broke off: for an HTTP/1.0 client,
+/// whose answers have no other end, a proper one would make it complete.
+fn reset(stream: &TcpStream) {
+    // Where it fails the connection is gone already.
+    let _ = stream.set_zero_linger();
 }
 
 /// Ends our side and reads on for a moment. Closing a socket with unread bytes resets it, and a reset
