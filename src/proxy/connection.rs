@@ -46,7 +46,8 @@ pub(super) struct Conn {
     pub(super) watch: Rc<Watch>,
     /// Set by the request that switched protocols.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
-    /// Whether bytes of the client may be left unread when the connection is closed.
+    /// Whether the last request was answered before the end of its body, so that what comes next may
+    /// be the rest of it.
     pub(super) linger: Cell<bool>,
 }
 
@@ -224,6 +225,12 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
     watch.set_waker(cx.waker());
     match (watch.phase(), watch.alarm()) {
         (_, None) => {}
+        // What is still to come belongs to a body that nobody wants: another parser, or a 408, would
+        // take it for the next request.
+        (Phase::Idle, Some(Alarm::Park)) if conn.linger.get() => {
+            watch.take_alarm();
+        }
+        (Phase::Idle | Phase::Head, Some(_)) if conn.linger.get() => return Poll::Ready(Stop::Done(Ok(()))),
         (Phase::Idle, Some(alarm)) => {
             watch.take_alarm();
             if alarm == Alarm::Park {

@@ -37,6 +37,7 @@ pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection
 /// Serves one request, whatever becomes of it.
 pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
     let now = conn.core.now();
+    conn.linger.set(false);
     let form = Form::of(request.method(), request.headers());
     let exchange = Box::new(Exchange::begin(&conn, conn.core.view(), &request, now));
     let mut response = match serve(exchange, request, now).await {
