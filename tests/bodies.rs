@@ -47,8 +47,7 @@ fn a_large_answer_needs_constant_memory() {
     child.client().get("/bytes?n=1000000");
     let before = child.resident();
     let bytes = 1024 * MIB;
-    let mut stream =
-        connect(&child, &format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+    let mut stream = connect(&child, &format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
     let got = drain(&mut stream);
     assert!(got > bytes && got < bytes + 1000, "{got}");
     let grown = child.resident().saturating_sub(before);
@@ -322,6 +321,39 @@ fn an_early_answer_of_a_server_that_closes_is_not_lost() {
     }
 }
 
+/// The rest of an upload that was answered early must not be read as requests, however long the client
+/// waits before it goes on.
+#[test]
+fn the_rest_of_an_upload_is_never_taken_for_a_request() {
+    let fake = Fake::start(|_, mut conn| {
+        if !read_head(&mut conn).is_empty() {
+            conn.send(b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno");
+        }
+    });
+    let proxy = Proxy::start(&format!(
+        "max_body = \"1MiB\"\n{}[[route]]\npath = \"/app\"\nupstream = \"app\"\n",
+        unchecked(fake.address(), "")
+    ));
+    for (head, status) in [
+        ("POST /app HTTP/1.1\r\nhost: a\r\ncontent-length: 100000", 403),
+        ("POST /none HTTP/1.1\r\nhost: a\r\ncontent-length: 100000", 404),
+        ("POST /app HTTP/1.1\r\nhost: a\r\ncontent-length: 10000000", 413),
+    ] {
+        let mut conn = proxy.raw();
+        conn.send(format!("{head}\r\n\r\n").as_bytes());
+        assert_eq!(conn.answer().status, status);
+        // Longer than a connection keeps its parser between requests.
+        std::thread::sleep(Duration::from_millis(1400));
+        for _ in 0..3 {
+            let _ = conn.try_send(b"GET /app HTTP/1.1\r\nhost: a\r\n\r\n");
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        let _ = conn.stream().shutdown(Shutdown::Write);
+        assert_eq!(conn.rest(), "", "{head}");
+    }
+    assert_eq!(fake.accepted(), 1);
+}
+
 #[test]
 fn a_refused_upload_gets_its_answer() {
     let origins = origins(1);
@@ -370,7 +402,13 @@ fn malformed_chunks_are_refused_with_400() {
     let origins = origins(1);
     let proxy = Proxy::of(RR, &origins);
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "e=f;".repeat(20_000));
-    for body in ["zz\r\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "-5\r\nhello\r\n0\r\n\r\n", "ffffffffffffffffff\r\nx", &long] {
+    for body in [
+        "zz\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "ffffffffffffffffff\r\nx",
+        &long,
+    ] {
         let mut conn = proxy.raw();
         let _ = conn.try_send(b"POST /sink HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
         let _ = conn.try_send(body.as_bytes());
@@ -379,5 +417,7 @@ fn malformed_chunks_are_refused_with_400() {
         assert_eq!(got.matches("HTTP/1.1").count(), 1);
     }
     assert!(origins[0].requests().iter().filter(|r| r.path() == "/sink").all(|r| r.status.is_none()));
-    assert!(raw(proxy.address, b"GET /bytes HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 200"));
+    assert!(
+        raw(proxy.address, b"GET /bytes HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 200")
+    );
 }

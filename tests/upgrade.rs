@@ -99,11 +99,15 @@ fn the_request_reaches_the_server_as_an_upgrade_and_nothing_else_of_the_hop() {
         conn.send(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
     });
     let proxy = Proxy::start(&unchecked(fake.address(), ""));
-    let headers = [("connection", "upgrade, x-mine"), ("upgrade", "websocket"), ("x-mine", "1"), ("sec-websocket-key", "k")];
+    let headers =
+        [("connection", "upgrade, x-mine"), ("upgrade", "websocket"), ("x-mine", "1"), ("sec-websocket-key", "k")];
     let answer = proxy.client().send("GET", "/", &headers, b"");
     assert_eq!((answer.status, answer.text().as_str()), (403, "no"));
     let head = told.recv().unwrap();
-    assert!(head.contains(&"upgrade: websocket".to_owned()) && head.contains(&"connection: upgrade".to_owned()), "{head:?}");
+    assert!(
+        head.contains(&"upgrade: websocket".to_owned()) && head.contains(&"connection: upgrade".to_owned()),
+        "{head:?}"
+    );
     assert!(head.contains(&"sec-websocket-key: k".to_owned()) && !head.iter().any(|l| l.starts_with("x-mine")));
 }
 
@@ -122,7 +126,8 @@ fn a_refused_upgrade_is_an_ordinary_answer() {
 
 #[test]
 fn a_101_that_nobody_asked_for_is_502() {
-    let unasked = Fake::saying("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: my-proto\r\n\r\nsmuggled");
+    let unasked =
+        Fake::saying("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: my-proto\r\n\r\nsmuggled");
     let proxy = Proxy::start(&unchecked(unasked.address(), ""));
     let mut client = proxy.client();
     for headers in [
@@ -145,7 +150,10 @@ fn a_101_that_nobody_asked_for_is_502() {
 fn an_http_1_0_client_cannot_switch() {
     let origins = origins(1);
     let proxy = Proxy::of(RR, &origins);
-    let got = harness::raw(proxy.address, b"GET /tunnel HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: my-proto\r\n\r\n");
+    let got = harness::raw(
+        proxy.address,
+        b"GET /tunnel HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: my-proto\r\n\r\n",
+    );
     assert!(got.starts_with("HTTP/1.0 426"), "{got}");
 }
 

@@ -180,11 +180,11 @@ pub fn read_answer(stream: &mut impl BufRead, method: &str) -> std::io::Result<A
 }
 
 fn read_line(stream: &mut impl BufRead) -> std::io::Result<String> {
-    let mut line = String::new();
-    if stream.read_line(&mut line)? == 0 {
+    let mut line = Vec::new();
+    if stream.read_until(b'\n', &mut line)? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn read_headers(stream: &mut impl BufRead) -> std::io::Result<Vec<(String, String)>> {

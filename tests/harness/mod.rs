@@ -103,7 +103,8 @@ impl Proxy {
     }
 
     pub(crate) fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
-        let (listener, rest) = toml.find('[').map_or((toml, ""), |at| toml.split_at(at));
+        let first = if toml.starts_with('[') { Some(0) } else { toml.find("\n[").map(|end| end + 1) };
+        let (listener, rest) = first.map_or((toml, ""), |at| toml.split_at(at));
         let cores = if toml.contains("cores =") { "" } else { "cores = 2\n" };
         let (top, listener) = if listener.contains("cores =") { (listener, "") } else { ("", listener) };
         let listener = if toml.contains("[[listener]]") {
