@@ -314,7 +314,7 @@ fn claim(
         let Some(pick) = pick else {
             if upstream.servers.len() == 1 && tried.count() == 1 {
                 *tried = Tried::default();
-                return claim_one(exchange, upstream, position);
+                return claim_one(exchange, upstream, position, session);
             }
             return None;
         };
@@ -331,13 +331,19 @@ fn claim(
     None
 }
 
-/// The only server there is, once more.
-fn claim_one(exchange: &Exchange, upstream: &Upstream, position: usize) -> Option<(Pick, CoreClaim)> {
+/// The only server there is, once more. A client that is pinned to it still is.
+fn claim_one(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    position: usize,
+    session: Option<&Session>,
+) -> Option<(Pick, CoreClaim)> {
     let server = ServerRef::new(&exchange.view, position, 0);
-    let claim = Claim::take(server, exchange.conn.core.id, false, upstream.failing_open)?;
+    let pinned = session.and_then(Session::pin).is_some_and(|pin| pin.server == server.key);
+    let claim = Claim::take(server, exchange.conn.core.id, pinned, upstream.failing_open)?;
     claim.cell().counts.picks.inc();
     exchange.conn.watch.uses(Some(claim.server().uid));
-    Some((Pick { index: 0, pinned: false }, claim))
+    Some((Pick { index: 0, pinned }, claim))
 }
 
 /// One try on the claimed server. A connection that was kept open and turned out to be closed does not

@@ -1,7 +1,7 @@
 //! A plain, blocking HTTP/1.1 client, written over the socket so that it shares no code with the proxy.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -72,6 +72,7 @@ impl Answer {
 /// One connection. It reconnects when the other side has closed it.
 pub struct Client {
     address: SocketAddr,
+    source: Option<IpAddr>,
     stream: Option<BufReader<TcpStream>>,
     /// Sent with every request.
     pub headers: Vec<(String, String)>,
@@ -79,7 +80,30 @@ pub struct Client {
 
 impl Client {
     pub fn to(address: SocketAddr) -> Self {
-        Self { address, stream: None, headers: Vec::new() }
+        Self { address, source: None, stream: None, headers: Vec::new() }
+    }
+
+    /// The same client at an address of its own; on Linux all of 127.0.0.0/8 is this machine.
+    pub fn from(mut self, source: impl Into<IpAddr>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Gives up the connection: the next request opens another.
+    pub fn hang_up(&mut self) {
+        self.stream = None;
+    }
+
+    fn connect(&self) -> std::io::Result<BufReader<TcpStream>> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(self.address), socket2::Type::STREAM, None)?;
+        if let Some(source) = self.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect(&self.address.into())?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(BufReader::new(stream))
     }
 
     /// The same client with a header on every request.
@@ -119,12 +143,7 @@ impl Client {
         head += "\r\n";
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_nodelay(true)?;
-                BufReader::new(stream)
-            }
+            None => self.connect()?,
         };
         stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
         let answer = read_answer(&mut stream, method)?;

@@ -11,7 +11,9 @@
 mod child;
 mod client;
 mod fake;
+mod process;
 mod raw;
+mod scripted;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +25,9 @@ pub use client::{Answer, Client, admin, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
 pub use fake::{Fake, read_head};
+pub use process::{Process, evenkeel};
 pub use raw::{Raw, raw};
+pub use scripted::{Scripted, answer};
 use serde_json::Value;
 
 /// The longest that anything is waited for. A test that waits for long has failed.
@@ -66,11 +70,18 @@ pub fn servers(upstream: &str, origins: &[Origin]) -> String {
     origins.iter().map(table).collect()
 }
 
+/// One upstream with a policy; `more` is further keys of its table. It is not checked unless `more`
+/// says how, so that a busy machine changes nothing about who is healthy.
+pub fn upstream(name: &str, policy: &str, more: &str, origins: &[Origin]) -> String {
+    let check = if more.contains("check =") { "" } else { "check = \"off\"\n" };
+    format!("[upstream.{name}]\npolicy = {policy}\n{check}{more}\n{}", servers(name, origins))
+}
+
 /// One upstream `app` of these origins with a policy, checked fast.
 pub fn app(policy: &str, origins: &[Origin]) -> String {
     format!(
         "[upstream.app]\npolicy = {policy}\n\
-         check = {{ http = {{ path = \"/healthz\", interval = \"100ms\", timeout = \"90ms\" }} }}\n{}",
+         check = {{ http = {{ path = \"/healthz\", interval = \"100ms\", timeout = \"5s\" }} }}\n{}",
         servers("app", origins)
     )
 }
@@ -85,6 +96,18 @@ impl Proxy {
     /// Starts a proxy and waits until every server was checked. `toml` may begin with keys of the
     /// listener, up to the first table.
     pub fn start(toml: &str) -> Self {
+        let proxy = Self::launch(toml);
+        assert!(proxy.ready());
+        proxy
+    }
+
+    /// Waits until every server was checked; false when it stopped before.
+    pub fn ready(&self) -> bool {
+        self.evenkeel.as_ref().is_some_and(evenkeel::engine::Evenkeel::ready)
+    }
+
+    /// Starts a proxy and waits for nothing.
+    pub fn launch(toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (socket, config) = (dir.path().join("admin.sock"), dir.path().join("evenkeel.toml"));
         let text = Self::complete(toml, "127.0.0.1:0", &socket);
@@ -92,7 +115,6 @@ impl Proxy {
         let loaded = evenkeel::config::load(&config).unwrap_or_else(|report| panic!("{report}"));
         let options = evenkeel::engine::Options { config: Some(config.clone()), ..Default::default() };
         let evenkeel = evenkeel::engine::start(loaded, options).unwrap_or_else(|error| panic!("{error}"));
-        assert!(evenkeel.ready());
         let address = evenkeel.addresses()[0].1;
         Self { evenkeel: Some(evenkeel), address, config, socket, text, _dir: dir }
     }
@@ -103,16 +125,20 @@ impl Proxy {
     }
 
     pub(crate) fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
-        let first = if toml.starts_with('[') { Some(0) } else { toml.find("\n[").map(|end| end + 1) };
-        let (listener, rest) = first.map_or((toml, ""), |at| toml.split_at(at));
-        let cores = if toml.contains("cores =") { "" } else { "cores = 2\n" };
-        let (top, listener) = if listener.contains("cores =") { (listener, "") } else { ("", listener) };
+        let tables = if toml.starts_with('[') { 0 } else { toml.find("\n[").map_or(toml.len(), |at| at + 1) };
+        let (keys, tables) = toml.split_at(tables);
+        let of_the_process = |line: &&str| line.starts_with("cores =") || line.starts_with("state_dir =");
+        let (mut top, listener): (Vec<&str>, Vec<&str>) = keys.lines().partition(of_the_process);
+        if !keys.contains("cores =") {
+            top.push("cores = 2");
+        }
+        let (top, listener) = (top.join("\n"), listener.join("\n"));
         let listener = if toml.contains("[[listener]]") {
-            String::new()
+            listener
         } else {
             format!("[[listener]]\nname = \"main\"\nbind = \"{bind}\"\n{listener}\n")
         };
-        format!("{cores}{top}\n[admin]\nsocket = {socket:?}\n{listener}{rest}")
+        format!("{top}\n[admin]\nsocket = {socket:?}\n{listener}\n{tables}")
     }
 
     /// Puts another configuration in its place and reloads it.
