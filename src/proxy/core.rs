@@ -178,6 +178,8 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
     let cells: Arc<[CoreCells]> = (0..settings.cores).map(|_| CoreCells::default()).collect();
     let mut orders = Vec::with_capacity(settings.cores);
     let mut threads = Vec::with_capacity(settings.cores);
+    // The same for all cores, so that their cursors start apart by design rather than by chance.
+    let seed = request_id::random_u64();
     for id in 0..settings.cores {
         let (sender, receiver) = unbounded_channel();
         let (swap, cells, events) = (Arc::clone(&swap), Arc::clone(&cells), settings.events.clone());
@@ -191,7 +193,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(id, swap, cells, events, log, receiver));
+                    runtime.block_on(run(id, seed, swap, cells, events, log, receiver));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -207,6 +209,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
 
 async fn run(
     id: usize,
+    seed: u64,
     swap: Arc<Swap>,
     cells: Arc<[CoreCells]>,
     events: Events,
@@ -229,7 +232,7 @@ async fn run(
         swap,
         view,
         scratch: RefCell::default(),
-        seed: request_id::random_u64(),
+        seed,
         busy: Notify::new(),
         sleeping: Cell::new(false),
     });
