@@ -23,7 +23,7 @@ pub use api::Api;
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
-pub use process::{Done, Process, Running, Signal, cli, command, run};
+pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run};
 pub use raw::{Raw, raw};
 pub use websocket::WebSocket;
 

@@ -53,6 +53,14 @@ pub fn cli(args: &[&str]) -> Done {
     run(&mut command(args))
 }
 
+/// `evenkeel run` with a file, where it is not expected to come up.
+pub fn cli_with_file(toml: &str) -> Done {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, socket) = (dir.path().join("evenkeel.toml"), dir.path().join("admin.sock"));
+    std::fs::write(&config, Proxy::complete(toml, "127.0.0.1:0", &socket)).unwrap();
+    cli(&["run", "-c", config.to_str().unwrap()])
+}
+
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Done {
     let output = command.output().unwrap();

@@ -12,10 +12,21 @@ impl WebSocket {
     /// Opens one at `path`, with further header lines.
     #[track_caller]
     pub fn open(address: SocketAddr, path: &str, headers: &str) -> Self {
+        Self::on_host(address, path, "x", headers)
+    }
+
+    /// The same with a `Host`.
+    #[track_caller]
+    pub fn open_as(address: SocketAddr, path: &str, host: &str) -> Self {
+        Self::on_host(address, path, host, "")
+    }
+
+    #[track_caller]
+    fn on_host(address: SocketAddr, path: &str, host: &str, headers: &str) -> Self {
         let mut raw = Raw::to(address);
         raw.send(
             format!(
-                "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
             )
             .as_bytes(),
