@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::AbortHandle;
 use tracing::warn;
 
 use super::access_log;
@@ -237,21 +236,22 @@ async fn run(
         sleeping: Cell::new(false),
     });
     let ticker = tokio::task::spawn_local(tick(Rc::clone(&core)));
-    let mut listening: HashMap<usize, AbortHandle> = HashMap::new();
+    let mut listening: HashMap<usize, Rc<Notify>> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Listen { slot, socket } => match listener::adopt(socket) {
                 Ok(socket) => {
-                    let task = tokio::task::spawn_local(listener::accept(Rc::clone(&core), slot, socket));
-                    if let Some(before) = listening.insert(slot, task.abort_handle()) {
-                        before.abort();
+                    let stop = Rc::new(Notify::new());
+                    tokio::task::spawn_local(listener::accept(Rc::clone(&core), slot, socket, Rc::clone(&stop)));
+                    if let Some(before) = listening.insert(slot, stop) {
+                        before.notify_one();
                     }
                 }
                 Err(error) => warn!(%error, slot, "a listening socket could not be used"),
             },
             Order::Unlisten { slot } => {
-                if let Some(task) = listening.remove(&slot) {
-                    task.abort();
+                if let Some(stop) = listening.remove(&slot) {
+                    stop.notify_one();
                 }
             }
             Order::Look => {
@@ -265,7 +265,7 @@ async fn run(
                 }
             }
             Order::Drain { idle_grace } => {
-                listening.drain().for_each(|(_, task)| task.abort());
+                listening.drain().for_each(|(_, stop)| stop.notify_one());
                 core.close_idle_at.set(Some(core.now() + idle_grace));
                 core.closing.notify_waiters();
                 core.wake_ticker();
