@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Client, Origin, Process, Proxy, Raw, eventually, origins, upstream};
+use harness::{Client, Origin, Proxy, Raw, Spawned, eventually, origins, upstream};
 use serde_json::json;
 
 fn sticky(more: &str, origins: &[Origin]) -> String {
@@ -361,7 +361,7 @@ fn drain_wait_returns_when_it_is_safe_and_not_before() {
     let origins = origins(2);
     let proxy = Proxy::start(&plain("", &origins));
     let mut raw = in_flight(&proxy, &origins[0], None, "/slow?ms=1500");
-    let mut command = Process::start(&["--admin", proxy.socket().to_str().unwrap(), "drain", "app/a", "--wait"]);
+    let mut command = Spawned::start(&["--admin", proxy.socket().to_str().unwrap(), "drain", "app/a", "--wait"]);
     becomes(&proxy, "a", "draining");
     while proxy.server("app", "a").in_flight > 0 {
         // Looked at first: it may have ended since.
@@ -381,7 +381,7 @@ fn drain_wait_waits_for_sessions() {
     let mut client = pinned_to(&proxy, "a");
     let args = ["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait", "--sessions-max", "1500ms"];
     let began = Instant::now();
-    let mut command = Process::start(&args);
+    let mut command = Spawned::start(&args);
     becomes(&proxy, "a", "draining");
     assert_eq!(client.get("/echo").server(), "a");
     assert!(command.wait().success(), "{}", command.said());
@@ -395,12 +395,12 @@ fn drain_wait_gives_up_in_time_and_says_so() {
     let proxy = Proxy::start(&plain("", &origins));
     let _raw = in_flight(&proxy, &origins[0], None, "/slow?ms=60000");
     let args = ["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait", "--timeout", "500ms"];
-    let mut command = Process::start(&args);
+    let mut command = Spawned::start(&args);
     assert_eq!(command.wait().code(), Some(6), "{}", command.said());
     assert_eq!(admin(&proxy, "a"), "draining", "the drain goes on");
     // A drain that somebody else takes back never ends.
     set(&proxy, "a", "ready");
-    let mut again = Process::start(&["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait"]);
+    let mut again = Spawned::start(&["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait"]);
     becomes(&proxy, "a", "draining");
     set(&proxy, "a", "ready");
     assert_eq!(again.wait().code(), Some(6), "{}", again.said());

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Process, Status, admin, eventually};
+use harness::{Client, Spawned, Status, admin, eventually};
 
 const REQUESTS: usize = 10_000;
 const RATE: f64 = 300.0;
@@ -28,8 +28,8 @@ fn reserved() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
-fn origin(name: &str, address: SocketAddr) -> Process {
-    Process::start(&["origin", "--quiet", "--listen", &address.to_string(), "--name", name])
+fn origin(name: &str, address: SocketAddr) -> Spawned {
+    Spawned::start(&["origin", "--quiet", "--listen", &address.to_string(), "--name", name])
 }
 
 fn status(socket: &Path) -> Status {
@@ -84,7 +84,7 @@ impl Tally {
 fn no_get_fails_while_servers_are_killed_and_restarted() {
     let names = ["a", "b", "c", "d"];
     let places: Vec<_> = names.iter().map(|_| reserved()).collect();
-    let mut origins: Vec<Process> = names.iter().zip(&places).map(|(name, (_, at))| origin(name, *at)).collect();
+    let mut origins: Vec<Spawned> = names.iter().zip(&places).map(|(name, (_, at))| origin(name, *at)).collect();
 
     let dir = tempfile::tempdir().unwrap();
     let (socket, config) = (dir.path().join("admin.sock"), dir.path().join("evenkeel.toml"));
@@ -98,7 +98,7 @@ fn no_get_fails_while_servers_are_killed_and_restarted() {
          [upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"500ms\", timeout = \"5s\" }} }}\n{servers}"
     );
     std::fs::write(&config, text).unwrap();
-    let mut proxy = Process::start(&["run", "-c", config.to_str().unwrap()]);
+    let mut proxy = Spawned::start(&["run", "-c", config.to_str().unwrap()]);
     eventually("the proxy", || {
         assert!(proxy.ended().is_none(), "{}", proxy.said());
         socket.exists().then_some(())

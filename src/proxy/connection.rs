@@ -26,11 +26,13 @@ use tokio::net::TcpStream;
 use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
+use super::exchange;
 use super::request;
 use super::stream::Client;
 use super::upgrade::{self, Tunnel};
 use super::watch::{Alarm, Phase, Watch};
 use crate::config::plan::ListenerPlan;
+use crate::error::Kind;
 
 /// How long a closed connection is read, so that the client gets the answer before a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -208,19 +210,29 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
         }
         Stop::Done(Err(error)) => {
             if error.is_parse() || error.is_parse_too_large() {
-                core.cells().bad_requests.inc();
+                exchange::refused_unread(&conn, unread(&error));
                 linger(&mut stream).await;
             } else {
                 reset(&stream);
             }
         }
         Stop::HeadLate => {
-            core.cells().bad_requests.inc();
+            exchange::refused_unread(&conn, Kind::HeaderTimeout);
             let _ = stream.write_all(request::LATE_HEAD).await;
         }
         Stop::Abandon => reset(&stream),
     }
     Ended::Closed
+}
+
+/// What the parser, which has answered already, found wrong with a head.
+fn unread(error: &hyper::Error) -> Kind {
+    match error.is_parse_too_large() {
+        // The two differ in their words alone.
+        true if error.to_string().contains("URI") => Kind::UriTooLong,
+        true => Kind::HeadersTooLarge,
+        false => Kind::BadRequest,
+    }
 }
 
 /// Polls the parser, after dealing with what has come up from outside.

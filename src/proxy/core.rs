@@ -304,6 +304,8 @@ async fn tick(core: Rc<Core>) {
         if now.duration_since(upkeep) >= LONG_TICK {
             upkeep = now;
             let view = core.view();
+            // Requests that a removed server still had have given their connections back since.
+            core.pools.keep_only(&view);
             core.pools.expire(now, &view, core.id);
             for scratch in &mut *core.scratch.borrow_mut() {
                 scratch.budget.refill();

@@ -69,7 +69,7 @@ impl Exchange {
         let line = conn.core.log.is_some().then(|| {
             let text = |name| request.headers().get(name).cloned();
             Box::new(Line {
-                unix_millis: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+                unix_millis: unix_millis(),
                 method: request.method().clone(),
                 target: request.uri().to_string(),
                 version: request.version(),
@@ -231,6 +231,40 @@ impl Exchange {
             user_agent: bytes(&line.user_agent),
         });
     }
+}
+
+/// Counts and logs a head that was refused before it was a request: nothing of it is known but where
+/// it came from.
+pub(super) fn refused_unread(conn: &Conn, kind: Kind) {
+    conn.core.cells().bad_requests.inc();
+    conn.core.cells().errors[kind as usize].inc();
+    let Some(log) = &conn.core.log else { return };
+    log.borrow_mut().write(&Entry {
+        unix_millis: unix_millis(),
+        client: conn.peer.address,
+        method: "",
+        target: "",
+        version: Version::HTTP_11,
+        host: None,
+        status: kind.status(),
+        bytes_in: 0,
+        bytes_out: 0,
+        duration: Duration::ZERO,
+        first_byte: None,
+        route: None,
+        upstream: None,
+        server: None,
+        retries: 0,
+        sticky: None,
+        reason: Some(kind.reason()),
+        request_id: None,
+        referer: None,
+        user_agent: None,
+    });
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 impl Drop for Exchange {

@@ -86,8 +86,9 @@ impl Pools {
 
     /// Closes connections to servers that the Snapshot does not hold.
     pub(super) fn keep_only(&self, view: &View) {
-        let known: Vec<u32> = view.upstreams.iter().flat_map(|u| u.servers.iter().map(|s| s.uid)).collect();
-        self.by_server.borrow_mut().retain(|uid, _| known.contains(uid));
+        let mut known: Vec<u32> = view.upstreams.iter().flat_map(|u| u.servers.iter().map(|s| s.uid)).collect();
+        known.sort_unstable();
+        self.by_server.borrow_mut().retain(|uid, _| known.binary_search(uid).is_ok());
     }
 
     /// Closes connections that were idle for too long, are too old, or were closed by their server.

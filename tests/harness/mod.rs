@@ -8,27 +8,32 @@
 #![allow(unreachable_pub, reason = "a module of each test file, not an interface")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
+mod api;
 mod child;
 mod client;
 mod fake;
 mod process;
 mod raw;
 mod scripted;
+mod spawned;
+mod websocket;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use api::Api;
 pub use child::Child;
-pub use client::{Answer, Client, admin, request};
+pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
 pub use fake::{Fake, read_head};
-pub use process::{Process, evenkeel};
+pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run};
 pub use raw::{Raw, raw};
 pub use scripted::{Scripted, answer};
-use serde_json::Value;
+pub use spawned::{Spawned, evenkeel};
+pub use websocket::WebSocket;
 
 /// The longest that anything is waited for. A test that waits for long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +43,7 @@ pub struct Proxy {
     evenkeel: Option<evenkeel::engine::Evenkeel>,
     pub address: SocketAddr,
     pub config: PathBuf,
-    socket: PathBuf,
+    api: Api,
     text: String,
     _dir: tempfile::TempDir,
 }
@@ -116,7 +121,7 @@ impl Proxy {
         let options = evenkeel::engine::Options { config: Some(config.clone()), ..Default::default() };
         let evenkeel = evenkeel::engine::start(loaded, options).unwrap_or_else(|error| panic!("{error}"));
         let address = evenkeel.addresses()[0].1;
-        Self { evenkeel: Some(evenkeel), address, config, socket, text, _dir: dir }
+        Self { evenkeel: Some(evenkeel), address, config, api: Api::new(socket), text, _dir: dir }
     }
 
     /// One upstream of these origins with a policy, behind one listener.
@@ -144,27 +149,13 @@ impl Proxy {
     /// Puts another configuration in its place and reloads it.
     pub fn reload(&self, toml: &str) -> Result<Reloaded, Refusal> {
         // The name stays `main` and port 0 is only resolved once: the address is kept.
-        std::fs::write(&self.config, Self::complete(toml, "127.0.0.1:0", &self.socket)).unwrap();
+        std::fs::write(&self.config, Self::complete(toml, "127.0.0.1:0", self.api.socket())).unwrap();
         self.reload_file()
-    }
-
-    /// Reloads the file as it is.
-    pub fn reload_file(&self) -> Result<Reloaded, Refusal> {
-        let (status, body) = self.admin("POST", "/reload", "");
-        if status == 200 {
-            Ok(serde_json::from_str(&body).unwrap())
-        } else {
-            Err(serde_json::from_str(&body).unwrap_or_else(|e| panic!("{status} {body}: {e}")))
-        }
     }
 
     /// The configuration as it was written.
     pub fn text(&self) -> &str {
         &self.text
-    }
-
-    pub fn socket(&self) -> &std::path::Path {
-        &self.socket
     }
 
     /// A client with a connection of its own.
@@ -182,45 +173,6 @@ impl Proxy {
         Raw::to(self.address)
     }
 
-    /// A call of the admin API: status and body.
-    pub fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        admin(&self.socket, method, path, body)
-    }
-
-    pub fn status(&self) -> Status {
-        let (status, body) = self.admin("GET", "/status", "");
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
-    /// One server's status.
-    pub fn server(&self, upstream: &str, name: &str) -> ServerStatus {
-        let status = self.status();
-        let upstream = status.upstreams.iter().find(|u| u.name == upstream).expect("the upstream");
-        upstream.servers.iter().find(|s| s.name == name).expect("the server").clone()
-    }
-
-    /// Changes a server by the admin API.
-    pub fn change(&self, upstream: &str, server: &str, change: &Value) {
-        let path = format!("/upstreams/{upstream}/servers/{server}");
-        let (status, body) = self.admin("PUT", &path, &change.to_string());
-        assert_eq!(status, 200, "{body}");
-    }
-
-    /// The samples of `/metrics`, by name with labels.
-    pub fn metrics(&self) -> BTreeMap<String, f64> {
-        let (status, body) = self.admin("GET", "/metrics", "");
-        assert_eq!(status, 200, "{body}");
-        let sample = |line: &str| line.rsplit_once(' ').map(|(n, v)| (n.to_owned(), v.parse().unwrap()));
-        body.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
-    }
-
-    /// The sum of all samples whose name begins with `name` and whose labels hold every one of `labels`.
-    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let is = |key: &str| key.split('{').next() == Some(name) && labels.iter().all(|label| key.contains(label));
-        self.metrics().iter().filter(|(key, _)| is(key)).map(|(_, value)| value).sum()
-    }
-
     /// Begins to drain the process.
     pub fn stop(&self) {
         if let Some(evenkeel) = &self.evenkeel {
@@ -231,6 +183,14 @@ impl Proxy {
     /// Waits until the process has ended.
     pub fn wait(mut self) -> evenkeel::control::Outcome {
         self.evenkeel.take().unwrap().wait()
+    }
+}
+
+impl Deref for Proxy {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
     }
 }
 

@@ -97,6 +97,12 @@ impl Raw {
         socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 
+    pub fn try_read(&mut self, n: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; n];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Everything until the other side closes or resets.
     pub fn rest(mut self) -> String {
         let mut bytes = Vec::new();

@@ -57,7 +57,9 @@ impl Compiler<'_> {
         if let Some(name) = &spec.name {
             self.name(name, "server");
         }
-        let weight = self.within(&spec.weight, "weight", &(0..=1000));
+        // As it was written: one out of range must not pass for a zero as well.
+        let weight = *spec.weight.get_ref();
+        self.within(&spec.weight, "weight", &(0..=1000));
         let Some(text) = &spec.address else {
             let message = format!("this server of upstream `{upstream}` has no `address`");
             self.lack(Some(entry.span()), message, "add `address = \"127.0.0.1:9001\"`");

@@ -18,6 +18,7 @@ pub struct Entry<'a> {
     pub unix_millis: u64,
     /// The client's address after trusted proxies.
     pub client: IpAddr,
+    /// Empty where the head could not be read: then nothing of the request line is known.
     pub method: &'a str,
     /// Path and query as the client sent them.
     pub target: &'a str,
@@ -96,19 +97,11 @@ impl Formatter {
         self.time(out, entry.unix_millis);
         out.extend_from_slice(b"\",\"client\":\"");
         address(out, entry.client);
-        out.extend_from_slice(b"\",\"method\":\"");
-        json_text(out, entry.method.as_bytes());
-        out.extend_from_slice(b"\"");
-        json_field(out, b",\"host\":\"", entry.host);
-        let (path, query) = match memchr::memchr(b'?', entry.target.as_bytes()) {
-            Some(at) => (&entry.target.as_bytes()[..at], Some(&entry.target.as_bytes()[at + 1..])),
-            None => (entry.target.as_bytes(), None),
-        };
-        json_field(out, b",\"path\":\"", Some(path));
-        json_field(out, b",\"query\":\"", query);
-        out.extend_from_slice(b",\"version\":\"");
-        out.extend_from_slice(version(entry.version));
-        out.extend_from_slice(b"\",\"status\":");
+        out.push(b'"');
+        if !entry.method.is_empty() {
+            Self::json_request(out, entry);
+        }
+        out.extend_from_slice(b",\"status\":");
         number(out, u64::from(entry.status));
         out.extend_from_slice(b",\"bytes_in\":");
         number(out, entry.bytes_in);
@@ -133,17 +126,33 @@ impl Formatter {
         out.extend_from_slice(b"}\n");
     }
 
+    fn json_request(out: &mut Vec<u8>, entry: &Entry<'_>) {
+        json_field(out, b",\"method\":\"", Some(entry.method.as_bytes()));
+        json_field(out, b",\"host\":\"", entry.host);
+        let (path, query) = match memchr::memchr(b'?', entry.target.as_bytes()) {
+            Some(at) => (&entry.target.as_bytes()[..at], Some(&entry.target.as_bytes()[at + 1..])),
+            None => (entry.target.as_bytes(), None),
+        };
+        json_field(out, b",\"path\":\"", Some(path));
+        json_field(out, b",\"query\":\"", query);
+        json_field(out, b",\"version\":\"", Some(version(entry.version)));
+    }
+
     /// `%h - - [%t] "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`, escaped as nginx does. Times are UTC.
     fn combined(&self, out: &mut Vec<u8>, entry: &Entry<'_>) {
         address(out, entry.client);
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.stamp.clf);
         out.extend_from_slice(b"] \"");
-        combined_text(out, entry.method.as_bytes());
-        out.push(b' ');
-        combined_text(out, entry.target.as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(version(entry.version));
+        if entry.method.is_empty() {
+            out.push(b'-');
+        } else {
+            combined_text(out, entry.method.as_bytes());
+            out.push(b' ');
+            combined_text(out, entry.target.as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(version(entry.version));
+        }
         out.extend_from_slice(b"\" ");
         number(out, u64::from(entry.status));
         out.push(b' ');

@@ -1,0 +1,239 @@
+//! The end of the process: nobody is cut off who could have been served.
+
+mod harness;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use harness::{Done, Raw, Running, Signal, WebSocket, app, eventually, origins};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+fn started(shutdown: &str, origins: &[harness::Origin]) -> Running {
+    Running::start(&format!("[shutdown]\n{shutdown}\n{}", app("\"round_robin\"", origins)))
+}
+
+/// Waits until the listener refuses.
+#[track_caller]
+fn refuses(evenkeel: &Running) {
+    eventually("refused connections", || TcpStream::connect(evenkeel.address).is_err().then_some(()));
+}
+
+fn in_flight(evenkeel: &Running, count: u32) {
+    eventually("requests in flight", || (evenkeel.server("app", "a").in_flight == count).then_some(()));
+}
+
+#[test]
+fn it_is_announced_before_anything_else_happens() {
+    let origins = origins(1);
+    let evenkeel = started("announce = \"700ms\"\nidle_grace = \"10ms\"", &origins);
+    assert_eq!(evenkeel.admin("GET", "/readyz", "").0, 200);
+    let mut client = evenkeel.client();
+    let began = Instant::now();
+    evenkeel.process.signal(Signal::TERM);
+    eventually("not ready", || (evenkeel.admin("GET", "/readyz", "").0 == 503).then_some(()));
+    assert_eq!(evenkeel.admin("GET", "/readyz", "").1, "draining: evenkeel was told to stop\n");
+    assert_eq!(evenkeel.admin("GET", "/livez", "").0, 200);
+    assert_eq!(evenkeel.status().phase, "draining");
+    // A balancer in front needs time to notice: until then everything goes on as before.
+    if began.elapsed() < Duration::from_millis(400) {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+        assert_eq!(evenkeel.client().get("/").status, 200);
+    }
+    let done = evenkeel.process.wait().ends(0);
+    assert!(began.elapsed() >= Duration::from_millis(700), "{done:?}");
+}
+
+#[test]
+fn listeners_stop_and_what_is_in_flight_ends() {
+    let origins = origins(1);
+    let evenkeel = started("idle_grace = \"10ms\"", &origins);
+    let mut slow = evenkeel.raw();
+    slow.send(b"GET /slow?ms=1000 HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut upload = evenkeel.raw();
+    upload.send(b"POST /sink HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nabc");
+    in_flight(&evenkeel, 2);
+    evenkeel.process.signal(Signal::TERM);
+    refuses(&evenkeel);
+    upload.send(b"def");
+    for raw in [&mut slow, &mut upload] {
+        let answer = raw.answer();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{}", answer.text());
+        assert!(raw.is_closed());
+    }
+    let socket = evenkeel.socket().to_owned();
+    let done = evenkeel.process.wait().ends(0);
+    assert!(done.err.contains("SIGTERM"), "{}", done.err);
+    assert!(!socket.exists(), "the admin socket is left behind");
+}
+
+#[test]
+fn keep_alive_connections_get_a_last_answer() {
+    let origins = origins(1);
+    let evenkeel = started("idle_grace = \"3s\"", &origins);
+    let mut fresh = evenkeel.raw();
+    let mut used = evenkeel.raw();
+    let mut parked = evenkeel.raw();
+    for raw in [&mut used, &mut parked] {
+        raw.send(GET);
+        assert_eq!(raw.answer().header("connection"), None);
+    }
+    eventually("parked connections", || (evenkeel.metric("evenkeel_connections_parked", &[]) >= 2.0).then_some(()));
+    used.send(GET);
+    used.answer();
+    let began = Instant::now();
+    evenkeel.process.signal(Signal::TERM);
+    refuses(&evenkeel);
+    for (name, raw) in [("fresh", &mut fresh), ("used", &mut used), ("parked", &mut parked)] {
+        raw.send(GET);
+        let answer = raw.try_answer().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{name}");
+        assert!(raw.is_closed(), "{name}");
+    }
+    evenkeel.process.wait().ends(0);
+    // Nobody is left: the grace is not waited for.
+    assert!(began.elapsed() < Duration::from_millis(2_800), "{:?}", began.elapsed());
+}
+
+#[test]
+fn idle_and_parked_connections_are_closed_after_the_grace() {
+    let origins = origins(1);
+    let evenkeel = started("idle_grace = \"500ms\"", &origins);
+    let mut parked = evenkeel.raw();
+    parked.send(GET);
+    parked.answer();
+    eventually("a parked connection", || (evenkeel.metric("evenkeel_connections_parked", &[]) == 1.0).then_some(()));
+    let mut idle = evenkeel.raw();
+    idle.send(GET);
+    idle.answer();
+    let mut never_used = evenkeel.raw();
+    let began = Instant::now();
+    evenkeel.process.signal(Signal::TERM);
+    for (name, raw) in [("idle", &mut idle), ("parked", &mut parked), ("never used", &mut never_used)] {
+        assert!(raw.is_closed(), "{name}");
+        assert!(began.elapsed() >= Duration::from_millis(450), "{name} after {:?}", began.elapsed());
+    }
+    evenkeel.process.wait().ends(0);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn the_deadline_cuts_what_does_not_end() {
+    let origins = origins(1);
+    let evenkeel = started("idle_grace = \"10ms\"\ndeadline = \"700ms\"", &origins);
+    let mut slow = evenkeel.raw();
+    slow.send(b"GET /slow?ms=60000 HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut socket = WebSocket::open(evenkeel.address, "/ws", "");
+    in_flight(&evenkeel, 2);
+    let began = Instant::now();
+    evenkeel.process.signal(Signal::TERM);
+    refuses(&evenkeel);
+    // A tunnel lives until then.
+    socket.echo("still here").unwrap();
+    let done = evenkeel.process.wait().ends(0);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(650) && took < Duration::from_secs(10), "{took:?}: {done:?}");
+    assert!(slow.try_answer().map_or(true, |answer| answer.status >= 500));
+    assert!(socket.echo("and now").is_err());
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::QUIT), (Signal::QUIT, Signal::INT)] {
+        let origins = origins(1);
+        let evenkeel = started("announce = \"30s\"\ndeadline = \"60s\"", &origins);
+        let mut slow = evenkeel.raw();
+        slow.send(b"GET /slow?ms=60000 HTTP/1.1\r\nhost: x\r\n\r\n");
+        in_flight(&evenkeel, 1);
+        let began = Instant::now();
+        evenkeel.process.signal(first);
+        eventually("not ready", || (evenkeel.admin("GET", "/readyz", "").0 == 503).then_some(()));
+        evenkeel.process.signal(second);
+        let done = evenkeel.process.wait().ends(0);
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(done.err.contains("stopping at once"), "{}", done.err);
+    }
+}
+
+#[test]
+fn the_verb_and_the_api_stop_it_too_and_do_not_insist() {
+    let origins = origins(1);
+    let verb = |evenkeel: &Running| evenkeel.verb(&["stop"]).ends(0).out;
+    let json = |evenkeel: &Running| evenkeel.verb(&["stop", "--output", "json"]).ends(0).out;
+    let api = |evenkeel: &Running| {
+        let (status, body) = evenkeel.admin("POST", "/stop", "");
+        assert_eq!(status, 202);
+        body
+    };
+    let ways: [(&dyn Fn(&Running) -> String, &str); 3] = [
+        (&verb, "evenkeel finishes what is in flight and stops\n"),
+        (&json, "{\"stopping\":true}\n"),
+        (&api, "{\"phase\":\"draining\"}"),
+    ];
+    for (way, says) in ways {
+        let evenkeel = started("idle_grace = \"10ms\"", &origins);
+        let mut slow = evenkeel.raw();
+        slow.send(b"GET /slow?ms=700 HTTP/1.1\r\nhost: x\r\n\r\n");
+        in_flight(&evenkeel, 1);
+        assert_eq!(way(&evenkeel), says);
+        refuses(&evenkeel);
+        // Asked twice is not insisting: the request in flight still ends.
+        evenkeel.admin("POST", "/stop", "");
+        assert_eq!(slow.answer().status, 200);
+        evenkeel.process.wait().ends(0);
+    }
+}
+
+#[test]
+fn commands_are_refused_while_it_drains() {
+    let origins = origins(1);
+    let evenkeel = started("announce = \"20s\"", &origins);
+    evenkeel.process.signal(Signal::TERM);
+    eventually("not ready", || (evenkeel.admin("GET", "/readyz", "").0 == 503).then_some(()));
+    let done = evenkeel.verb(&["reload"]).ends(1);
+    assert!(done.err.contains("stopping"), "{}", done.err);
+    let done = evenkeel.verb(&["healthcheck"]).ends(6);
+    assert!(done.err.contains("503"), "{}", done.err);
+    evenkeel.process.signal(Signal::TERM);
+    evenkeel.process.wait().ends(0);
+}
+
+#[test]
+fn it_stops_while_it_starts() {
+    let origins = origins(1);
+    origins[0].behave(|b| b.health_delay = Duration::from_secs(60));
+    let starting = harness::Process::spawn(&[
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--to",
+        &origins[0].address().to_string(),
+        "--admin",
+        "127.0.0.1:0",
+    ]);
+    let done: Done = {
+        starting.says("admin API");
+        starting.signal(Signal::TERM);
+        starting.wait()
+    };
+    // Port 0 is no address to serve the admin API on, or it is; either way it ends by itself.
+    assert!(matches!(done.code, Some(0)), "{done:?}");
+}
+
+#[test]
+fn pipelined_requests_are_answered_before_the_end() {
+    let origins = origins(1);
+    let evenkeel = started("idle_grace = \"10ms\"", &origins);
+    let mut raw: Raw = evenkeel.raw();
+    raw.send(b"GET /slow?ms=500 HTTP/1.1\r\nhost: x\r\n\r\n");
+    in_flight(&evenkeel, 1);
+    evenkeel.process.signal(Signal::TERM);
+    refuses(&evenkeel);
+    let answer = raw.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    // One that was sent into the closing gets no half of an answer.
+    let _ = raw.try_send(GET);
+    assert_eq!(raw.rest(), "");
+    evenkeel.process.wait().ends(0);
+}
