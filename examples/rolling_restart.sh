@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A rolling restart that nobody notices, with real processes: three toy servers behind evenkeel, a
-# client that asks all the time, and the loop in the middle that restarts one server after the other.
+# A rolling restart that nobody notices, with real processes: three toy servers behind evenkeel,
+# clients that ask all the time, and the loop in the middle that restarts one server after the other.
 #
 #   examples/rolling_restart.sh [path of evenkeel]
 #
@@ -12,7 +12,7 @@ evenkeel=$(realpath "${1:-target/release/evenkeel}")
 dir=$(mktemp -d)
 cd "$dir"
 declare -A pid=() port=([a]=19001 [b]=19002 [c]=19003)
-client=
+clients=()
 proxy=
 clean_up() {
     touch stop
@@ -62,11 +62,18 @@ proxy=$!
 export EVENKEEL_ADMIN="$dir/admin.sock"
 until "$evenkeel" healthcheck >/dev/null 2>&1; do sleep 0.1; done
 
-# Half of the requests take a while, so that there is always something in flight.
-while [ ! -e stop ]; do
-    curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:18080/ 'http://127.0.0.1:18080/slow?ms=200' || true
-done >answers &
-client=$!
+# Eight clients. Half of their requests take a while, so that there is always something in flight.
+ask() {
+    while [ ! -e stop ]; do
+        curl -s -w '%{http_code}\n' -o /dev/null http://127.0.0.1:18080/ \
+            -o /dev/null 'http://127.0.0.1:18080/slow?ms=200' || true
+    done
+}
+for i in 1 2 3 4 5 6 7 8; do
+    ask >"answers.$i" &
+    clients+=($!)
+done
+until [ "$(cat answers.* | wc -l)" -gt 50 ]; do sleep 0.1; done
 
 # The restart itself.
 for s in a b c; do
@@ -76,9 +83,9 @@ for s in a b c; do
 done
 
 touch stop
-wait "$client"
+wait "${clients[@]}"
 "$evenkeel" status
-total=$(wc -l <answers)
-failed=$(grep -vc '^200$' answers || true)
+total=$(cat answers.* | wc -l)
+failed=$(cat answers.* | grep -vc '^200$' || true)
 echo "$total requests while three servers were restarted, $failed failed"
 [ "$total" -gt 0 ] && [ "$failed" -eq 0 ]

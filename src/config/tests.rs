@@ -178,7 +178,7 @@ fn flags_make_a_plan_without_a_file() {
     assert_eq!(plan.listeners.len(), 2);
     assert_eq!(plan.upstreams[0].servers[1].address, Address::Host { host: "app".to_owned(), port: 9002 });
     assert_eq!(plan.upstreams[0].policy.name(), "round_robin");
-    assert_eq!(plan.upstreams[0].check.as_ref().map(crate::health::Check::name), Some("tcp"));
+    assert_eq!(plan.upstreams[0].check.as_ref().map(Check::name), Some("tcp"));
     assert_eq!(plan.routes[0].listeners, [0, 1]);
 
     let report = from_flags(&texts(&["127.0.0.1:80800"]), &texts(&["http://127.0.0.1:9001"])).unwrap_err();
