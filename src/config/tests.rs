@@ -146,6 +146,25 @@ fn the_options_in_the_full_file_are_the_defaults() {
 }
 
 #[test]
+fn the_configurations_in_the_readme_are_right() {
+    let blocks = include_str!("../../README.md").split("```toml\n").skip(1);
+    let mut whole = 0;
+    for block in blocks.map(|b| b.split_once("```").unwrap().0) {
+        if block.contains("[[listener]]") {
+            let warnings = good(block).warnings;
+            assert!(warnings.is_empty(), "{warnings}");
+            whole += 1;
+        } else {
+            // Examples of one key, each on a line of its own.
+            for line in block.lines() {
+                good(&format!("{MINIMAL}{line}"));
+            }
+        }
+    }
+    assert_eq!(whole, 1);
+}
+
+#[test]
 fn the_minimal_file_serves_two_servers() {
     let loaded = good(MINIMAL);
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
