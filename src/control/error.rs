@@ -34,27 +34,31 @@ pub enum CommandError {
     #[error("{message}")]
     Forbidden { message: String },
     /// An address cannot be listened on.
-    #[error("{what} cannot listen on {address}: {}", reason(.source))]
+    #[error("{what} cannot listen on {address}: {}{}", words(.source), advice(address, .source))]
     CannotBind { what: String, address: String, source: io::Error },
     /// evenkeel is stopping, or cannot take the command now.
     #[error("{message}")]
     Busy { message: String },
     /// The system refused something that evenkeel cannot do without.
-    #[error("{doing}: {}", reason(.source))]
+    #[error("{doing}: {}", words(.source))]
     System { doing: &'static str, source: io::Error },
 }
 
-/// The system's words for people: without the number it adds, and with the usual way out.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+/// The system's words without the number it adds.
+fn words(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// What is usually behind it.
+fn advice(address: &str, error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("{text} (ports below 1024 need CAP_NET_BIND_SERVICE)")
+        io::ErrorKind::PermissionDenied if address.starts_with("unix:") => {
+            " (the user that runs evenkeel may not write there)"
         }
-        io::ErrorKind::AddrInUse => format!("{text} (another process listens there)"),
-        io::ErrorKind::AddrNotAvailable => format!("{text} (no interface of this machine has it)"),
-        _ => text,
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        io::ErrorKind::AddrInUse => " (another process listens there)",
+        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has it)",
+        _ => "",
     }
 }
 

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Gives commands to the control plane. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    inbox: mpsc::Sender<Message>,
+    pub(super) inbox: mpsc::Sender<Message>,
     shared: Arc<Shared>,
 }
 

@@ -135,6 +135,19 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn try_start(plan: Plan) -> Result<Fixture, CommandError> {
+    start_by(plan, false, Arc::new(|| {}))
+}
+
+/// One that takes signals of the test process, and tells when logs are to be reopened.
+pub(super) fn start_with_signals(plan: Plan, reopen_logs: Arc<dyn Fn() + Send + Sync>) -> Fixture {
+    start_by(plan, true, reopen_logs).unwrap()
+}
+
+fn start_by(
+    plan: Plan,
+    handle_signals: bool,
+    reopen_logs: Arc<dyn Fn() + Send + Sync>,
+) -> Result<Fixture, CommandError> {
     let swap = Arc::new(Swap::default());
     let cells: Arc<[CoreCells]> = (0..CORES).map(|_| CoreCells::default()).collect();
     let (senders, orders) = (0..CORES).map(|_| mpsc::unbounded_channel()).unzip();
@@ -150,8 +163,8 @@ pub(super) fn try_start(plan: Plan) -> Result<Fixture, CommandError> {
         config_path: Some("evenkeel.toml".into()),
         adjust: None,
         metrics: Arc::new(|| "evenkeel_up 1\n".to_owned()),
-        reopen_logs: Arc::new(|| {}),
-        handle_signals: false,
+        reopen_logs,
+        handle_signals,
     };
     let plane = DataPlane { swap: Arc::clone(&swap), orders: senders, cells: Arc::clone(&cells) };
     let control = start_with(options, plane, received, load)?;

@@ -292,9 +292,10 @@ fn a_reload_keeps_what_is_known_of_servers_that_stay() {
     servers.push(member("new", address));
     new.upstreams[0].drain.in_flight = Duration::from_millis(100);
     f.set_file(Ok(new));
+    let generation = f.snapshot().generation;
     let reloaded = reload(&f).unwrap();
     assert!(reloaded.changes.iter().any(|c| c.contains("gone removed")), "{:?}", reloaded.changes);
-    assert_eq!(reloaded.generation, f.snapshot().generation);
+    assert!(reloaded.generation > generation && reloaded.generation <= f.snapshot().generation);
 
     assert!(Arc::ptr_eq(&before[0], &f.server("shop", "a").unwrap()));
     assert!(Arc::ptr_eq(&before[1], &f.server("shop", "b").unwrap()));
@@ -537,4 +538,66 @@ fn failing_open_is_told_and_ends() {
     let _up = TcpListener::bind(address).unwrap();
     eventually("healthy again", || !f.snapshot().upstreams[0].failing_open);
     assert_eq!(f.server("shop", "a").unwrap().state().admin, Admin::Ready);
+}
+
+#[test]
+fn addresses_known_are_kept_when_a_name_no_longer_resolves() {
+    use super::supervisor::{Message, Report};
+    let address = Address::Host { host: "localhost".to_owned(), port: 1 };
+    let f = start(plan(vec![upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1 }])]));
+    assert!(f.control.ready());
+    let server = f.server("shop", "a").unwrap();
+    let known = server.resolved.load_full();
+    assert!(!known.is_empty());
+    let report = |result: Result<_, String>| {
+        let report = Message::Report(Report::Resolved { uid: server.uid, result });
+        wait(f.control.handle().inbox.send(report)).unwrap();
+        // Answered after the report, so the report was taken.
+        status(&f, "a")
+    };
+    assert_eq!(report(Err("no name server answers".to_owned())).operational, "healthy");
+    assert!(Arc::ptr_eq(&known, &server.resolved.load_full()));
+    let generation = f.snapshot().generation;
+    report(Ok(vec!["192.0.2.1:1".parse().unwrap(), "192.0.2.2:1".parse().unwrap()]));
+    eventually("published", || f.snapshot().generation > generation);
+    // Another order is no change.
+    let generation = f.snapshot().generation;
+    report(Ok(vec!["192.0.2.2:1".parse().unwrap(), "192.0.2.1:1".parse().unwrap()]));
+    assert_eq!(server.resolved.load()[0], "192.0.2.1:1".parse().unwrap());
+    report(Err(String::new()));
+    assert_eq!(f.snapshot().generation, generation);
+}
+
+#[test]
+fn a_name_that_never_resolved_is_no_healthy_server() {
+    let address = Address::Host { host: "nobody.invalid".to_owned(), port: 1 };
+    let f = start(plan(vec![upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1 }])]));
+    assert!(f.control.ready());
+    assert_eq!(operational(&f, "a"), Operational::Unhealthy);
+    assert!(status(&f, "a").last_check_error.is_some());
+}
+
+#[test]
+fn signals_are_commands() {
+    use rustix::process::{Signal, getpid, kill_process};
+    let raise = |signal| kill_process(getpid(), signal).unwrap();
+    let (told, reopened) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let mut new = plan(vec![upstream("shop", vec![member("a", nobody())])]);
+    let f = start_with_signals(new.clone(), Arc::new(move || told.lock().unwrap().send(()).unwrap()));
+    assert!(f.control.ready());
+    f.cells[0].connections_open.inc();
+
+    new.upstreams[0].servers.push(member("b", nobody()));
+    f.set_file(Ok(new));
+    raise(Signal::HUP);
+    eventually("reloaded", || f.server("shop", "b").is_some());
+    raise(Signal::USR1);
+    reopened.recv_timeout(Duration::from_secs(10)).unwrap();
+    // Its default action would end the process.
+    raise(Signal::USR2);
+    raise(Signal::TERM);
+    eventually("draining", || f.control.handle().phase() == super::Phase::Draining);
+    raise(Signal::INT);
+    assert_eq!(f.control.wait(), Outcome::AtOnce { connections: 1 });
 }

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,8 @@ pub(super) struct RequestLimits {
     pub(super) max: u64,
     /// The longest pause of the client.
     pub(super) between_bytes: Duration,
+    /// The longest that the server may take no more of it.
+    pub(super) taking: Duration,
     /// From the end of the body to the head of the answer.
     pub(super) first_byte: Duration,
 }
@@ -88,8 +90,13 @@ impl RequestBody {
 impl Sending {
     fn end(&self) {
         self.flow.ended.set(true);
-        if self.watch.phase() == Phase::ClientBody {
-            self.watch.enter(Phase::FirstByte, self.core.clock.get(), self.limits.first_byte);
+        self.enter(Phase::FirstByte, self.limits.first_byte);
+    }
+
+    /// Enters a phase of sending, unless the answer has come before the end of the body.
+    fn enter(&self, phase: Phase, limit: Duration) {
+        if matches!(self.watch.phase(), Phase::FirstByte | Phase::ClientBody | Phase::UpstreamWrite) {
+            self.watch.enter(phase, self.core.clock.get(), limit);
         }
     }
 
@@ -105,10 +112,13 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let Some(sending) = &mut self.get_mut().0 else { return Poll::Ready(None) };
-        if sending.watch.phase() == Phase::FirstByte && !sending.flow.ended.get() {
-            sending.watch.enter(Phase::ClientBody, sending.core.clock.get(), sending.limits.between_bytes);
-        }
-        Poll::Ready(match ready!(Pin::new(&mut sending.incoming).poll_frame(cx)) {
+        let Poll::Ready(polled) = Pin::new(&mut sending.incoming).poll_frame(cx) else {
+            if sending.watch.phase() != Phase::ClientBody {
+                sending.enter(Phase::ClientBody, sending.limits.between_bytes);
+            }
+            return Poll::Pending;
+        };
+        Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let bytes = sending.flow.bytes.get() + data.len() as u64;
@@ -119,6 +129,8 @@ impl http_body::Body for RequestBody {
                 }
                 if sending.incoming.is_end_stream() {
                     sending.end();
+                } else {
+                    sending.enter(Phase::UpstreamWrite, sending.limits.taking);
                 }
                 Some(Ok(frame))
             }

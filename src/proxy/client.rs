@@ -36,6 +36,14 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 
+/// Who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) address: IpAddr,
+    /// Whether it came over TLS, as a trusted proxy says.
+    pub(super) is_https: bool,
+}
+
 /// Finds the client's address and writes the headers that tell servers about it.
 pub(super) fn identify(
     peer: &Peer,
@@ -43,18 +51,21 @@ pub(super) fn identify(
     headers: &mut HeaderMap,
     noted: Noted,
     cells: &CoreCells,
-) -> IpAddr {
+) -> Identity {
     const ANY: Noted = Noted::FORWARDED
         .or(Noted::X_FORWARDED_FOR)
         .or(Noted::X_FORWARDED_PROTO)
         .or(Noted::X_FORWARDED_HOST)
         .or(Noted::X_REAL_IP);
     let trusted = !plan.trusted_proxies.is_empty() && is_trusted(peer.address, &plan.trusted_proxies);
-    let client = if trusted && noted.has(Noted::X_FORWARDED_FOR) {
+    let address = if trusted && noted.has(Noted::X_FORWARDED_FOR) {
         walk(peer.address, headers, &plan.trusted_proxies, cells)
     } else {
         peer.address
     };
+    let is_https = trusted
+        && noted.has(Noted::X_FORWARDED_PROTO)
+        && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
     if !trusted && noted.has(ANY) {
         cells.forwarded_discarded.inc();
         discard(headers, noted);
@@ -65,7 +76,7 @@ pub(super) fn identify(
     if plan.forwarded.rfc7239() {
         write_forwarded(peer, headers, trusted);
     }
-    client
+    Identity { address, is_https }
 }
 
 /// From the right, past trusted proxies, to the first address that is not one (or the leftmost).
@@ -171,7 +182,7 @@ mod tests {
         let noted = note(&headers);
         let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1));
         let client = identify(&peer, plan, &mut headers, noted, &CoreCells::default());
-        (client.to_string(), headers)
+        (client.address.to_string(), headers)
     }
 
     #[test]

@@ -37,6 +37,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much of it is read.
 const LINGER_BYTES: usize = 1 << 20;
 
+/// The most that is read ahead of a body, and so the largest buffer of a client's connection: fewer, larger
+/// reads make uploads cheaper.
+const READ_AHEAD: usize = 256 * 1024;
+
 /// What all requests of one connection share.
 pub(super) struct Conn {
     pub(super) core: Rc<Core>,
@@ -180,7 +184,7 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
         linger: Cell::new(false),
     });
     let mut parser = Builder::new()
-        .max_buf_size(plan.max_header_bytes.max(64 * 1024))
+        .max_buf_size(plan.max_header_bytes.max(READ_AHEAD))
         .max_header_size(plan.max_header_bytes)
         .serve_connection(TokioIo::new(client), Requests(Rc::clone(&conn)));
     let mut parking = None;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::AbortHandle;
 use tracing::warn;
 
 use super::access_log;
@@ -178,6 +177,8 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
     let cells: Arc<[CoreCells]> = (0..settings.cores).map(|_| CoreCells::default()).collect();
     let mut orders = Vec::with_capacity(settings.cores);
     let mut threads = Vec::with_capacity(settings.cores);
+    // The same for all cores, so that their cursors start apart by design rather than by chance.
+    let seed = request_id::random_u64();
     for id in 0..settings.cores {
         let (sender, receiver) = unbounded_channel();
         let (swap, cells, events) = (Arc::clone(&swap), Arc::clone(&cells), settings.events.clone());
@@ -191,7 +192,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(id, swap, cells, events, log, receiver));
+                    runtime.block_on(run(id, seed, swap, cells, events, log, receiver));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -207,6 +208,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
 
 async fn run(
     id: usize,
+    seed: u64,
     swap: Arc<Swap>,
     cells: Arc<[CoreCells]>,
     events: Events,
@@ -229,26 +231,27 @@ async fn run(
         swap,
         view,
         scratch: RefCell::default(),
-        seed: request_id::random_u64(),
+        seed,
         busy: Notify::new(),
         sleeping: Cell::new(false),
     });
     let ticker = tokio::task::spawn_local(tick(Rc::clone(&core)));
-    let mut listening: HashMap<usize, AbortHandle> = HashMap::new();
+    let mut listening: HashMap<usize, Rc<Notify>> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Listen { slot, socket } => match listener::adopt(socket) {
                 Ok(socket) => {
-                    let task = tokio::task::spawn_local(listener::accept(Rc::clone(&core), slot, socket));
-                    if let Some(before) = listening.insert(slot, task.abort_handle()) {
-                        before.abort();
+                    let stop = Rc::new(Notify::new());
+                    tokio::task::spawn_local(listener::accept(Rc::clone(&core), slot, socket, Rc::clone(&stop)));
+                    if let Some(before) = listening.insert(slot, stop) {
+                        before.notify_one();
                     }
                 }
                 Err(error) => warn!(%error, slot, "a listening socket could not be used"),
             },
             Order::Unlisten { slot } => {
-                if let Some(task) = listening.remove(&slot) {
-                    task.abort();
+                if let Some(stop) = listening.remove(&slot) {
+                    stop.notify_one();
                 }
             }
             Order::Look => {
@@ -262,7 +265,7 @@ async fn run(
                 }
             }
             Order::Drain { idle_grace } => {
-                listening.drain().for_each(|(_, task)| task.abort());
+                listening.drain().for_each(|(_, stop)| stop.notify_one());
                 core.close_idle_at.set(Some(core.now() + idle_grace));
                 core.closing.notify_waiters();
                 core.wake_ticker();

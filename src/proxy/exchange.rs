@@ -16,7 +16,7 @@ use super::body::Flow;
 use super::connection::Conn;
 use super::core::{CoreClaim, View};
 use super::pool::Lease;
-use super::watch::Phase;
+use super::watch::{FOREVER, Phase};
 use crate::error::{Kind, ProxyError};
 use crate::upstream::{Route, Upstream};
 
@@ -144,7 +144,7 @@ impl Exchange {
     pub(super) fn await_server(&self) -> Option<Kind> {
         let watch = &self.conn.watch;
         if watch.phase() != Phase::UpstreamBody {
-            let limit = self.upstream().map_or(Duration::MAX, |u| u.plan.timeouts.between_bytes);
+            let limit = self.upstream().map_or(FOREVER, |u| u.plan.timeouts.between_bytes);
             watch.enter(Phase::UpstreamBody, self.conn.core.clock.get(), limit);
         }
         watch.fault()

@@ -153,7 +153,9 @@ pub(super) fn lost(error: hyper::Error, flow: Option<&Flow>) -> ProxyError {
         None if error.is_parse() || error.is_parse_too_large() => Kind::BadAnswer,
         None => Kind::Reset,
     };
-    ProxyError::sent(kind, Sent::Maybe).because(error)
+    // What cannot be parsed was there: the server has answered.
+    let sent = if kind == Kind::BadAnswer { Sent::Answered } else { Sent::Maybe };
+    ProxyError::sent(kind, sent).because(error)
 }
 
 /// The longest that waiting for the head of an answer may take, for a tunnel's handshake too.

@@ -147,17 +147,24 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, noted: Noted) {
     }
 }
 
+/// Options of `Connection` that name no header to remove.
+const OWN_OPTIONS: [&[u8]; 4] = [b"keep-alive", b"close", b"upgrade", b"te"];
+
 /// Removes the headers that `Connection` names, except those without which the message would change
 /// its meaning or its framing: a client may not make the proxy drop them.
 fn strip_nominated(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(header::CONNECTION).iter();
+    if let (Some(only), None) = (values.next(), values.next())
+        && OWN_OPTIONS.iter().any(|option| only.as_bytes().eq_ignore_ascii_case(option))
+    {
+        return;
+    }
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|token| {
-            ![&b"close"[..], b"keep-alive", b"upgrade", b"te", b""].iter().any(|t| token.eq_ignore_ascii_case(t))
-        })
+        .filter(|token| !OWN_OPTIONS.iter().any(|option| token.eq_ignore_ascii_case(option)))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| {
             !matches!(

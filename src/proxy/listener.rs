@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::connection;
@@ -24,11 +25,16 @@ pub(super) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// Accepts until the task is aborted.
-pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener) {
+/// Accepts until told to stop; then serves those that had connected by then, and closes the socket.
+pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener, stop: Rc<Notify>) {
     let mut starved = false;
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            () = stop.notified() => break,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 if starved {
                     starved = false;
@@ -45,6 +51,27 @@ pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener) {
                 }
                 tokio::time::sleep(BACK_OFF).await;
             }
+        }
+    }
+    if let Err(error) = accept_queued(&core, slot, socket) {
+        warn!(%error, "connections that waited to be accepted are lost");
+    }
+}
+
+/// Closing a listening socket resets what waits in its queue: to those clients the connection was
+/// there, so they are served.
+fn accept_queued(core: &Rc<Core>, slot: usize, socket: TcpListener) -> io::Result<()> {
+    let socket = socket.into_std()?;
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                let stream = TcpStream::from_std(stream)?;
+                tokio::task::spawn_local(connection::serve(Rc::clone(core), slot, stream, peer));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -5,10 +5,11 @@
 //! way it ends, in [`super::exchange`].
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::answer::{self, Form};
@@ -22,6 +23,7 @@ use super::headers::{self, Noted, X_REQUEST_ID, has_token};
 use super::pool::Lease;
 use super::sticky::{self, Session};
 use super::upgrade::{self, Answer, Tunnel};
+use super::watch::FOREVER;
 use super::{client, request_id, retry};
 use crate::balance::Pick;
 use crate::config::plan::{ListenerPlan, RoutePlan};
@@ -79,7 +81,11 @@ async fn serve(
 ) -> Result<Response<Body>, Refused> {
     let (outgoing, session) = match prepare(&mut exchange, &mut request) {
         Ok(prepared) => prepared,
-        Err(error) => return Err((exchange, error)),
+        Err(error) => {
+            // The body stays unread.
+            exchange.conn.linger.set(!request.body().is_end_stream());
+            return Err((exchange, error));
+        }
     };
     let outgoing = wrap(&mut exchange, request, outgoing);
     if let Some(limit) = exchange.upstream().and_then(|u| u.plan.timeouts.request) {
@@ -125,12 +131,16 @@ fn prepare(
         // Answered on this hop: the parser says 100 when the server begins to take the body.
         request.headers_mut().remove(header::EXPECT);
     }
-    exchange.client = client::identify(&conn.peer, &listening.plan, request.headers_mut(), noted, conn.core.cells());
+    let identity = client::identify(&conn.peer, &listening.plan, request.headers_mut(), noted, conn.core.cells());
+    exchange.client = identity.address;
     if !noted.has(Noted::HOST) && !request.headers().contains_key(header::HOST) {
         // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
     }
-    let session = upstream.sticky.as_ref().map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted));
+    let session = upstream
+        .sticky
+        .as_ref()
+        .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted, identity.is_https));
     if route.plan.strip_prefix {
         strip_prefix(request.uri_mut(), &route.plan);
     }
@@ -175,12 +185,16 @@ fn wrap(exchange: &mut Exchange, request: Request<Incoming>, protocol: Option<He
     // What the parser left there (the upgrade it offers) is of no use to a server's connection.
     parts.extensions.clear();
     let conn = &exchange.conn;
-    let (first_byte, attempts) =
-        exchange.upstream().map_or_else(Default::default, |u| (u.plan.timeouts.first_byte, u.plan.retry.attempts));
-    let limits = RequestLimits { max: conn.plan.max_body, between_bytes: conn.plan.between_bytes, first_byte };
+    let (timeouts, attempts) = exchange.upstream().map(|u| (u.plan.timeouts, u.plan.retry.attempts)).unzip();
+    let limits = RequestLimits {
+        max: conn.plan.max_body,
+        between_bytes: conn.plan.between_bytes,
+        taking: timeouts.map_or(FOREVER, |t| t.between_bytes),
+        first_byte: timeouts.map_or(FOREVER, |t| t.first_byte),
+    };
     let (body, flow) = RequestBody::new(incoming, &conn.core, &conn.watch, limits);
     let idempotent = retry::is_idempotent(&parts.method);
-    let replay = (idempotent && attempts > 0 && body.is_empty() && protocol.is_none())
+    let replay = (idempotent && attempts.is_some_and(|n| n > 0) && body.is_empty() && protocol.is_none())
         .then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
     exchange.flow = flow;
     Outgoing { request: Some(Request::from_parts(parts, body)), replay, idempotent, protocol }
@@ -397,7 +411,7 @@ fn respond(
     };
     upgrade::accept(&mut head, protocol);
     let conn = Rc::clone(&exchange.conn);
-    conn.watch.enter(super::watch::Phase::Tunnel, conn.core.clock.get(), std::time::Duration::ZERO);
+    conn.watch.enter(super::watch::Phase::Tunnel, conn.core.clock.get(), Duration::ZERO);
     *conn.tunnel.borrow_mut() = Some(Tunnel { far, exchange });
     Ok(Response::from_parts(head, Body::Empty))
 }

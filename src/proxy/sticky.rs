@@ -13,6 +13,7 @@ use crate::upstream::{Server, Upstream, clock};
 pub(super) struct Session {
     pin: Option<Pin>,
     now: u64,
+    is_https: bool,
 }
 
 /// What an answer does to a session.
@@ -30,17 +31,17 @@ impl Session {
 }
 
 /// Reads the cookie and takes it out of what the server gets.
-pub(super) fn read(upstream: &Upstream, core: usize, headers: &mut HeaderMap, noted: Noted) -> Session {
+pub(super) fn read(upstream: &Upstream, core: usize, headers: &mut HeaderMap, noted: Noted, is_https: bool) -> Session {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (Some(sticky), Some(options)) = (&upstream.sticky, upstream.plan.policy.sticky()) else {
-        return Session { pin: None, now };
+        return Session { pin: None, now, is_https };
     };
     if !noted.has(Noted::COOKIE) {
-        return Session { pin: None, now };
+        return Session { pin: None, now, is_https };
     }
     let lines = headers.get_all(header::COOKIE);
     let Some(value) = sticky_cookie::find(lines.iter().map(HeaderValue::as_bytes), &options.name) else {
-        return Session { pin: None, now };
+        return Session { pin: None, now, is_https };
     };
     let opened = sticky.keys.load().open(options, upstream.name(), value, now);
     let cell = &sticky.cells[core];
@@ -56,7 +57,7 @@ pub(super) fn read(upstream: &Upstream, core: usize, headers: &mut HeaderMap, no
         }
     };
     hide(headers, &options.name);
-    Session { pin, now }
+    Session { pin, now, is_https }
 }
 
 fn hide(headers: &mut HeaderMap, name: &str) {
@@ -88,7 +89,7 @@ pub(super) fn settle(
     status: StatusCode,
 ) -> Option<Settled> {
     let (sticky, options) = (upstream.sticky.as_ref()?, upstream.plan.policy.sticky()?);
-    let Session { pin, now } = *session;
+    let Session { pin, now, is_https } = *session;
     let cell = &sticky.cells[core];
     let (outcome, pin) = match pin {
         Some(pin) if kept => {
@@ -115,5 +116,5 @@ pub(super) fn settle(
     let mut nonce = [0; 12];
     aws_lc_rs::rand::fill(&mut nonce).ok()?;
     let value = sticky.keys.load().seal(options, upstream.name(), &pin, nonce);
-    Some(Settled { outcome, cookie: HeaderValue::try_from(options.set_cookie(&value, false)).ok() })
+    Some(Settled { outcome, cookie: HeaderValue::try_from(options.set_cookie(&value, is_https)).ok() })
 }

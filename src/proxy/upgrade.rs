@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -25,7 +25,7 @@ use super::forward::{self, Failure};
 use super::headers::has_token;
 use super::pool::{self, Driver, Lease};
 use super::stream;
-use super::watch::Phase;
+use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
 use crate::error::{Kind, ProxyError, Sent};
 
@@ -185,7 +185,7 @@ pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
     let Tunnel { mut far, mut exchange } = tunnel;
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
-    let idle = exchange.upstream().map_or(Duration::MAX, |u| u.plan.timeouts.tunnel_idle);
+    let idle = exchange.upstream().map_or(FOREVER, |u| u.plan.timeouts.tunnel_idle);
     let (mut up, mut down) = (Half::new(&near_read), Half::new(&far.read));
     let outcome = {
         let listed = Listed::new(&core, exchange.claim.as_ref());

@@ -20,6 +20,9 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// A connection without a request for this long gives up its parser and buffers.
 pub(super) const PARK_AFTER: Duration = Duration::from_secs(1);
 
+/// No limit, in a form that can be added to an instant.
+pub(super) const FOREVER: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
 /// What a client connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -27,8 +30,10 @@ pub(super) enum Phase {
     Idle,
     /// The rest of a request's head.
     Head,
-    /// The client's body.
+    /// More of the client's body.
     ClientBody,
+    /// The server to take more of the client's body.
+    UpstreamWrite,
     /// The client to take its answer.
     ClientWrite,
     /// A connection to a server.
@@ -50,7 +55,7 @@ impl Phase {
             Self::ClientWrite => Kind::ClientGone,
             Self::Connect => Kind::ConnectTimeout,
             Self::FirstByte => Kind::FirstByteTimeout,
-            Self::UpstreamBody => Kind::BetweenBytesTimeout,
+            Self::UpstreamBody | Self::UpstreamWrite => Kind::BetweenBytesTimeout,
         }
     }
 }
@@ -101,12 +106,16 @@ impl Watch {
     pub(super) fn enter(&self, phase: Phase, now: Instant, limit: Duration) {
         self.phase.set(phase);
         self.since.set(now);
-        self.deadline.set(now + limit);
+        self.extend(now, limit);
     }
 
     /// Gives the phase another `limit` from `now`, because something moved.
     pub(super) fn extend(&self, now: Instant, limit: Duration) {
         self.deadline.set(now + limit);
+        if self.alarm.get() == Some(Alarm::Deadline) {
+            // What was late has come after all, before anybody acted on it.
+            self.alarm.set(None);
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
