@@ -1,6 +1,8 @@
 //! What a broken server says: the client gets a status and a reason, never half of it, and the next
 //! request is not touched by it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use harness::{Fake, Proxy, unchecked};

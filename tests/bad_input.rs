@@ -1,5 +1,7 @@
 //! What strangers send: refused with the right status, and never passed on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::time::Duration;

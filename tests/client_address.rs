@@ -1,5 +1,7 @@
 //! Who the client is said to be: one rule for headers and for hashing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use harness::{Answer, Client, Proxy, app, origins};

@@ -1,5 +1,7 @@
 //! HTTP/1.1 message by message: connections, heads, and what belongs to one hop only.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::sync::mpsc::channel;

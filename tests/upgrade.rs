@@ -1,5 +1,7 @@
 //! Tunnels: WebSocket and every other `Upgrade`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::time::{Duration, Instant};
