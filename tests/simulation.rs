@@ -411,6 +411,65 @@ fn a_claim_and_a_drain_never_miss_each_other() {
     assert_eq!(server.in_flight(), 0, "a claim is never lost");
 }
 
+/// The same, a moment at a time: one claim against one drain, begun together, over and over. Whatever
+/// order their steps fall in, a claim that was granted is one that the drain has counted.
+#[test]
+fn a_granted_claim_was_counted_by_the_drain() {
+    const TIME: Duration = Duration::from_millis(1500);
+    let plan = plan(1, "\"round_robin\"", true);
+    let server = servers(&plan).remove(0);
+    let ready = State { operational: Operational::Healthy, admin: Admin::Ready };
+    let [begun, claimed, judged, granted] = std::array::from_fn(|_| AtomicUsize::new(0));
+    let reach = |counter: &AtomicUsize, round: usize| {
+        for spins in 0.. {
+            if counter.load(SeqCst) >= round {
+                return;
+            }
+            if spins < 2_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    };
+    // Both sides come now a little earlier, now a little later.
+    let linger = |spins: usize| (0..spins).for_each(|_| std::hint::spin_loop());
+    let last = usize::MAX;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                reach(&begun, round);
+                if begun.load(SeqCst) == last {
+                    return;
+                }
+                linger(round % 13);
+                let claim = Claim::take(Arc::clone(&server), 0, false, false);
+                granted.store(usize::from(claim.is_some()), SeqCst);
+                claimed.store(round, SeqCst);
+                reach(&judged, round);
+            }
+        });
+        let began = Instant::now();
+        let (mut both, mut missed) = ([0; 2], 0);
+        for round in 1.. {
+            server.set_state(ready);
+            begun.store(round, SeqCst);
+            linger(round / 13 % 17);
+            server.set_state(State { admin: Admin::Drained, ..ready });
+            let counted = server.in_flight();
+            reach(&claimed, round);
+            let granted = granted.load(SeqCst);
+            both[granted] += 1;
+            missed += usize::from(granted == 1 && counted == 0);
+            judged.store(round, SeqCst);
+            while server.in_flight() > 0 {
+                std::thread::yield_now();
+            }
+            if began.elapsed() > TIME {
+                break;
+            }
+        }
+        begun.store(last, SeqCst);
+        assert_eq!(missed, 0, "of {} refused and {} granted", both[0], both[1]);
+    });
+}
+
 /// Claims taken and given back on all cores at once leave nothing behind.
 #[test]
 fn counts_are_exact_over_threads() {
