@@ -1,5 +1,7 @@
 //! Which servers count as up, and what follows for traffic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::collections::BTreeSet;
@@ -291,13 +293,21 @@ fn failing_open_never_revives_a_server_that_drains() {
     let config = upstream("app", sticky, &http("unhealthy_threshold = 1"), &origins);
     let proxy = Proxy::start(&format!("cores = 1\n{config}"));
     // A session holds the drain.
-    while proxy.get("/echo").server() != "a" {}
+    let mut placed = proxy.get("/echo");
+    while placed.server() != "a" {
+        placed = proxy.get("/echo");
+    }
+    let mut pinned = proxy.client().with("cookie", &placed.cookie("evenkeel").unwrap());
     proxy.change("app", "a", &json!({ "admin": "draining" }));
     assert_eq!(proxy.server("app", "a").admin, "draining");
     origins[1].set_healthy(false);
     becomes(&proxy, "b", "unhealthy");
     assert!(failing_open(&proxy));
     assert_eq!(who(&proxy, 6), ["b".to_owned()].into());
+    assert_eq!(pinned.get("/echo").server(), "a", "who is there stays while it is healthy");
+    origins[0].set_healthy(false);
+    becomes(&proxy, "a", "unhealthy");
+    assert_eq!(pinned.get("/echo").server(), "b", "not even for a client that is pinned there");
     proxy.change("app", "b", &json!({ "admin": "disabled" }));
     let answer = proxy.get("/echo");
     assert_eq!((answer.status, answer.reason()), (503, Some("no_server")));

@@ -3,6 +3,8 @@
 //!
 //! Everything is a process of its own, so that a kill is a kill.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::net::SocketAddr;

@@ -1,0 +1,492 @@
+//! A seeded simulation of health, drain and claims, and the race between a claim and a drain on real
+//! threads.
+//!
+//! The simulation drives the rooms that decide ([`Streak`], [`Drain`], [`Claim`], [`Upstream::pick`])
+//! as the two planes do: results and orders come at any moment, cores hold Snapshots that may be old.
+//! After each step every invariant is looked at. A failure names its seed; `SEED=n` runs that one.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use evenkeel::balance::Scratch;
+use evenkeel::balance::sticky_cookie::Pin;
+use evenkeel::config::plan::{DrainPlan, UpstreamPlan};
+use evenkeel::control::drain::{Action, Drain};
+use evenkeel::health::streak::{Change, Streak};
+use evenkeel::upstream::server::State;
+use evenkeel::upstream::{Admin, Claim, Operational, Server, Tried, Upstream};
+
+const SEEDS: u64 = 600;
+const STEPS: usize = 400;
+const CORES: usize = 3;
+const THRESHOLDS: (u32, u32) = (2, 3);
+
+fn plan(servers: usize, policy: &str, fail_open: bool) -> Arc<UpstreamPlan> {
+    let servers: String = (0..servers)
+        .map(|i| format!("[[upstream.app.server]]\nname = \"s{i}\"\naddress = \"127.0.0.1:{}\"\n", 9000 + i))
+        .collect();
+    let text = format!(
+        "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.app]\npolicy = {policy}\nfail_open = {fail_open}\n\
+         cookie_keys = [\"a key for a simulation\"]\n{servers}"
+    );
+    let loaded = evenkeel::config::parse(&text, "simulation").unwrap_or_else(|report| panic!("{report}"));
+    Arc::new(loaded.plan.upstreams.into_iter().next().unwrap())
+}
+
+fn servers(plan: &UpstreamPlan) -> Vec<Arc<Server>> {
+    let server = |(uid, s): (u32, &evenkeel::config::plan::ServerPlan)| {
+        Arc::new(Server::new(uid, "app".into(), s.name.as_str().into(), s.address.clone(), s.weight, CORES))
+    };
+    (0..).zip(&plan.servers).map(server).collect()
+}
+
+fn limits(in_flight: u64, sessions_max: u64) -> DrainPlan {
+    let millis = Duration::from_millis;
+    DrainPlan { in_flight: millis(in_flight), sessions_idle: millis(1000), sessions_max: millis(sessions_max) }
+}
+
+/// What the control plane would know of one server.
+struct Member {
+    server: Arc<Server>,
+    streak: Streak,
+    drain: Option<Drain>,
+    /// The latest moment at which its drain may still run, and whether it may be looked at late.
+    ends_by: Duration,
+    /// Claims held, by what the simulation counts itself.
+    held: u32,
+    /// Sessions that hold its drain.
+    sessions: usize,
+}
+
+struct World {
+    random: Scratch,
+    now: Duration,
+    plan: Arc<UpstreamPlan>,
+    sticky: bool,
+    members: Vec<Member>,
+    newest: Arc<Upstream>,
+    /// The Snapshot that each core holds.
+    views: Vec<Arc<Upstream>>,
+    scratch: Vec<Scratch>,
+    claims: Vec<(usize, Claim<Arc<Server>>)>,
+    claimed: usize,
+    ended: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Scratch::new(0, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let policies = [
+            "\"round_robin\"",
+            "\"least_requests\"",
+            "\"sticky_cookie\"",
+            "\"ip_hash\"",
+            "{ sticky_cookie = { new_clients = \"ip_hash\" } }",
+        ];
+        // The table of ip_hash is dear to build, and here it is built all the time: few worlds have it.
+        let policy = if seed % 40 < 2 { policies[3 + seed as usize % 40] } else { policies[random.below(3) as usize] };
+        let plan = plan(1 + random.below(5) as usize, policy, random.below(2) == 0);
+        let members: Vec<Member> = servers(&plan)
+            .into_iter()
+            .map(|server| Member {
+                server,
+                streak: Streak::new(THRESHOLDS.0, THRESHOLDS.1),
+                drain: None,
+                ends_by: Duration::ZERO,
+                held: 0,
+                sessions: 0,
+            })
+            .collect();
+        let all = members.iter().map(|m| Arc::clone(&m.server)).collect();
+        let newest = Arc::new(Upstream::new(0, Arc::clone(&plan), all, None, None));
+        let views = vec![Arc::clone(&newest); CORES];
+        let scratch = (0..CORES).map(|core| Scratch::new(core, seed)).collect();
+        let sticky = plan.policy.sticky().is_some();
+        let (claims, now) = (Vec::new(), Duration::ZERO);
+        Self { random, now, plan, sticky, members, newest, views, scratch, claims, claimed: 0, ended: 0 }
+    }
+
+    fn any(&mut self) -> usize {
+        self.random.below(self.members.len() as u32) as usize
+    }
+
+    fn publish(&mut self) {
+        let all = self.members.iter().map(|m| Arc::clone(&m.server)).collect();
+        self.newest = Arc::new(Upstream::new(0, Arc::clone(&self.plan), all, None, Some(&self.newest)));
+    }
+
+    fn set(&mut self, i: usize, change: impl FnOnce(&mut State)) {
+        let mut state = self.members[i].server.state();
+        change(&mut state);
+        self.members[i].server.set_state(state);
+        self.publish();
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..=3 => self.probe(),
+            4..=10 => self.request(),
+            11..=14 => self.finish(),
+            15 => self.order(),
+            16 => {
+                let core = self.random.below(CORES as u32) as usize;
+                self.views[core] = Arc::clone(&self.newest);
+            }
+            17 => {
+                let i = self.any();
+                let weight = self.random.below(4);
+                self.members[i].server.set_weight(weight);
+                self.publish();
+            }
+            _ => self.pass_time(),
+        }
+    }
+
+    fn probe(&mut self) {
+        let i = self.any();
+        let success = self.random.below(3) > 0;
+        let before = self.members[i].streak.up();
+        match self.members[i].streak.record(success) {
+            Some(Change::Up) => self.set(i, |s| s.operational = Operational::Healthy),
+            Some(Change::Down) => self.set(i, |s| s.operational = Operational::Unhealthy),
+            // Unknown is not up: the first result always decides.
+            None => assert!(before.is_some()),
+        }
+    }
+
+    /// One request of one core, as `proxy::request` does it.
+    fn request(&mut self) {
+        let core = self.random.below(CORES as u32) as usize;
+        let view = Arc::clone(&self.views[core]);
+        let pinned = self.sticky && self.random.below(2) == 0;
+        let pin = pinned.then(|| self.any()).map(|i| Pin {
+            server: self.members[i].server.key,
+            session: 1,
+            issued: 0,
+            seen: 0,
+        });
+        let client = IpAddr::V4(Ipv4Addr::from_bits(self.random.below(u32::MAX)));
+        let mut tried = Tried::default();
+        for _ in 0..=view.servers.len() {
+            let Some(pick) = view.pick(client, pin.as_ref(), &tried, &mut self.scratch[core]) else { return };
+            let server = Arc::clone(&view.servers[pick.index]);
+            let state = server.state();
+            assert!(!tried.has(pick.index), "another server first");
+            match Claim::take(Arc::clone(&server), core, pick.pinned, view.failing_open) {
+                None => tried.add(pick.index),
+                Some(claim) => {
+                    self.a_server_that_is_not_healthy_gets_no_new_client(&view, state, pick.pinned);
+                    Self::a_drained_server_gets_nothing(state);
+                    if pick.pinned {
+                        assert_eq!(pin.map(|p| p.server), Some(server.key), "a pin names its server");
+                    }
+                    self.members[pick.index].held += 1;
+                    self.claims.push((pick.index, claim));
+                    self.claimed += 1;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if !self.claims.is_empty() {
+            let at = self.random.below(self.claims.len() as u32) as usize;
+            let (i, claim) = self.claims.swap_remove(at);
+            self.members[i].held -= 1;
+            drop(claim);
+        }
+    }
+
+    /// An operator drains, disables, or takes that back.
+    fn order(&mut self) {
+        let i = self.any();
+        let (in_flight, sessions) = (u64::from(self.random.below(2000)), u64::from(self.random.below(3000)));
+        let limits = limits(in_flight, sessions);
+        let drain = match self.random.below(4) {
+            0 => {
+                self.members[i].drain = None;
+                return self.set(i, |s| s.admin = Admin::Ready);
+            }
+            1 => {
+                self.set(i, |s| s.admin = Admin::Disabled);
+                Drain::of_requests(limits, self.now)
+            }
+            _ if self.members[i].server.state().admin != Admin::Ready => return,
+            _ => {
+                self.set(i, |s| s.admin = Admin::Draining);
+                self.members[i].sessions = self.random.below(4) as usize;
+                if self.sticky { Drain::of_sessions(limits, self.now) } else { Drain::of_requests(limits, self.now) }
+            }
+        };
+        self.members[i].ends_by = drain.ends_by();
+        self.members[i].drain = Some(drain);
+    }
+
+    fn pass_time(&mut self) {
+        self.now += Duration::from_millis(u64::from(self.random.below(400)));
+        for i in 0..self.members.len() {
+            self.members[i].sessions = self.members[i].sessions.saturating_sub(self.random.below(2) as usize);
+            self.step_drain(i);
+        }
+    }
+
+    /// As the supervisor does it: the state is written first, the count is read after.
+    fn step_drain(&mut self, i: usize) {
+        loop {
+            let now = self.now;
+            let (sessions, in_flight) = (self.members[i].sessions, self.members[i].server.in_flight());
+            let Some(drain) = &mut self.members[i].drain else { return };
+            match drain.step(now, sessions, in_flight) {
+                Action::Wait { until } => {
+                    assert!(until > now, "a drain that waits has something to wait for");
+                    assert!(sessions > 0 || in_flight > 0, "a drain ends early when nothing is left");
+                    return;
+                }
+                Action::Close => {
+                    // The deadline of what is in flight runs from here: later than said when this
+                    // look is late, by as much as it is late.
+                    self.members[i].ends_by = self.members[i].drain.as_ref().unwrap().ends_by();
+                    if self.members[i].server.state().admin == Admin::Draining {
+                        self.set(i, |s| s.admin = Admin::Drained);
+                    }
+                }
+                action => {
+                    if action == Action::Cut {
+                        assert!(now >= self.members[i].ends_by, "nothing is cut before its deadline");
+                        for at in (0..self.claims.len()).rev().filter(|at| self.claims[*at].0 == i).collect::<Vec<_>>()
+                        {
+                            drop(self.claims.swap_remove(at));
+                            self.members[i].held -= 1;
+                        }
+                    }
+                    self.members[i].drain = None;
+                    if self.members[i].server.state().admin == Admin::Draining {
+                        self.set(i, |s| s.admin = Admin::Drained);
+                    }
+                    self.ended += 1;
+                    assert_eq!(self.members[i].server.in_flight(), 0, "a drain that has ended leaves nothing");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&self) {
+        self.a_claim_is_never_lost();
+        self.drain_ends();
+        for member in self.members.iter().filter(|m| m.drain.is_none()) {
+            if matches!(member.server.state().admin, Admin::Drained | Admin::Disabled) {
+                assert_eq!(member.server.in_flight(), 0, "a drained server gets nothing");
+            }
+        }
+    }
+
+    fn a_claim_is_never_lost(&self) {
+        for member in &self.members {
+            assert_eq!(member.server.in_flight(), member.held, "{}", member.server.name);
+        }
+    }
+
+    fn drain_ends(&self) {
+        // It is looked at whenever time passes: no step leaves one behind its end.
+        for member in self.members.iter().filter(|m| m.drain.is_some()) {
+            assert!(self.now <= member.ends_by, "{} drains beyond its end", member.server.name);
+        }
+    }
+
+    fn a_server_that_is_not_healthy_gets_no_new_client(&self, view: &Upstream, state: State, pinned: bool) {
+        if pinned {
+            let drains = state.admin == Admin::Draining;
+            let up = state.operational == Operational::Healthy;
+            assert!(up || (view.failing_open && !drains), "{state:?}");
+        } else {
+            assert_eq!(state.admin, Admin::Ready, "only a ready server gets new clients");
+            assert!(state.operational == Operational::Healthy || view.failing_open, "{state:?}");
+        }
+        assert!(!view.failing_open || self.plan.fail_open);
+    }
+
+    fn a_drained_server_gets_nothing(state: State) {
+        assert!(!matches!(state.admin, Admin::Drained | Admin::Disabled), "{state:?}");
+    }
+}
+
+#[test]
+fn invariants_hold_in_every_simulated_world() {
+    let only: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let (mut claimed, mut ended) = (0, 0);
+    for seed in only.map_or(0..SEEDS, |seed| seed..seed + 1) {
+        let run = std::panic::AssertUnwindSafe(|| {
+            let mut world = World::new(seed);
+            for _ in 0..STEPS {
+                world.step();
+                world.look();
+            }
+            // Whatever is left ends with time alone.
+            world.now += Duration::from_secs(10);
+            for _ in 0..2 {
+                (0..world.members.len()).for_each(|i| world.step_drain(i));
+                world.now += Duration::from_secs(10);
+            }
+            assert!(world.members.iter().all(|m| m.drain.is_none()), "drain ends");
+            world.claims.clear();
+            assert!(world.members.iter().all(|m| m.server.in_flight() == 0), "a claim is never lost");
+            (world.claimed, world.ended)
+        });
+        match std::panic::catch_unwind(run) {
+            Ok((claims, drains)) => (claimed, ended) = (claimed + claims, ended + drains),
+            Err(panic) => {
+                println!("SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    // A world in which nothing happens would prove nothing.
+    assert!(only.is_some() || (claimed > 20_000 && ended > 2_000), "{claimed} claims, {ended} drains");
+}
+
+/// The claimer counts and then reads the state; the drainer writes the state and then reads the count.
+/// One of them sees the other, always: once a drain has read 0, nothing comes.
+#[test]
+fn a_claim_and_a_drain_never_miss_each_other() {
+    /// As many rounds as fit in: on a busy machine a round waits for its threads to get a turn.
+    const TIME: Duration = Duration::from_millis(1500);
+    let plan = plan(1, "\"round_robin\"", true);
+    let server = servers(&plan).remove(0);
+    let ready = State { operational: Operational::Healthy, admin: Admin::Ready };
+    server.set_state(ready);
+    // What the server itself sees: requests that it serves at this moment, and whether it is gone.
+    let (serving, gone, over) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for core in 0..CORES {
+            let (server, serving, gone, over, served) = (&server, &serving, &gone, &over, &served);
+            scope.spawn(move || {
+                while !over.load(SeqCst) {
+                    let Some(claim) = Claim::take(Arc::clone(server), core, core == 0, false) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    serving.fetch_add(1, SeqCst);
+                    assert!(!gone.load(SeqCst), "a request reached a server that was safe to stop");
+                    served.fetch_add(1, SeqCst);
+                    serving.fetch_sub(1, SeqCst);
+                    drop(claim);
+                }
+            });
+        }
+        let drains = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let began = Instant::now();
+            for round in 0.. {
+                if began.elapsed() > TIME {
+                    break;
+                }
+                let before = served.load(SeqCst);
+                while served.load(SeqCst) == before && !over.load(SeqCst) {
+                    std::thread::yield_now();
+                }
+                server
+                    .set_state(State { admin: if round % 2 == 0 { Admin::Drained } else { Admin::Disabled }, ..ready });
+                while server.in_flight() > 0 {
+                    std::thread::yield_now();
+                }
+                gone.store(true, SeqCst);
+                assert_eq!(serving.load(SeqCst), 0, "round {round}");
+                for _ in 0..50 {
+                    std::hint::spin_loop();
+                }
+                gone.store(false, SeqCst);
+                server.set_state(ready);
+            }
+        }));
+        over.store(true, SeqCst);
+        drains.unwrap();
+    });
+    assert!(served.load(SeqCst) > 0);
+    assert_eq!(server.in_flight(), 0, "a claim is never lost");
+}
+
+/// The same, a moment at a time: one claim against one drain, begun together, over and over. Whatever
+/// order their steps fall in, a claim that was granted is one that the drain has counted.
+#[test]
+fn a_granted_claim_was_counted_by_the_drain() {
+    const TIME: Duration = Duration::from_millis(1500);
+    let plan = plan(1, "\"round_robin\"", true);
+    let server = servers(&plan).remove(0);
+    let ready = State { operational: Operational::Healthy, admin: Admin::Ready };
+    let [begun, claimed, judged, granted] = std::array::from_fn(|_| AtomicUsize::new(0));
+    let reach = |counter: &AtomicUsize, round: usize| {
+        for spins in 0.. {
+            if counter.load(SeqCst) >= round {
+                return;
+            }
+            if spins < 2_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    };
+    // Both sides come now a little earlier, now a little later.
+    let linger = |spins: usize| (0..spins).for_each(|_| std::hint::spin_loop());
+    let last = usize::MAX;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                reach(&begun, round);
+                if begun.load(SeqCst) == last {
+                    return;
+                }
+                linger(round % 13);
+                let claim = Claim::take(Arc::clone(&server), 0, false, false);
+                granted.store(usize::from(claim.is_some()), SeqCst);
+                claimed.store(round, SeqCst);
+                reach(&judged, round);
+            }
+        });
+        let began = Instant::now();
+        let (mut both, mut missed) = ([0; 2], 0);
+        for round in 1.. {
+            server.set_state(ready);
+            begun.store(round, SeqCst);
+            linger(round / 13 % 17);
+            server.set_state(State { admin: Admin::Drained, ..ready });
+            let counted = server.in_flight();
+            reach(&claimed, round);
+            let granted = granted.load(SeqCst);
+            both[granted] += 1;
+            missed += usize::from(granted == 1 && counted == 0);
+            judged.store(round, SeqCst);
+            while server.in_flight() > 0 {
+                std::thread::yield_now();
+            }
+            if began.elapsed() > TIME {
+                break;
+            }
+        }
+        begun.store(last, SeqCst);
+        assert_eq!(missed, 0, "of {} refused and {} granted", both[0], both[1]);
+    });
+}
+
+/// Claims taken and given back on all cores at once leave nothing behind.
+#[test]
+fn counts_are_exact_over_threads() {
+    let plan = plan(1, "\"round_robin\"", true);
+    let server = servers(&plan).remove(0);
+    server.set_state(State { operational: Operational::Healthy, admin: Admin::Ready });
+    std::thread::scope(|scope| {
+        for core in 0..CORES {
+            let server = &server;
+            scope.spawn(move || {
+                for i in 0..20_000 {
+                    let claims: Vec<_> =
+                        (0..i % 5).map(|_| Claim::take(Arc::clone(server), core, false, false)).collect();
+                    assert!(server.in_flight() >= claims.len() as u32);
+                }
+            });
+        }
+    });
+    assert_eq!(server.in_flight(), 0);
+}
