@@ -170,6 +170,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_lists_every_reason() {
+        // The parser answers these two itself, without a reason.
+        let silent = [Kind::UriTooLong, Kind::HeadersTooLarge];
+        for kind in Kind::ALL.iter().filter(|kind| !silent.contains(kind)) {
+            let row = format!("| `{}` | {} | ", kind.reason(), kind.status());
+            assert!(include_str!("../README.md").contains(&row), "README.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn every_kind_has_its_own_reason_and_a_status_http_knows() {
         for (i, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, i);

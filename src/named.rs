@@ -1,6 +1,6 @@
 //! The one shape every choice in the TOML has: a name alone, or a table with one key.
 //!
-//! `policy = "round_robin"` takes the defaults; `policy = { ip_hash = { max_load = 1.25 } }` sets
+//! `policy = "round_robin"` takes the defaults; `policy = { ip_hash = { ipv4_prefix = 24 } }` sets
 //! options. Written by hand because untagged and internally tagged enums buffer the value and so lose
 //! the line and column that an error has to name. A leaf: it knows nothing of the rest of the crate.
 

@@ -173,7 +173,7 @@ impl StickyCookie {
     /// What no single option can tell: cookies that every browser would throw away.
     fn validate(&self) -> Result<(), String> {
         if self.same_site == SameSite::None && self.secure == Secure::Never {
-            return Err("`same_site = \"none\"` with `secure = \"never\"`: browsers refuse such a cookie; \
+            return Err("`same_site = \"none\"` with `secure = \"never\"`: browsers refuse such a cookie: \
                         write `secure = \"auto\"` or `same_site = \"lax\"`"
                 .to_owned());
         }

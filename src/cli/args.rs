@@ -32,7 +32,7 @@ pub(super) struct Args {
     pub global: Global,
 
     /// Check the configuration and exit, as the verb `check` does
-    #[arg(short = 't', long = "test")]
+    #[arg(short = 't', long = "test", help_heading = "Options without a verb")]
     pub test: bool,
 
     #[command(flatten)]
@@ -62,11 +62,11 @@ pub(super) struct Global {
     )]
     pub admin: Option<AdminAddress>,
 
-    /// What an admin API on a TCP address wants to be shown
+    /// Token of the admin API, where it listens on a TCP address and asks for one
     #[arg(long, global = true, env = "EVENKEEL_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub admin_token: Option<String>,
 
-    /// How answers are written
+    /// How results are written: for people, or as JSON
     #[arg(long, global = true, env = "EVENKEEL_OUTPUT", value_name = "FORM", default_value = "human")]
     pub output: Output,
 
@@ -98,12 +98,13 @@ pub(super) enum Color {
 
 /// A proxy without a file.
 #[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "Instead of a configuration")]
 pub(super) struct RunArgs {
-    /// Listen here, instead of reading a configuration; may be given several times
+    /// Listen here, with --to and without a configuration; may be given several times
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Vec<String>,
 
-    /// Send requests to this server; may be given several times
+    /// Send requests to this server, each in turn; may be given several times
     #[arg(long, value_name = "ADDRESS", requires = "listen")]
     pub to: Vec<String>,
 }
@@ -120,14 +121,14 @@ pub(super) enum Verb {
     Stop,
     /// Show servers, their states and their numbers
     Status,
-    /// Take servers out of rotation without losing anybody
+    /// Take servers out of rotation gently: no new clients, time for those who are there
     ///
     /// No new clients come; pinned ones stay until their sessions end or the deadlines pass. With --wait
     /// it returns when it is safe to stop the servers.
     Drain(DrainArgs),
     /// Put servers back into rotation
     Ready(TargetArgs),
-    /// Take servers out of rotation at once; their clients move
+    /// Take servers out of rotation at once: their clients move with the next request
     Disable(TargetArgs),
     /// Change the share of new clients that servers get
     Weight(WeightArgs),

@@ -107,6 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_lists_every_code() {
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |", exit.code(), exit.meaning());
+            assert!(include_str!("../../README.md").contains(&row), "README.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn codes_are_the_documented_ones() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|e| e.code()).collect();
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);

@@ -143,6 +143,7 @@ mod tests {
     fn the_admin_api_is_served_where_the_command_line_says() {
         let mut plan = plan();
         plan.admin.token = Some("from the file".into());
+        plan.admin.socket = Some("/in/the/file.sock".into());
         let before = plan.clone();
         told(&[]).unwrap().apply(&mut plan);
         assert_eq!(plan, before);

@@ -45,7 +45,10 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             std::io::ErrorKind::PermissionDenied => "let the user that runs evenkeel read it",
             _ => "name a file that can be read with `-c FILE`",
         };
-        refuse(format!("cannot read the configuration: {error}"), hint)
+        let error = error.to_string();
+        // The system's number says nothing that its words do not.
+        let words = error.split(" (os error").next().unwrap_or_default();
+        refuse(format!("cannot read the configuration: {}", words.to_lowercase()), hint)
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

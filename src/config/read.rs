@@ -59,7 +59,8 @@ pub(super) fn read(text: &str) -> Reading<'_> {
         let cut = error.span().and_then(|span| cut(&mut rest, &span));
         let problem = explain(text, &error, cut.as_ref());
         // A list of tables stands where its first table stands: it takes a second cut to remove it.
-        if problems.last() != Some(&problem) {
+        // And a choice whose options were cut out is empty only because of that.
+        if problems.last() != Some(&problem) && !is_echo(&problem, &problems) {
             problems.push(problem);
         }
         let Some(cut) = cut else { break None };
@@ -70,6 +71,13 @@ pub(super) fn read(text: &str) -> Reading<'_> {
         }
     };
     Reading { spec, gaps, tree, problems, shown }
+}
+
+/// Whether a problem is only there because an earlier one, inside it, was cut out.
+fn is_echo(problem: &Problem, earlier: &[Problem]) -> bool {
+    let Some(whole) = problem.span.as_ref().filter(|_| problem.message.ends_with(" is missing")) else { return false };
+    let inside = |span: &Range<usize>| span != whole && whole.start <= span.start && span.end <= whole.end;
+    earlier.iter().any(|problem| problem.span.as_ref().is_some_and(inside))
 }
 
 /// The place of a value inside the tree, by its keys.

@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 
 use super::plan::*;
 use super::*;
-use crate::balance::Policy;
+use crate::balance::{IpHash, Policy, StickyCookie};
+use crate::health::{Check, HttpCheck, TcpCheck};
+use crate::named::Named as _;
 
 fn around() -> Surroundings<'static> {
     Surroundings { cores: 4, cookie_keys: None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) }
@@ -61,7 +63,6 @@ fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
 #[test]
 fn every_key_occurs_in_the_full_file() {
     let tree = toml::de::DeTable::parse(Box::leak(uncommented().into_boxed_str())).unwrap().into_inner();
-    let check_options = FULL.lines().filter_map(|l| l.strip_prefix("#   ")).collect::<Vec<_>>().join("\n");
     let sections: [(&[&str], Vec<String>); 13] = [
         (&[], keys_of::<spec::Spec>()),
         (&["admin"], keys_of::<spec::AdminSpec>()),
@@ -87,22 +88,80 @@ fn every_key_occurs_in_the_full_file() {
         let known: BTreeSet<&str> = known.iter().map(String::as_str).collect();
         assert_eq!(shown, known, "[{}]", section.join("."));
     }
-    let shown = toml::de::DeTable::parse(&check_options).unwrap().into_inner();
-    let shown = shown.get("upstream").unwrap().get_ref().get("app").unwrap().get_ref().get("check").unwrap();
-    let shown = shown.get_ref().get("http").unwrap().get_ref().as_table().unwrap();
-    let shown: BTreeSet<String> = shown.keys().map(|k| k.get_ref().to_string()).collect();
-    assert_eq!(shown, keys_of::<crate::health::HttpCheck>().into_iter().collect());
+    for (section, options) in option_tables() {
+        let shown = toml::de::DeTable::parse(&options).unwrap().into_inner();
+        let shown: BTreeSet<String> = shown.keys().map(|k| k.get_ref().to_string()).collect();
+        let known = match section {
+            "policy.ip_hash" => keys_of::<IpHash>(),
+            "policy.sticky_cookie" => keys_of::<StickyCookie>(),
+            "check.http" => keys_of::<HttpCheck>(),
+            "check.tcp" => keys_of::<TcpCheck>(),
+            other => panic!("[upstream.app.{other}] has no struct here"),
+        };
+        assert_eq!(shown, known.into_iter().collect(), "[upstream.app.{section}]");
+    }
+}
+
+/// The options of policies and checks, which stand in the full file as comments: each table's name
+/// below the upstream, and its lines.
+fn option_tables() -> Vec<(&'static str, String)> {
+    let mut tables: Vec<(&str, String)> = Vec::new();
+    for line in FULL.lines().filter_map(|l| l.strip_prefix("#   ")) {
+        match line.strip_prefix("[upstream.app.").and_then(|l| l.strip_suffix(']')) {
+            Some(section) => tables.push((section, String::new())),
+            None => tables.last_mut().unwrap().1.extend([line, "\n"]),
+        }
+    }
+    tables
 }
 
 #[test]
-fn the_check_options_of_the_full_file_are_the_defaults() {
-    let options = FULL.lines().filter_map(|l| l.strip_prefix("#   ")).filter(|l| l.contains(['=', '[']));
-    let defaults: Vec<_> =
-        options.filter(|l| !["host", "port", "expect_body"].iter().any(|k| l.starts_with(k))).collect();
-    let text = format!("{MINIMAL}\n{}\n", defaults.join("\n"));
-    let written = good(&text).plan.upstreams.remove(0).check;
-    let by_name = good(&format!("{MINIMAL}check = 'http'")).plan.upstreams.remove(0).check;
-    assert_eq!(written, by_name);
+fn every_choice_that_has_options_has_a_table_in_the_full_file() {
+    let shown: BTreeSet<&str> = option_tables().into_iter().map(|(section, _)| section).collect();
+    for (key, names) in [("policy", Policy::NAMES), ("check", Check::NAMES)] {
+        for name in names {
+            // An option that nobody knows is refused with the list of those that are known, if any.
+            let refused = parse(&format!("{MINIMAL}{key}.{name}.'?' = 1"), "test.toml").unwrap_err();
+            let has_options = refused.problems()[0].hint.is_some();
+            let section = format!("{key}.{name}");
+            assert_eq!(shown.contains(section.as_str()), has_options, "[upstream.app.{section}]: {refused}");
+        }
+    }
+}
+
+#[test]
+fn the_options_in_the_full_file_are_the_defaults() {
+    for (section, options) in option_tables() {
+        // Those without a default are examples.
+        let without = ["host", "port", "expect_body", "domain"];
+        let is_default = |l: &&str| l.split_once(" = ").is_some_and(|(key, _)| !without.contains(&key));
+        let defaults: Vec<&str> = options.lines().filter(is_default).collect();
+        let (key, name) = section.split_once('.').unwrap();
+        let written = good(&format!("{MINIMAL}\n[upstream.app.{section}]\n{}\n", defaults.join("\n")));
+        let by_name = good(&format!("{MINIMAL}{key} = '{name}'"));
+        assert_eq!(written.plan, by_name.plan, "[upstream.app.{section}]");
+        // The examples are right, too.
+        good(&format!("{MINIMAL}\n[upstream.app.{section}]\n{options}"));
+    }
+}
+
+#[test]
+fn the_configurations_in_the_readme_are_right() {
+    let blocks = include_str!("../../README.md").split("```toml\n").skip(1);
+    let mut whole = 0;
+    for block in blocks.map(|b| b.split_once("```").unwrap().0) {
+        if block.contains("[[listener]]") {
+            let warnings = good(block).warnings;
+            assert!(warnings.is_empty(), "{warnings}");
+            whole += 1;
+        } else {
+            // Examples of one key, each on a line of its own.
+            for line in block.lines() {
+                good(&format!("{MINIMAL}{line}"));
+            }
+        }
+    }
+    assert_eq!(whole, 1);
 }
 
 #[test]
@@ -138,7 +197,7 @@ fn flags_make_a_plan_without_a_file() {
     assert_eq!(plan.listeners.len(), 2);
     assert_eq!(plan.upstreams[0].servers[1].address, Address::Host { host: "app".to_owned(), port: 9002 });
     assert_eq!(plan.upstreams[0].policy.name(), "round_robin");
-    assert_eq!(plan.upstreams[0].check.as_ref().map(crate::health::Check::name), Some("tcp"));
+    assert_eq!(plan.upstreams[0].check.as_ref().map(Check::name), Some("tcp"));
     assert_eq!(plan.routes[0].listeners, [0, 1]);
 
     let report = from_flags(&texts(&["127.0.0.1:80800"]), &texts(&["http://127.0.0.1:9001"])).unwrap_err();

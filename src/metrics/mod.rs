@@ -170,6 +170,14 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_lists_every_metric() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("<!-- metrics -->\n").unwrap();
+        let (listed, _) = rest.split_once("<!-- /metrics -->").unwrap();
+        assert_eq!(listed, markdown(), "put this between the markers of README.md:\n\n{}", markdown());
+    }
+
+    #[test]
     fn markdown_has_one_row_for_each_metric() {
         let text = markdown();
         assert_eq!(text.lines().count(), TABLE.len() + 2);

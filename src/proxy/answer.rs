@@ -35,10 +35,9 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
     let (kind, text) = if form.html {
         let title = status.canonical_reason().unwrap_or("Error");
         let page = format!(
-            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+            "<!doctype html>\n<html lang=\"en\" style=\"color-scheme:light dark\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
              content=\"width=device-width\"><title>{code} {title}</title>\n\
-             <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1rem;\
-             color-scheme:light dark\">\n<h1>{code} {title}</h1>\n<p>{sentence}</p>\n\
+             <body style=\"font:1.1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1rem\">\n<h1>{code} {title}</h1>\n<p>{sentence}</p>\n\
              <p style=\"opacity:.6\"><code>{reason}</code></p>\n",
             code = status.as_u16(),
         );

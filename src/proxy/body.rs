@@ -6,6 +6,7 @@
 //! when the body is dropped because somebody left.
 
 use std::cell::Cell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -134,7 +135,7 @@ impl http_body::Body for RequestBody {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(sending.fail(Kind::ClientGone).because(error))),
+            Some(Err(error)) => Some(Err(sending.fail(broken(&error)).because(error))),
             None => {
                 sending.end();
                 None
@@ -148,6 +149,16 @@ impl http_body::Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |sending| sending.incoming.size_hint())
+    }
+}
+
+/// Why a client's body cannot be read on: malformed chunks are told apart from a client that left,
+/// because one that is still there is owed a 400.
+fn broken(error: &hyper::Error) -> Kind {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    match source.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Kind::BadRequest,
+        _ => Kind::ClientGone,
     }
 }
 

@@ -56,6 +56,17 @@ fn check_transfer_encoding<B>(request: &Request<B>, noted: Noted) -> Result<(), 
     Ok(())
 }
 
+/// Whether an answer that has a `Transfer-Encoding` is framed by one plain `chunked` and nothing else. A
+/// coding that is taken off by nobody, or a length beside it, would be framed anew as something else
+/// than the server meant (RFC 9112 §6.3).
+pub(super) fn is_framed_once(head: &http::response::Parts, noted: Noted) -> bool {
+    let coding = head.headers.get(header::TRANSFER_ENCODING);
+    coding.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && !noted.has(Noted::TWO_TRANSFER_ENCODINGS)
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+        && head.version == Version::HTTP_11
+}
+
 fn is_continue(headers: &HeaderMap) -> bool {
     headers.get_all(header::EXPECT).iter().all(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
@@ -83,7 +94,8 @@ fn check_absolute_form<B>(request: &mut Request<B>, noted: Noted) -> Result<(), 
     let origin = match request.uri().path_and_query() {
         Some(path) if path.as_str().starts_with('/') => Uri::from(path.clone()),
         Some(path) if path.as_str().starts_with('?') => {
-            format!("/{path}").parse().map_err(|_| bad("the target's path is malformed"))?
+            // Its `Display` writes the missing slash.
+            path.to_string().parse().map_err(|_| bad("the target's path is malformed"))?
         }
         _ => Uri::from_static("/"),
     };
@@ -177,6 +189,7 @@ mod tests {
         assert_eq!(request.uri(), "/x?y");
         assert_eq!(request.headers()[header::HOST], "a.example");
         assert_eq!(checked(&[("host", "a")], "http://a").unwrap().uri(), "/");
+        assert_eq!(checked(&[("host", "a")], "http://a?x").unwrap().uri(), "/?x");
         assert!(checked(&[("host", "b")], "http://a/").is_err());
         assert!(checked(&[("host", "a")], "ftp://a/").is_err());
         assert!(checked(&[("host", "u@a")], "http://u@a/").is_err());

@@ -39,6 +39,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much of it is read.
 const LINGER_BYTES: usize = 1 << 20;
 
+/// The most that is read ahead of a body, and so the largest buffer of a client's connection: fewer, larger
+/// reads make uploads cheaper.
+const READ_AHEAD: usize = 256 * 1024;
+
 /// What all requests of one connection share.
 pub(super) struct Conn {
     pub(super) core: Rc<Core>,
@@ -48,7 +52,8 @@ pub(super) struct Conn {
     pub(super) watch: Rc<Watch>,
     /// Set by the request that switched protocols.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
-    /// Whether bytes of the client may be left unread when the connection is closed.
+    /// Whether the last request was answered before the end of its body, so that what comes next may
+    /// be the rest of it.
     pub(super) linger: Cell<bool>,
 }
 
@@ -182,7 +187,7 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
         linger: Cell::new(false),
     });
     let mut parser = Builder::new()
-        .max_buf_size(plan.max_header_bytes.max(64 * 1024))
+        .max_buf_size(plan.max_header_bytes.max(READ_AHEAD))
         .max_header_size(plan.max_header_bytes)
         .serve_connection(TokioIo::new(client), Requests(Rc::clone(&conn)));
     let mut parking = None;
@@ -207,13 +212,15 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
             if error.is_parse() || error.is_parse_too_large() {
                 exchange::refused_unread(&conn, unread(&error));
                 linger(&mut stream).await;
+            } else {
+                reset(&stream);
             }
         }
         Stop::HeadLate => {
             exchange::refused_unread(&conn, Kind::HeaderTimeout);
             let _ = stream.write_all(request::LATE_HEAD).await;
         }
-        Stop::Abandon => {}
+        Stop::Abandon => reset(&stream),
     }
     Ended::Closed
 }
@@ -234,6 +241,12 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
     watch.set_waker(cx.waker());
     match (watch.phase(), watch.alarm()) {
         (_, None) => {}
+        // What is still to come belongs to a body that nobody wants: another parser, or a 408, would
+        // take it for the next request.
+        (Phase::Idle, Some(Alarm::Park)) if conn.linger.get() => {
+            watch.take_alarm();
+        }
+        (Phase::Idle | Phase::Head, Some(_)) if conn.linger.get() => return Poll::Ready(Stop::Done(Ok(()))),
         (Phase::Idle, Some(alarm)) => {
             watch.take_alarm();
             if alarm == Alarm::Park {
@@ -256,6 +269,13 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
         (_, Some(_)) => {}
     }
     parser.poll_without_shutdown(cx).map(Stop::Done)
+}
+
+/// Has the connection reset instead of ended, because its answer broke off: for an HTTP/1.0 client,
+/// whose answers have no other end, a proper one would make it complete.
+fn reset(stream: &TcpStream) {
+    // Where it fails the connection is gone already.
+    let _ = stream.set_zero_linger();
 }
 
 /// Ends our side and reads on for a moment. Closing a socket with unread bytes resets it, and a reset

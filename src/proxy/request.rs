@@ -37,6 +37,7 @@ pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection
 /// Serves one request, whatever becomes of it.
 pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
     let now = conn.core.now();
+    conn.linger.set(false);
     let form = Form::of(request.method(), request.headers());
     let exchange = Box::new(Exchange::begin(&conn, conn.core.view(), &request, now));
     let mut response = match serve(exchange, request, now).await {
@@ -153,10 +154,14 @@ fn take_request_id(conn: &Conn, plan: &ListenerPlan, headers: &mut HeaderMap, no
     if !plan.request_id {
         return None;
     }
-    if noted.has(Noted::REQUEST_ID)
-        && let Some(id) = headers.get(X_REQUEST_ID).filter(|id| request_id::is_harmless(id.as_bytes()))
-    {
-        return Some(id.clone());
+    if noted.has(Noted::REQUEST_ID) {
+        let mut ids = headers.get_all(X_REQUEST_ID).iter();
+        // Two ids are none: the log and the server could each believe another.
+        if let (Some(id), None) = (ids.next(), ids.next())
+            && request_id::is_harmless(id.as_bytes())
+        {
+            return Some(id.clone());
+        }
     }
     let id = conn.core.ids.make();
     headers.insert(X_REQUEST_ID, id.clone());
@@ -309,7 +314,7 @@ fn claim(
         let Some(pick) = pick else {
             if upstream.servers.len() == 1 && tried.count() == 1 {
                 *tried = Tried::default();
-                return claim_one(exchange, upstream, position);
+                return claim_one(exchange, upstream, position, session);
             }
             return None;
         };
@@ -326,13 +331,19 @@ fn claim(
     None
 }
 
-/// The only server there is, once more.
-fn claim_one(exchange: &Exchange, upstream: &Upstream, position: usize) -> Option<(Pick, CoreClaim)> {
+/// The only server there is, once more. A client that is pinned to it still is.
+fn claim_one(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    position: usize,
+    session: Option<&Session>,
+) -> Option<(Pick, CoreClaim)> {
     let server = ServerRef::new(&exchange.view, position, 0);
-    let claim = Claim::take(server, exchange.conn.core.id, false, upstream.failing_open)?;
+    let pinned = session.and_then(Session::pin).is_some_and(|pin| pin.server == server.key);
+    let claim = Claim::take(server, exchange.conn.core.id, pinned, upstream.failing_open)?;
     claim.cell().counts.picks.inc();
     exchange.conn.watch.uses(Some(claim.server().uid));
-    Some((Pick { index: 0, pinned: false }, claim))
+    Some((Pick { index: 0, pinned }, claim))
 }
 
 /// One try on the claimed server. A connection that was kept open and turned out to be closed does not
@@ -387,6 +398,10 @@ fn respond(
     };
     let (mut head, incoming) = response.into_parts();
     let noted = headers::note(&head.headers);
+    if noted.has(Noted::TRANSFER_ENCODING) && !check::is_framed_once(&head, noted) {
+        let error = ProxyError::sent(Kind::BadAnswer, Sent::Answered);
+        return Err((exchange, error.because("Transfer-Encoding is not a single `chunked` without a length")));
+    }
     let closes = noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "close");
     keep(&mut exchange, lease, &head, noted, closes);
     let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());

@@ -67,7 +67,8 @@ impl Upstream {
         previous: Option<&Upstream>,
     ) -> Self {
         let any = servers.iter().any(|s| s.state().takes_new(false) && s.weight() > 0);
-        let failing_open = plan.fail_open && !any;
+        // Where every server was taken out by order, nothing has failed and nothing is open.
+        let failing_open = plan.fail_open && !any && servers.iter().any(|s| s.state().admin == Admin::Ready);
         let members: Vec<Member> = servers
             .iter()
             .map(|s| Member { key: s.key, weight: s.weight(), takes_new: s.state().takes_new(failing_open) })

@@ -1,7 +1,7 @@
 //! A plain, blocking HTTP/1.1 client, written over the socket so that it shares no code with the proxy.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -41,6 +41,22 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
+    /// What `/echo` says the server was sent under that name.
+    pub fn echoed(&self, name: &str) -> Vec<String> {
+        self.echoed_in("headers", name)
+    }
+
+    /// The same of the trailers.
+    pub fn echoed_trailer(&self, name: &str) -> Vec<String> {
+        self.echoed_in("trailers", name)
+    }
+
+    fn echoed_in(&self, part: &str, name: &str) -> Vec<String> {
+        let json = self.json();
+        let pairs = json[part].as_array().expect("an answer of /echo").iter();
+        pairs.filter(|p| p[0] == name).map(|p| p[1].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The reason that the proxy gave for an error of its own.
     pub fn reason(&self) -> Option<&str> {
         self.header("server-timing")?.strip_prefix("evenkeel;desc=\"")?.strip_suffix('"')
@@ -56,6 +72,7 @@ impl Answer {
 /// One connection. It reconnects when the other side has closed it.
 pub struct Client {
     address: SocketAddr,
+    source: Option<IpAddr>,
     stream: Option<BufReader<TcpStream>>,
     /// Sent with every request.
     pub headers: Vec<(String, String)>,
@@ -63,7 +80,30 @@ pub struct Client {
 
 impl Client {
     pub fn to(address: SocketAddr) -> Self {
-        Self { address, stream: None, headers: Vec::new() }
+        Self { address, source: None, stream: None, headers: Vec::new() }
+    }
+
+    /// The same client at an address of its own; on Linux all of 127.0.0.0/8 is this machine.
+    pub fn from(mut self, source: impl Into<IpAddr>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Gives up the connection: the next request opens another.
+    pub fn hang_up(&mut self) {
+        self.stream = None;
+    }
+
+    fn connect(&self) -> std::io::Result<BufReader<TcpStream>> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(self.address), socket2::Type::STREAM, None)?;
+        if let Some(source) = self.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.connect(&self.address.into())?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(BufReader::new(stream))
     }
 
     /// The same client with a header on every request.
@@ -103,12 +143,7 @@ impl Client {
         head += "\r\n";
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_nodelay(true)?;
-                BufReader::new(stream)
-            }
+            None => self.connect()?,
         };
         stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
         let answer = read_answer(&mut stream, method)?;
@@ -164,11 +199,11 @@ pub fn read_answer(stream: &mut impl BufRead, method: &str) -> std::io::Result<A
 }
 
 fn read_line(stream: &mut impl BufRead) -> std::io::Result<String> {
-    let mut line = String::new();
-    if stream.read_line(&mut line)? == 0 {
+    let mut line = Vec::new();
+    if stream.read_until(b'\n', &mut line)? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn read_headers(stream: &mut impl BufRead) -> std::io::Result<Vec<(String, String)>> {

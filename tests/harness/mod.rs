@@ -9,9 +9,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 mod api;
+mod child;
 mod client;
+mod fake;
 mod process;
 mod raw;
+mod scripted;
+mod spawned;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -20,11 +24,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use api::Api;
+pub use child::Child;
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
+pub use fake::{Fake, read_head};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run};
 pub use raw::{Raw, raw};
+pub use scripted::{Scripted, answer};
+pub use spawned::{Spawned, evenkeel};
 pub use websocket::WebSocket;
 
 /// The longest that anything is waited for. A test that waits for long has failed.
@@ -67,19 +75,44 @@ pub fn servers(upstream: &str, origins: &[Origin]) -> String {
     origins.iter().map(table).collect()
 }
 
+/// One upstream with a policy; `more` is further keys of its table. It is not checked unless `more`
+/// says how, so that a busy machine changes nothing about who is healthy.
+pub fn upstream(name: &str, policy: &str, more: &str, origins: &[Origin]) -> String {
+    let check = if more.contains("check =") { "" } else { "check = \"off\"\n" };
+    format!("[upstream.{name}]\npolicy = {policy}\n{check}{more}\n{}", servers(name, origins))
+}
+
 /// One upstream `app` of these origins with a policy, checked fast.
 pub fn app(policy: &str, origins: &[Origin]) -> String {
     format!(
         "[upstream.app]\npolicy = {policy}\n\
-         check = {{ http = {{ path = \"/healthz\", interval = \"100ms\", timeout = \"90ms\" }} }}\n{}",
+         check = {{ http = {{ path = \"/healthz\", interval = \"100ms\", timeout = \"5s\" }} }}\n{}",
         servers("app", origins)
     )
+}
+
+/// One upstream `app` of one server that is never checked: what a [`Fake`] stands behind. `extra` goes
+/// into the upstream's table and may open further ones.
+pub fn unchecked(address: impl std::fmt::Display, extra: &str) -> String {
+    format!("[upstream.app]\ncheck = \"off\"\nservers = [\"{address}\"]\n{extra}\n")
 }
 
 impl Proxy {
     /// Starts a proxy and waits until every server was checked. `toml` may begin with keys of the
     /// listener, up to the first table.
     pub fn start(toml: &str) -> Self {
+        let proxy = Self::launch(toml);
+        assert!(proxy.ready());
+        proxy
+    }
+
+    /// Waits until every server was checked; false when it stopped before.
+    pub fn ready(&self) -> bool {
+        self.evenkeel.as_ref().is_some_and(evenkeel::engine::Evenkeel::ready)
+    }
+
+    /// Starts a proxy and waits for nothing.
+    pub fn launch(toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (socket, config) = (dir.path().join("admin.sock"), dir.path().join("evenkeel.toml"));
         let text = Self::complete(toml, "127.0.0.1:0", &socket);
@@ -87,7 +120,6 @@ impl Proxy {
         let loaded = evenkeel::config::load(&config).unwrap_or_else(|report| panic!("{report}"));
         let options = evenkeel::engine::Options { config: Some(config.clone()), ..Default::default() };
         let evenkeel = evenkeel::engine::start(loaded, options).unwrap_or_else(|error| panic!("{error}"));
-        assert!(evenkeel.ready());
         let address = evenkeel.addresses()[0].1;
         Self { evenkeel: Some(evenkeel), address, config, api: Api::new(socket), text, _dir: dir }
     }
@@ -97,16 +129,21 @@ impl Proxy {
         Self::start(&app(policy, origins))
     }
 
-    fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
-        let (listener, rest) = toml.find('[').map_or((toml, ""), |at| toml.split_at(at));
-        let cores = if toml.contains("cores =") { "" } else { "cores = 2\n" };
-        let (top, listener) = if listener.contains("cores =") { (listener, "") } else { ("", listener) };
+    pub(crate) fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
+        let tables = if toml.starts_with('[') { 0 } else { toml.find("\n[").map_or(toml.len(), |at| at + 1) };
+        let (keys, tables) = toml.split_at(tables);
+        let of_the_process = |line: &&str| line.starts_with("cores =") || line.starts_with("state_dir =");
+        let (mut top, listener): (Vec<&str>, Vec<&str>) = keys.lines().partition(of_the_process);
+        if !keys.contains("cores =") {
+            top.push("cores = 2");
+        }
+        let (top, listener) = (top.join("\n"), listener.join("\n"));
         let listener = if toml.contains("[[listener]]") {
-            String::new()
+            listener
         } else {
             format!("[[listener]]\nname = \"main\"\nbind = \"{bind}\"\n{listener}\n")
         };
-        format!("{cores}{top}\n[admin]\nsocket = {socket:?}\n{listener}{rest}")
+        format!("{top}\n[admin]\nsocket = {socket:?}\n{listener}\n{tables}")
     }
 
     /// Puts another configuration in its place and reloads it.

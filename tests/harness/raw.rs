@@ -1,7 +1,8 @@
 //! Bytes over a socket, for what a decent client would never send.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::PATIENCE;
 use super::client::{Answer, read_answer};
@@ -20,7 +21,11 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
 
 impl Raw {
     pub fn to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::on(TcpStream::connect(address).unwrap())
+    }
+
+    /// A connection that somebody else has accepted.
+    pub fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
@@ -33,6 +38,12 @@ impl Raw {
     /// Sends, whatever becomes of it: the other side may have closed already.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// The next answer, to a request of that method.
+    #[track_caller]
+    pub fn answer_to(&mut self, method: &str) -> Answer {
+        read_answer(&mut self.stream, method).unwrap_or_else(|e| panic!("no answer: {e}"))
     }
 
     /// The next answer.
@@ -51,6 +62,39 @@ impl Raw {
         let mut bytes = vec![0; n];
         self.stream.read_exact(&mut bytes).unwrap_or_else(|e| panic!("{n} bytes: {e}"));
         bytes
+    }
+
+    /// The next line, without its end; empty at the end of the stream.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let _ = self.stream.read_until(b'\n', &mut line);
+        String::from_utf8_lossy(line.trim_ascii_end()).into_owned()
+    }
+
+    /// Whether nothing comes within `time`.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.get_ref().set_read_timeout(Some(time)).unwrap();
+        let silent = matches!(self.stream.fill_buf(), Err(e) if e.kind() == ErrorKind::WouldBlock);
+        self.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+
+    /// Reads whatever is there, at most `buffer`; 0 at the end.
+    pub fn read_some(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buffer)
+    }
+
+    /// Everything until the other side closes, and whether it was a proper end rather than a reset.
+    pub fn rest_and_end(mut self) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        let proper = self.stream.read_to_end(&mut bytes).is_ok();
+        (bytes, proper)
+    }
+
+    /// Closes with a reset instead of an end.
+    pub fn reset(self) {
+        let socket = socket2::SockRef::from(self.stream.get_ref());
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     pub fn try_read(&mut self, n: usize) -> std::io::Result<Vec<u8>> {

@@ -127,6 +127,31 @@ error: unknown key `new_client`
 }
 
 #[test]
+fn an_option_that_is_wrong_is_the_only_thing_wrong() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+policy = { sticky_cookie = { same_site = "none", secure = "never" } }
+cookie_keys = ["0123456789abcdef"]
+"##,
+        r##"
+error: `same_site = "none"` with `secure = "never"`: browsers refuse such a cookie
+ --> evenkeel.toml:6:28
+  |
+6 | policy = { sticky_cookie = { same_site = "none", secure = "never" } }
+  |                            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write `secure = "auto"` or `same_site = "lax"`
+
+1 error in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
 fn two_policies_in_one_place() {
     refused(
         r##"[[listener]]

@@ -158,8 +158,10 @@ impl Compiler<'_> {
         }
         let given = spec.cookie_keys.as_ref().map(At::span).or(spec.cookie_key_file.as_ref().map(At::span));
         let sticky = spec.policy.get_ref().sticky().is_some();
+        // Where something was wrong, it may have been the policy.
         if let Some(place) = &given
             && !sticky
+            && !self.gaps.any
         {
             let message = format!("upstream `{}` sets no cookie, so its cookie keys are not used", name.get_ref());
             self.warn(place.clone(), message, "set `policy = \"sticky_cookie\"`, or remove the keys");
