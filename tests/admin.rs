@@ -1,5 +1,7 @@
 //! The admin API as other programs meet it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::net::SocketAddr;

@@ -1,5 +1,7 @@
 //! What a newcomer types first: `demo`, `run` without a file, and the toy server alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::net::SocketAddr;

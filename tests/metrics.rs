@@ -1,5 +1,7 @@
 //! What is counted agrees with what happened, and is written as Prometheus wants it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::collections::{BTreeMap, BTreeSet};

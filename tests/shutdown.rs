@@ -1,11 +1,13 @@
 //! The end of the process: nobody is cut off who could have been served.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use harness::{Done, Raw, Running, Signal, WebSocket, app, eventually, origins};
+use harness::{Raw, Running, Signal, WebSocket, app, eventually, origins};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -166,12 +168,12 @@ fn the_verb_and_the_api_stop_it_too_and_do_not_insist() {
         assert_eq!(status, 202);
         body
     };
-    let ways: [(&dyn Fn(&Running) -> String, &str); 3] = [
-        (&verb, "evenkeel finishes what is in flight and stops\n"),
+    type Way<'a> = &'a dyn Fn(&Running) -> String;
+    for (way, says) in [
+        (&verb as Way<'_>, "evenkeel finishes what is in flight and stops\n"),
         (&json, "{\"stopping\":true}\n"),
         (&api, "{\"phase\":\"draining\"}"),
-    ];
-    for (way, says) in ways {
+    ] {
         let evenkeel = started("idle_grace = \"10ms\"", &origins);
         let mut slow = evenkeel.raw();
         slow.send(b"GET /slow?ms=700 HTTP/1.1\r\nhost: x\r\n\r\n");
@@ -202,23 +204,18 @@ fn commands_are_refused_while_it_drains() {
 #[test]
 fn it_stops_while_it_starts() {
     let origins = origins(1);
+    let dir = tempfile::tempdir().unwrap();
     origins[0].behave(|b| b.health_delay = Duration::from_secs(60));
-    let starting = harness::Process::spawn(&[
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--to",
-        &origins[0].address().to_string(),
-        "--admin",
-        "127.0.0.1:0",
-    ]);
-    let done: Done = {
-        starting.says("admin API");
-        starting.signal(Signal::TERM);
-        starting.wait()
-    };
-    // Port 0 is no address to serve the admin API on, or it is; either way it ends by itself.
-    assert!(matches!(done.code, Some(0)), "{done:?}");
+    let (config, socket) = (dir.path().join("e.toml"), dir.path().join("a.sock"));
+    let text = app("\"round_robin\"", &origins).replace("90ms", "30s").replace("100ms", "30s");
+    let head = format!("[admin]\nsocket = {socket:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n");
+    std::fs::write(&config, format!("{head}{text}")).unwrap();
+    let args = ["run", "-c", config.to_str().unwrap()];
+    let starting = harness::Process::spawn(&args);
+    starting.says("admin API");
+    starting.signal(Signal::TERM);
+    let done = starting.wait().ends(0);
+    assert!(done.err.contains("stopping"), "{}", done.err);
 }
 
 #[test]
