@@ -173,7 +173,8 @@ struct World {
     b: Arc<Server>,
 }
 
-/// Two listeners that share a route, a sticky upstream with two servers, a plain one with none.
+/// Two listeners that share a route, a sticky upstream with two servers, a plain one whose only server
+/// is down.
 fn world() -> World {
     let cells: Arc<[CoreCells]> = (0..CORES).map(|_| CoreCells::default()).collect();
     let sticky = Arc::new(Sticky {
@@ -185,7 +186,9 @@ fn world() -> World {
     let b = server_named(2, "shop", NASTY, Operational::Unhealthy);
     let plan = upstream_plan("shop", Policy::StickyCookie(StickyCookie::default()));
     let shop = Upstream::new(0, plan, vec![Arc::clone(&a), Arc::clone(&b)], Some(Arc::clone(&sticky)), None);
-    let plain = Upstream::new(1, upstream_plan("none", Policy::RoundRobin(RoundRobin::default())), vec![], None, None);
+    let down = server_named(3, "none", "down", Operational::Unhealthy);
+    let plain = upstream_plan("none", Policy::RoundRobin(RoundRobin::default()));
+    let plain = Upstream::new(1, plain, vec![down], None, None);
     let route = Arc::new(Route {
         plan: RoutePlan {
             name: "shop.example.com/".to_owned(),
