@@ -22,7 +22,7 @@ pub use child::Child;
 pub use client::{Answer, Client, admin, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
-pub use fake::{Fake, read_head};
+pub use fake::{Fake, Refusing, read_head};
 pub use raw::{Raw, raw};
 use serde_json::Value;
 
