@@ -282,8 +282,8 @@ fn an_upstream_without_a_healthy_server_is_503_when_it_may_not_fail_open() {
 
 #[test]
 fn an_unreachable_server_is_502_with_a_reason() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Proxy::start(&harness::unchecked(gone, ""));
+    let gone = harness::Refusing::new();
+    let proxy = Proxy::start(&harness::unchecked(gone.address, ""));
     let answer = proxy.get("/");
     assert_eq!((answer.status, answer.reason()), (502, Some("connect_refused")));
     // The client's connection goes on.

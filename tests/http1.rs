@@ -256,12 +256,10 @@ fn expect_continue_is_not_answered_when_the_request_is_refused() {
 
 #[test]
 fn expect_continue_is_not_answered_before_a_server_took_the_connection() {
-    let fake = Fake::start(|_, _| {});
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Proxy::start(&unchecked(gone, ""));
+    let gone = harness::Refusing::new();
+    let proxy = Proxy::start(&unchecked(gone.address, ""));
     let got = raw(proxy.address, b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
     assert!(got.starts_with("HTTP/1.1 502"), "{got}");
-    drop(fake);
 }
 
 #[test]

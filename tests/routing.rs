@@ -218,10 +218,11 @@ fn a_failed_get_goes_to_another_server_and_a_sent_post_does_not() {
 
 #[test]
 fn a_refused_connection_is_no_error_for_a_post_either() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = harness::Refusing::new();
     let origins = origins(1);
     let proxy = Proxy::start(&format!(
-        "cores = 1\n[upstream.app]\ncheck = \"off\"\nservers = [\"{gone}\", \"{}\"]\n",
+        "cores = 1\n[upstream.app]\ncheck = \"off\"\nservers = [\"{}\", \"{}\"]\n",
+        gone.address,
         origins[0].address()
     ));
     let mut client = proxy.client();

@@ -307,8 +307,8 @@ async fn tick(core: Rc<Core>) {
             // Requests that a removed server still had have given their connections back since.
             core.pools.keep_only(&view);
             core.pools.expire(now, &view, core.id);
-            for scratch in &mut *core.scratch.borrow_mut() {
-                scratch.budget.refill();
+            for upstream in &view.upstreams {
+                core.with_scratch(upstream.slot, |scratch| scratch.budget.refill(&upstream.plan.retry));
             }
         }
     }

@@ -248,7 +248,7 @@ async fn send(
             && (outgoing.request.is_some() || outgoing.replay.is_some())
             && error.kind.side() == crate::error::Side::Upstream
             && !matches!(error.kind, Kind::RequestTimeout | Kind::Cut)
-            && conn.core.with_scratch(upstream.slot, |s| s.budget.take(&upstream.plan.retry));
+            && conn.core.with_scratch(upstream.slot, |s| s.budget.take());
         last = error;
         if !again {
             return Err(last);
@@ -297,8 +297,8 @@ fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried
     }
 }
 
-/// Picks servers until one can be claimed. When every server was tried, those that failed get a second
-/// chance only if there is but one.
+/// Picks servers until one can be claimed. Where every server was tried, the one that failed gets a
+/// second chance only if it is the only one.
 fn claim(
     exchange: &Exchange,
     upstream: &Upstream,
@@ -307,43 +307,30 @@ fn claim(
     tried: &mut Tried,
 ) -> Option<(Pick, CoreClaim)> {
     let core = &exchange.conn.core;
-    for _ in 0..=upstream.servers.len() {
-        let pick = core.with_scratch(upstream.slot, |s| {
-            upstream.pick(exchange.client, session.and_then(Session::pin), tried, &mut s.policy)
-        });
-        let Some(pick) = pick else {
-            if upstream.servers.len() == 1 && tried.count() == 1 {
-                *tried = Tried::default();
-                return claim_one(exchange, upstream, position, session);
-            }
-            return None;
-        };
+    let pin = session.and_then(Session::pin);
+    let take = |pick: Pick, failing_open: bool| {
         let server = ServerRef::new(&exchange.view, position, pick.index);
-        match Claim::take(server, core.id, pick.pinned, upstream.failing_open) {
-            Some(claim) => {
-                claim.cell().counts.picks.inc();
-                exchange.conn.watch.uses(Some(claim.server().uid));
-                return Some((pick, claim));
-            }
+        let claim = Claim::take(server, core.id, pick.pinned, failing_open)?;
+        claim.cell().counts.picks.inc();
+        exchange.conn.watch.uses(Some(claim.server().uid));
+        Some((pick, claim))
+    };
+    for _ in 0..=upstream.servers.len() {
+        let pick = core.with_scratch(upstream.slot, |s| upstream.pick(exchange.client, pin, tried, &mut s.policy));
+        let Some(pick) = pick else { break };
+        match take(pick, upstream.failing_open) {
+            Some(claimed) => return Some(claimed),
             None => tried.add(pick.index),
         }
     }
-    None
-}
-
-/// The only server there is, once more. A client that is pinned to it still is.
-fn claim_one(
-    exchange: &Exchange,
-    upstream: &Upstream,
-    position: usize,
-    session: Option<&Session>,
-) -> Option<(Pick, CoreClaim)> {
-    let server = ServerRef::new(&exchange.view, position, 0);
-    let pinned = session.and_then(Session::pin).is_some_and(|pin| pin.server == server.key);
-    let claim = Claim::take(server, exchange.conn.core.id, pinned, upstream.failing_open)?;
-    claim.cell().counts.picks.inc();
-    exchange.conn.watch.uses(Some(claim.server().uid));
-    Some((Pick { index: 0, pinned }, claim))
+    if upstream.servers.len() == 1 && tried.count() == 1 {
+        *tried = Tried::default();
+        // A client that is pinned to it still is.
+        let pinned = pin.is_some_and(|pin| pin.server == upstream.servers[0].key);
+        return take(Pick { index: 0, pinned }, upstream.failing_open);
+    }
+    let index = core.with_scratch(upstream.slot, |s| upstream.last_resort(tried, &mut s.policy))?;
+    take(Pick { index, pinned: false }, true)
 }
 
 /// One try on the claimed server. A connection that was kept open and turned out to be closed does not

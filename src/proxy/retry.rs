@@ -9,41 +9,45 @@ use http::Method;
 use crate::config::plan::RetryPlan;
 use crate::error::Sent;
 
-/// Thousandths of a retry that a burst may have saved up.
-const CAP_SECONDS: u32 = 10;
+/// Seconds of the floor that quiet times may save up for a burst.
+const SAVED_SECONDS: u32 = 10;
+/// Retries that requests may earn beyond that.
+const MOST_EARNED: u32 = 100;
 
-/// The retries that one core may still make for one upstream.
+/// The retries that one core may still make for one upstream, in thousandths: a bucket that fills by
+/// the floor each second and by its share with each request.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
-    /// Thousandths of a retry earned by requests.
-    earned: u32,
-    /// Retries left of this second's floor.
-    floor_used: u32,
+    thousandths: u32,
+    /// Whether it was filled for the first time.
+    begun: bool,
 }
 
 impl Budget {
+    fn add(&mut self, plan: &RetryPlan, thousandths: u32) {
+        let most = plan.budget_floor.saturating_mul(SAVED_SECONDS).saturating_add(MOST_EARNED).saturating_mul(1000);
+        self.thousandths = self.thousandths.saturating_add(thousandths).min(most);
+    }
+
     /// A request came: it earns its share of a retry.
     pub(super) fn earn(&mut self, plan: &RetryPlan) {
-        let cap = plan.budget_floor.max(1).saturating_mul(CAP_SECONDS).saturating_mul(1000).max(100_000);
-        self.earned = self.earned.saturating_add(plan.budget_percent.saturating_mul(10)).min(cap);
+        if !self.begun {
+            self.begun = true;
+            self.add(plan, plan.budget_floor.saturating_mul(SAVED_SECONDS * 1000));
+        }
+        self.add(plan, plan.budget_percent.saturating_mul(10));
     }
 
     /// Takes one retry, if there is one left.
-    pub(super) fn take(&mut self, plan: &RetryPlan) -> bool {
-        if self.floor_used < plan.budget_floor {
-            self.floor_used += 1;
-            return true;
-        }
-        if self.earned >= 1000 {
-            self.earned -= 1000;
-            return true;
-        }
-        false
+    pub(super) fn take(&mut self) -> bool {
+        let left = self.thousandths.checked_sub(1000);
+        self.thousandths = left.unwrap_or(self.thousandths);
+        left.is_some()
     }
 
     /// A second has passed.
-    pub(super) fn refill(&mut self) {
-        self.floor_used = 0;
+    pub(super) fn refill(&mut self, plan: &RetryPlan) {
+        self.add(plan, plan.budget_floor.saturating_mul(1000));
     }
 }
 
@@ -69,12 +73,16 @@ mod tests {
     const PLAN: RetryPlan = RetryPlan { attempts: 2, budget_percent: 20, budget_floor: 3 };
 
     #[test]
-    fn the_floor_comes_back_each_second_and_the_share_is_earned() {
+    fn quiet_times_save_up_a_burst_and_requests_earn_their_share() {
         let mut budget = Budget::default();
-        assert_eq!((0..10).filter(|_| budget.take(&PLAN)).count(), 3);
-        budget.refill();
+        budget.earn(&PLAN);
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 30);
+        budget.refill(&PLAN);
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 3);
         (0..100).for_each(|_| budget.earn(&PLAN));
-        assert_eq!((0..100).filter(|_| budget.take(&PLAN)).count(), 3 + 20);
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 20);
+        (0..1000).for_each(|_| budget.refill(&PLAN));
+        assert_eq!((0..1000).filter(|_| budget.take()).count(), 130);
     }
 
     #[test]

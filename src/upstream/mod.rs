@@ -88,6 +88,18 @@ impl Upstream {
         self.table.pick(&Input { client, pinned }, scratch, &Live { upstream: self, tried })
     }
 
+    /// Where everything has failed and the Snapshot does not say so yet: a ready server that was not
+    /// tried, whatever its health. None where the upstream does not fail open, or a server is healthy.
+    pub fn last_resort(&self, tried: &Tried, scratch: &mut Scratch) -> Option<usize> {
+        let len = self.servers.len();
+        if !self.plan.fail_open || len == 0 || self.servers.iter().any(|s| s.state().takes_new(false)) {
+            return None;
+        }
+        let from = scratch.below(len as u32) as usize;
+        let mut turn = (0..len).map(|i| (from + i) % len);
+        turn.find(|i| !tried.has(*i) && self.servers[*i].state().takes_new(true))
+    }
+
     /// The name of the upstream.
     #[must_use]
     pub fn name(&self) -> &str {

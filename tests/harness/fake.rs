@@ -71,3 +71,18 @@ pub fn read_head(conn: &mut Raw) -> Vec<String> {
         lines.push(line.to_ascii_lowercase());
     }
 }
+
+/// An address that refuses connections. The port is held, so that nobody else begins to listen there.
+pub struct Refusing {
+    _socket: socket2::Socket,
+    pub address: SocketAddr,
+}
+
+impl Refusing {
+    pub fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Self { _socket: socket, address }
+    }
+}

@@ -28,7 +28,7 @@ pub use child::Child;
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
-pub use fake::{Fake, read_head};
+pub use fake::{Fake, Refusing, read_head};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run};
 pub use raw::{Raw, raw};
 pub use scripted::{Scripted, answer};
