@@ -375,7 +375,8 @@ fn the_log_is_as_loud_as_asked_for() {
     let loud = run(&["-v"]);
     assert!(loud.err.contains("DEBUG"), "{}", loud.err);
     assert_eq!((usual.out.as_str(), loud.out.as_str()), ("", ""));
-    let evenkeel = Running::start(&format!("[log]\nformat = \"json\"\n{}", app("\"round_robin\"", &origins)));
+    let upstream = format!("[upstream.app]\nservers = [\"{}\"]\n", origins[0].address());
+    let evenkeel = Running::start(&format!("[log]\nformat = \"json\"\n{upstream}"));
     let done = evenkeel.stop().ends(0);
     for line in done.err.lines() {
         let entry: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
