@@ -534,6 +534,8 @@ fn failing_open_is_told_and_ends() {
     // A server that is out by order is not revived.
     set(&f, "a", "draining");
     assert_eq!(takes(&f, "a"), (false, false));
+    // Nor does it fail open where nobody is left who could get the traffic.
+    assert!(!f.snapshot().upstreams[0].failing_open);
     set(&f, "a", "ready");
     let _up = TcpListener::bind(address).unwrap();
     eventually("healthy again", || !f.snapshot().upstreams[0].failing_open);

@@ -173,8 +173,8 @@ struct World {
     b: Arc<Server>,
 }
 
-/// Two listeners that share a route, a sticky upstream with two servers, a plain one whose only server
-/// is down.
+/// Two listeners that share a route, a sticky upstream with two servers, a plain one whose only
+/// server is down.
 fn world() -> World {
     let cells: Arc<[CoreCells]> = (0..CORES).map(|_| CoreCells::default()).collect();
     let sticky = Arc::new(Sticky {
@@ -186,9 +186,8 @@ fn world() -> World {
     let b = server_named(2, "shop", NASTY, Operational::Unhealthy);
     let plan = upstream_plan("shop", Policy::StickyCookie(StickyCookie::default()));
     let shop = Upstream::new(0, plan, vec![Arc::clone(&a), Arc::clone(&b)], Some(Arc::clone(&sticky)), None);
-    let down = server_named(3, "none", "down", Operational::Unhealthy);
-    let plain = upstream_plan("none", Policy::RoundRobin(RoundRobin::default()));
-    let plain = Upstream::new(1, plain, vec![down], None, None);
+    let plan = upstream_plan("down", Policy::RoundRobin(RoundRobin::default()));
+    let plain = Upstream::new(1, plan, vec![server_named(3, "down", "c", Operational::Unhealthy)], None, None);
     let route = Arc::new(Route {
         plan: RoutePlan {
             name: "shop.example.com/".to_owned(),
@@ -319,7 +318,7 @@ fn state_claims_and_generation_are_told() {
     }
     assert_eq!(told("evenkeel_server_state", &["shop", NASTY, "unhealthy"]), 1.0);
     assert_eq!(told("evenkeel_upstream_failing_open", &["shop"]), 0.0);
-    assert_eq!(told("evenkeel_upstream_failing_open", &["none"]), 1.0);
+    assert_eq!(told("evenkeel_upstream_failing_open", &["down"]), 1.0);
     assert_eq!(told("evenkeel_upstream_info", &["shop", "sticky_cookie"]), 1.0);
     assert_eq!(told("evenkeel_route_info", &["http", "shop.example.com/", "shop"]), 1.0);
     assert_eq!(told("evenkeel_route_info", &["other", "shop.example.com/", "shop"]), 1.0);
