@@ -56,7 +56,7 @@ pub struct ServerStatus {
     pub requests: u64,
     /// Last error of a check, or none.
     pub last_check_error: Option<String>,
-    /// Median and 99th percentile from sending a request to the head of its answer, in milliseconds.
+    /// Median and 99th percentile from the beginning of a try to the head of its answer, in milliseconds.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     /// While it drains.

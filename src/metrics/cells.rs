@@ -206,7 +206,8 @@ pub struct ServerCell {
     pub idle: Counter,
     /// Tunnels (WebSockets and other upgrades) open now (a gauge).
     pub tunnels: Counter,
-    /// From sending the request to the head of the answer.
+    /// From the beginning of a try to the head of its answer: a new connection and the request's body
+    /// included.
     pub first_byte: Histogram,
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Exchange {
     status: u16,
     reason: Option<Kind>,
     started: Instant,
+    /// When the newest try began.
+    attempted: Instant,
     first_byte: Option<Duration>,
     line: Option<Box<Line>>,
     ended: bool,
@@ -96,6 +98,7 @@ impl Exchange {
             status: 0,
             reason: None,
             started: now,
+            attempted: now,
             first_byte: None,
             line,
             ended: false,
@@ -113,6 +116,15 @@ impl Exchange {
         self.route().map(|route| &*self.view.upstreams[route.upstream])
     }
 
+    /// Another try begins, after one that failed.
+    pub(super) fn tries_again(&mut self) {
+        self.retries += 1;
+        self.attempted = self.conn.core.now();
+        if let Some(claim) = self.claim.take() {
+            claim.cell().counts.retries.inc();
+        }
+    }
+
     /// The head of the answer is there.
     pub(super) fn answered(&mut self, status: u16) {
         let now = self.conn.core.now();
@@ -122,7 +134,7 @@ impl Exchange {
         if let Some(claim) = &self.claim {
             let counts = &claim.cell().counts;
             counts.answers[class_of(status)].inc();
-            counts.first_byte.record(waited);
+            counts.first_byte.record(now.duration_since(self.attempted));
         }
     }
 

@@ -253,10 +253,7 @@ async fn send(
         if !again {
             return Err(last);
         }
-        exchange.retries += 1;
-        if let Some(claim) = exchange.claim.take() {
-            claim.cell().counts.retries.inc();
-        }
+        exchange.tries_again();
         // Servers may have come and gone meanwhile.
         view = refreshed(exchange, view, &mut tried);
     }

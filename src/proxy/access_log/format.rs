@@ -32,7 +32,7 @@ pub struct Entry<'a> {
     pub bytes_out: u64,
     /// From the request's head to the last byte of its answer.
     pub duration: Duration,
-    /// From sending the request to the head of the answer, where there was one.
+    /// From the head of the request to the head of the answer, where there was one.
     pub first_byte: Option<Duration>,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
