@@ -409,6 +409,23 @@ fn drain_wait_gives_up_in_time_and_says_so() {
     assert_eq!(again.wait().code(), Some(6), "{}", again.said());
 }
 
+/// It will be stopped: a connection kept to it would be a dead one when it is back.
+#[test]
+fn no_connection_is_kept_to_a_server_that_is_out() {
+    for state in ["draining", "disabled"] {
+        let origins = origins(2);
+        let proxy = Proxy::start(&plain("", &origins));
+        let mut raw = in_flight(&proxy, &origins[0], None, "/slow?ms=700");
+        takes_new(&proxy, "a");
+        takes_new(&proxy, "b");
+        assert!(origins[0].connections() >= 2);
+        set(&proxy, "a", state);
+        assert_eq!(raw.answer().status, 200);
+        eventually("all are closed", || (origins[0].connections() == 0).then_some(()));
+        assert!(origins[1].connections() > 0, "those to other servers are kept");
+    }
+}
+
 /// A server is stopped the moment its drain has ended, under load: nobody notices.
 #[test]
 fn a_rolling_restart_by_drains_loses_nothing() {

@@ -1,8 +1,9 @@
 //! When it is safe to stop a server: the drain of one server, as a pure core.
 //!
 //! Two deadlines. While a sticky upstream's server still has live sessions they hold the drain, up to
-//! `sessions_max` in all. After that the server takes nothing, and requests in flight have
-//! `in_flight` to end before they are cut. The drain ends as soon as nothing is left.
+//! `sessions_max` in all. Requests in flight have `in_flight` from the end of the last session before
+//! they are cut; they still hold the server open for their clients, since a first request may be about
+//! to begin a session. The drain ends as soon as nothing is left.
 //!
 //! Time is an argument and nothing in here acts: the supervisor steps it and does what it says.
 //! Invariants, each with a test of its name: *drain ends*; *nothing is cut before its deadline*;
@@ -30,8 +31,13 @@ pub enum Action {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Sessions,
-    InFlight { since: Duration },
+    /// `quiet` since no session was left.
+    Sessions {
+        quiet: Option<Duration>,
+    },
+    InFlight {
+        since: Duration,
+    },
     Over,
 }
 
@@ -47,7 +53,7 @@ impl Drain {
     /// A drain that first waits for sessions to end: for servers of a sticky upstream.
     #[must_use]
     pub fn of_sessions(limits: DrainPlan, now: Duration) -> Self {
-        Self { limits, began: now, stage: Stage::Sessions }
+        Self { limits, began: now, stage: Stage::Sessions { quiet: None } }
     }
 
     /// A drain that waits for requests in flight alone.
@@ -76,14 +82,14 @@ impl Drain {
     /// Whether live sessions still hold it.
     #[must_use]
     pub fn waits_for_sessions(&self) -> bool {
-        self.stage == Stage::Sessions
+        matches!(self.stage, Stage::Sessions { .. })
     }
 
     /// The moment at which it has ended whatever happens.
     #[must_use]
     pub fn ends_by(&self) -> Duration {
         match self.stage {
-            Stage::Sessions => {
+            Stage::Sessions { .. } => {
                 self.began.saturating_add(self.limits.sessions_max).saturating_add(self.limits.in_flight)
             }
             Stage::InFlight { since } => since.saturating_add(self.limits.in_flight),
@@ -98,12 +104,19 @@ impl Drain {
     /// before the state was written is then counted.
     pub fn step(&mut self, now: Duration, sessions_left: usize, in_flight: u32) -> Action {
         match self.stage {
-            Stage::Sessions => {
+            Stage::Sessions { quiet } => {
                 let end = self.began.saturating_add(self.limits.sessions_max);
                 if sessions_left > 0 && now < end {
+                    self.stage = Stage::Sessions { quiet: None };
                     return Action::Wait { until: end };
                 }
-                self.stage = Stage::InFlight { since: now };
+                let quiet = quiet.unwrap_or(now);
+                let until = end.min(quiet.saturating_add(self.limits.in_flight));
+                if in_flight > 0 && now < until {
+                    self.stage = Stage::Sessions { quiet: Some(quiet) };
+                    return Action::Wait { until };
+                }
+                self.stage = Stage::InFlight { since: quiet };
                 Action::Close
             }
             Stage::InFlight { since } => {
@@ -142,12 +155,15 @@ mod tests {
         let mut drain = Drain::of_sessions(limits(100, 1_000), at(5));
         assert_eq!(drain.step(at(10), 2, 3), Action::Wait { until: at(1_005) });
         assert_eq!(drain.ends_by(), at(1_105));
-        assert_eq!(drain.step(at(20), 0, 3), Action::Close);
         assert_eq!(drain.step(at(20), 0, 3), Action::Wait { until: at(120) });
+        // What was in flight has begun a session: it holds the drain like any other.
+        assert_eq!(drain.step(at(30), 1, 1), Action::Wait { until: at(1_005) });
+        assert_eq!(drain.step(at(40), 0, 1), Action::Wait { until: at(140) });
+        assert_eq!(drain.step(at(50), 0, 0), Action::Close);
         // A session that comes back no longer holds it.
-        assert_eq!(drain.step(at(30), 7, 1), Action::Wait { until: at(120) });
-        assert_eq!(drain.step(at(40), 7, 0), Action::End);
-        assert_eq!(drain.step(at(50), 7, 9), Action::End);
+        assert_eq!(drain.step(at(50), 7, 1), Action::Wait { until: at(140) });
+        assert_eq!(drain.step(at(60), 7, 0), Action::End);
+        assert_eq!(drain.step(at(70), 7, 9), Action::End);
     }
 
     #[test]
@@ -156,6 +172,10 @@ mod tests {
         assert_eq!(drain.step(at(1_000), 2, 3), Action::Close);
         assert_eq!(drain.step(at(1_099), 2, 3), Action::Wait { until: at(1_100) });
         assert_eq!(drain.step(at(1_100), 2, 3), Action::Cut);
+        let mut drain = Drain::of_sessions(limits(100, 1_000), at(0));
+        assert_eq!(drain.step(at(10), 0, 3), Action::Wait { until: at(110) });
+        assert_eq!(drain.step(at(110), 0, 3), Action::Close);
+        assert_eq!(drain.step(at(110), 0, 3), Action::Cut);
         let mut drain = Drain::of_requests(limits(100, 1_000), at(0));
         assert_eq!(drain.step(at(99), 2, 1), Action::Wait { until: at(100) });
         assert_eq!(drain.step(at(100), 2, 1), Action::Cut);
@@ -212,8 +232,13 @@ mod tests {
             let mut drain = if sticky { Drain::of_sessions(limits, at(0)) } else { Drain::of_requests(limits, at(0)) };
             let mut now = 0;
             let mut closed = if sticky { None } else { Some(0) };
+            // Since when no session has held it.
+            let mut quiet = if sticky { None } else { Some(0) };
             for look in looks {
                 now += look.after;
+                if closed.is_none() {
+                    quiet = if look.sessions > 0 && now < sessions_max { None } else { quiet.or(Some(now)) };
+                }
                 let by = drain.ends_by();
                 match drain.step(at(now), look.sessions, look.in_flight) {
                     Action::Wait { until } => prop_assert!(until > at(now) && until <= by),
@@ -224,7 +249,7 @@ mod tests {
                     }
                     Action::Cut => {
                         prop_assert!(look.in_flight > 0);
-                        prop_assert!(now >= closed.unwrap() + in_flight);
+                        prop_assert!(closed.is_some() && now >= quiet.unwrap() + in_flight);
                         break;
                     }
                     Action::End => {

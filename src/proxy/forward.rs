@@ -135,8 +135,9 @@ pub(super) async fn send(
 }
 
 async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim) -> Result<Lease, ProxyError> {
+    let outings = claim.server().outings();
     let stream = connect(conn, plan, claim).await?;
-    let (lease, driver) = pool::handshake(stream, conn.core.now())
+    let (lease, driver) = pool::handshake(stream, conn.core.now(), outings)
         .await
         .map_err(|error| ProxyError::new(Kind::ConnectFailed).because(error))?;
     // Its own errors reach whoever waits for an answer; there is nobody else to tell.

@@ -18,7 +18,7 @@ use super::body::RequestBody;
 use super::core::View;
 use super::stream;
 use crate::config::plan::{Address, PoolPlan};
-use crate::upstream::Server;
+use crate::upstream::{Admin, Server};
 
 /// A connection to a server in somebody's hands.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Lease {
     pub(super) sender: SendRequest<RequestBody>,
     born: Instant,
     requests: u64,
+    /// [`Server::outings`] before it was opened.
+    outings: u32,
 }
 
 impl Lease {
@@ -62,7 +64,8 @@ impl Pools {
         let idle = all.get_mut(&server.uid)?;
         let found = loop {
             let Some(Idle { mut lease, .. }) = idle.pop() else { break None };
-            if !lease.sender.is_closed() && now.duration_since(lease.born) < plan.max_age {
+            let usable = !lease.sender.is_closed() && lease.outings == server.outings();
+            if usable && now.duration_since(lease.born) < plan.max_age {
                 lease.requests += 1;
                 break Some(lease);
             }
@@ -73,7 +76,7 @@ impl Pools {
 
     /// Gives a connection back, if it may be used again and there is room.
     pub(super) fn give(&self, server: &Server, core: usize, plan: &PoolPlan, lease: Lease, now: Instant) {
-        if lease.sender.is_closed() || lease.requests >= plan.max_requests {
+        if lease.sender.is_closed() || lease.requests >= plan.max_requests || is_out(server) {
             return;
         }
         let mut all = self.by_server.borrow_mut();
@@ -84,9 +87,10 @@ impl Pools {
         server.cells[core].counts.idle.set(idle.len() as u64);
     }
 
-    /// Closes connections to servers that the Snapshot does not hold.
+    /// Closes connections to servers that the Snapshot does not hold or that are out of service.
     pub(super) fn keep_only(&self, view: &View) {
-        let mut known: Vec<u32> = view.upstreams.iter().flat_map(|u| u.servers.iter().map(|s| s.uid)).collect();
+        let servers = view.upstreams.iter().flat_map(|u| &u.servers);
+        let mut known: Vec<u32> = servers.filter(|s| !is_out(s)).map(|s| s.uid).collect();
         known.sort_unstable();
         self.by_server.borrow_mut().retain(|uid, _| known.binary_search(uid).is_ok());
     }
@@ -107,6 +111,11 @@ impl Pools {
             }
         }
     }
+}
+
+/// Whether a server is drained or disabled. Then it may be stopped at any moment, so nothing is kept.
+fn is_out(server: &Server) -> bool {
+    matches!(server.state().admin, Admin::Drained | Admin::Disabled)
 }
 
 /// Opens a connection to `server`, trying each of its addresses, beginning with the `turn`-th.
@@ -131,8 +140,9 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Speaks HTTP/1 on a new connection. The driver must be polled for anything to move.
-pub(super) async fn handshake(stream: stream::Upstream, now: Instant) -> hyper::Result<(Lease, Driver)> {
+/// Speaks HTTP/1 on a new connection. The driver must be polled for anything to move. `outings` are
+/// those of the server before the connection was opened.
+pub(super) async fn handshake(stream: stream::Upstream, now: Instant, outings: u32) -> hyper::Result<(Lease, Driver)> {
     let (sender, driver) = Builder::new().handshake(TokioIo::new(stream)).await?;
-    Ok((Lease { sender, born: now, requests: 1 }, driver))
+    Ok((Lease { sender, born: now, requests: 1, outings }, driver))
 }

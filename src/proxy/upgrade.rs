@@ -71,11 +71,12 @@ pub(super) async fn send(
     mut request: Request<RequestBody>,
     protocol: &HeaderValue,
 ) -> Result<Answer, Failure> {
+    let outings = claim.server().outings();
     let stream = match forward::connect(conn, plan, claim).await {
         Ok(stream) => stream,
         Err(error) => return Err(Failure::Returned(Box::new(request), error)),
     };
-    let (mut lease, mut driver) = match pool::handshake(stream, conn.core.now()).await {
+    let (mut lease, mut driver) = match pool::handshake(stream, conn.core.now(), outings).await {
         Ok(pair) => pair,
         Err(error) => {
             let error = ProxyError::new(Kind::ConnectFailed).because(error);

@@ -113,6 +113,7 @@ pub struct Server {
     pub idle: Notify,
     state: AtomicU8,
     weight: AtomicU32,
+    outings: AtomicU32,
 }
 
 impl Server {
@@ -135,6 +136,7 @@ impl Server {
             idle: Notify::new(),
             state: AtomicU8::new(State { operational: Operational::Starting, admin: Admin::Ready }.pack()),
             weight: AtomicU32::new(weight),
+            outings: AtomicU32::new(0),
         }
     }
 
@@ -147,7 +149,18 @@ impl Server {
 
     /// Sets both fields. Only the control plane calls this.
     pub fn set_state(&self, state: State) {
+        let is_out = |state: State| matches!(state.admin, Admin::Drained | Admin::Disabled);
+        if is_out(state) && !is_out(self.state()) {
+            self.outings.fetch_add(1, SeqCst);
+        }
         self.state.store(state.pack(), SeqCst);
+    }
+
+    /// How often it was drained or disabled. It may have been stopped and started each time, so a
+    /// connection from before must not be used again, even where its end was not noticed yet.
+    #[must_use]
+    pub fn outings(&self) -> u32 {
+        self.outings.load(SeqCst)
     }
 
     /// Relative share now.
