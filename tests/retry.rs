@@ -6,7 +6,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Client, Origin, Proxy, Scripted, answer, eventually, origins, upstream};
+use harness::{Client, Fake, Origin, Proxy, answer, eventually, origins, upstream};
 
 /// Every retry that is allowed is made: the budget does not bound it.
 const RICH: &str = "retry = { attempts = 2, budget_percent = 100, budget_floor = 1000 }\n";
@@ -15,8 +15,8 @@ fn config(more: &str, origins: &[Origin]) -> String {
     format!("cores = 1\n{}", upstream("app", "\"round_robin\"", more, origins))
 }
 
-fn of_one(more: &str, server: &Scripted) -> String {
-    format!("{}[[upstream.app.server]]\nname = \"s\"\naddress = \"{}\"\n", config(more, &[]), server.address)
+fn of_one(more: &str, server: &Fake) -> String {
+    format!("{}[[upstream.app.server]]\nname = \"s\"\naddress = \"{}\"\n", config(more, &[]), server.address())
 }
 
 fn post(client: &mut Client, id: &str) -> harness::Answer {
@@ -138,7 +138,7 @@ fn a_connection_that_the_server_has_closed_is_not_used() {
 /// It is closed at the very moment of the next request: the server has read it, or not, who knows.
 #[test]
 fn a_request_that_meets_the_closing_of_its_connection() {
-    let server = Scripted::start(|_, request, _| (request == 0).then(|| answer(200, "ok")));
+    let server = Fake::answering(|_, request, _| (request == 0).then(|| answer(200, "ok")));
     // Not even counted as a retry: the connection was old, the server is not to blame.
     let proxy = Proxy::start(&of_one("retry = { attempts = 1, budget_percent = 0, budget_floor = 0 }\n", &server));
     let mut client = proxy.client();
@@ -189,7 +189,7 @@ fn the_attempts_are_bounded() {
 
 #[test]
 fn the_only_server_is_tried_again() {
-    let server = Scripted::start(|connection, _, _| (connection % 2 == 1).then(|| answer(200, "ok")));
+    let server = Fake::answering(|connection, _, _| (connection % 2 == 1).then(|| answer(200, "ok")));
     let proxy = Proxy::start(&of_one(&format!("{RICH}pool = {{ max_idle = 0 }}\n"), &server));
     let mut client = proxy.client();
     for _ in 0..5 {
@@ -306,6 +306,7 @@ fn no_post_comes_twice_while_servers_are_killed() {
             .collect();
         for round in 0..9 {
             origins[round % 3].kill();
+            // Down for a moment that some of the posts fall into.
             std::thread::sleep(Duration::from_millis(20));
             origins[round % 3].restart().unwrap();
         }
