@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use harness::{Client, Fake, Origin, Proxy, answer, eventually, origins, upstream};
@@ -116,6 +117,17 @@ fn a_post_goes_elsewhere_when_no_connection_was_there() {
     assert!(sent.iter().all(|r| r.body == 8), "the whole body");
 }
 
+/// How many sockets of this machine are connected to `address`, half closed ones included.
+fn connections_to(address: SocketAddr) -> usize {
+    let (port, table) = (format!(":{:04X}", address.port()), std::fs::read_to_string("/proc/net/tcp").unwrap());
+    let is_open = |line: &&str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // Established, or closed by the other side only.
+        fields[2].ends_with(&port) && ["01", "08"].contains(&fields[3])
+    };
+    table.lines().filter(is_open).count()
+}
+
 /// The server has closed what the proxy kept open. Nobody notices.
 #[test]
 fn a_connection_that_the_server_has_closed_is_not_used() {
@@ -127,8 +139,8 @@ fn a_connection_that_the_server_has_closed_is_not_used() {
         assert_eq!(client.get("/").status, 200);
         origins[0].close_connections();
         eventually("the connection is closed", || (origins[0].connections() == 0).then_some(()));
-        // The last bytes of a socket may be on their way when its owner has forgotten it.
-        std::thread::sleep(Duration::from_millis(5));
+        // Its owner has forgotten it; the proxy is only to be asked when the end has reached it, too.
+        eventually("the proxy's end is closed", || (connections_to(origins[0].address()) == 0).then_some(()));
         assert_eq!(post(&mut client, &id).status, 200, "nothing was sent over the dead one");
         assert_eq!(deliveries(&origins, &id), 1);
     }
