@@ -104,7 +104,7 @@ fn json_tells_what_became_of_every_request() {
     assert_eq!((entry["server"].as_str(), entry.get("first_byte_ms")), (Some("a"), None));
 
     // A switched protocol is logged when the tunnel ends, with what went through.
-    let mut socket = WebSocket::open_as(evenkeel.address, "/ws", "shop.test");
+    let mut socket = WebSocket::open_with(evenkeel.address, "shop.test", "/ws", &[]);
     socket.echo("12345").unwrap();
     drop(socket);
     let entry = line(&evenkeel, "/ws");

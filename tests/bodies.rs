@@ -6,18 +6,19 @@ mod harness;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use harness::{Child, Fake, PATIENCE, Proxy, app, eventually, origins, raw, read_head, unchecked};
+use harness::{Fake, PATIENCE, Proxy, Raw, Running, app, eventually, origins, raw, read_head, unchecked};
 
 const RR: &str = "\"round_robin\"";
 const MIB: u64 = 1 << 20;
 /// What a body of any size may cost, with room for what the allocator keeps.
-const CONSTANT: u64 = 16 * MIB;
+const CONSTANT_KIB: u64 = 16 * 1024;
 
-fn connect(child: &Child, request: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(child.address).unwrap();
+fn connect(evenkeel: &Running, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(evenkeel.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream
@@ -45,45 +46,46 @@ fn upload(stream: &mut TcpStream, bytes: u64) {
 #[test]
 fn a_large_answer_needs_constant_memory() {
     let origins = origins(1);
-    let child = Child::start(&app(RR, &origins));
-    child.client().get("/bytes?n=1000000");
-    let before = child.resident();
+    let evenkeel = Running::start(&app(RR, &origins));
+    evenkeel.client().get("/bytes?n=1000000");
+    let before = evenkeel.process.rss_kib();
     let bytes = 1024 * MIB;
-    let mut stream = connect(&child, &format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+    let mut stream =
+        connect(&evenkeel, &format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
     let got = drain(&mut stream);
     assert!(got > bytes && got < bytes + 1000, "{got}");
-    let grown = child.resident().saturating_sub(before);
-    assert!(grown < CONSTANT, "{grown} bytes more");
+    let grown = evenkeel.process.rss_kib().saturating_sub(before);
+    assert!(grown < CONSTANT_KIB, "{grown} KiB more");
 }
 
 #[test]
 fn a_large_upload_needs_constant_memory() {
     let origins = origins(1);
-    let child = Child::start(&app(RR, &origins));
-    child.client().post("/sink", &[b'x'; 1_000_000]);
-    let before = child.resident();
+    let evenkeel = Running::start(&app(RR, &origins));
+    evenkeel.client().post("/sink", &[b'x'; 1_000_000]);
+    let before = evenkeel.process.rss_kib();
     let bytes = 768 * MIB;
     let mut stream = connect(
-        &child,
+        &evenkeel,
         &format!("POST /sink HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"),
     );
     upload(&mut stream, bytes);
-    let grown = child.resident().saturating_sub(before);
+    let grown = evenkeel.process.rss_kib().saturating_sub(before);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains(&format!("took {bytes} bytes")), "{answer}");
-    assert!(grown < CONSTANT, "{grown} bytes more");
+    assert!(grown < CONSTANT_KIB, "{grown} KiB more");
 }
 
 #[test]
 fn a_body_streams_both_ways_at_once() {
     let origins = origins(1);
-    let child = Child::start(&app(RR, &origins));
-    child.client().post("/mirror", &[b'x'; 1_000_000]);
-    let before = child.resident();
+    let evenkeel = Running::start(&app(RR, &origins));
+    evenkeel.client().post("/mirror", &[b'x'; 1_000_000]);
+    let before = evenkeel.process.rss_kib();
     let bytes = 256 * MIB;
     let mut stream = connect(
-        &child,
+        &evenkeel,
         &format!("POST /mirror HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"),
     );
     let mut sending = stream.try_clone().unwrap();
@@ -91,8 +93,8 @@ fn a_body_streams_both_ways_at_once() {
     let got = drain(&mut stream);
     sender.join().unwrap();
     assert!(got > bytes, "{got}");
-    let grown = child.resident().saturating_sub(before);
-    assert!(grown < CONSTANT, "{grown} bytes more");
+    let grown = evenkeel.process.rss_kib().saturating_sub(before);
+    assert!(grown < CONSTANT_KIB, "{grown} KiB more");
 }
 
 /// Writes until the other side takes nothing more for a while; how many bytes it took.
@@ -129,7 +131,7 @@ fn a_slow_reader_holds_up_the_server() {
 fn a_slow_server_holds_up_the_client() {
     let most = 256 * MIB;
     let (done, wait) = channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = Mutex::new(wait);
     let fake = Fake::start(move |_, mut conn| {
         read_head(&mut conn);
         let _ = wait.lock().unwrap().recv_timeout(PATIENCE);
@@ -145,7 +147,7 @@ fn a_slow_server_holds_up_the_client() {
 #[test]
 fn parts_of_an_answer_are_passed_on_as_they_come() {
     let (next, wait) = channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
+    let wait = Mutex::new(wait);
     let fake = Fake::start(move |_, mut conn| {
         read_head(&mut conn);
         conn.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -218,7 +220,9 @@ fn a_request_without_a_body_has_no_framing() {
 /// Answers that break off, however they are framed.
 #[test]
 fn a_truncated_answer_is_never_passed_on_as_complete() {
-    let fake = Fake::start(|_, mut conn| {
+    let (passed_on, reset) = channel::<()>();
+    let reset = Mutex::new(reset);
+    let fake = Fake::start(move |_, mut conn| {
         let head = read_head(&mut conn);
         let path = head.first().and_then(|l| l.split(' ').nth(1)).unwrap_or("").to_owned();
         conn.send(match &*path {
@@ -231,15 +235,22 @@ fn a_truncated_answer_is_never_passed_on_as_complete() {
         });
         if path == "/reset" {
             // The part must have been read before the reset takes it away.
-            std::thread::sleep(Duration::from_millis(100));
+            reset.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             conn.reset();
         }
     });
     let proxy = Proxy::start(&unchecked(fake.address(), ""));
+    let begun = |path: &str, conn: &Raw| {
+        if path == "/reset" {
+            assert_eq!(conn.stream().peek(&mut [0]).unwrap(), 1, "what there is of the answer is passed on");
+            passed_on.send(()).unwrap();
+        }
+    };
     for path in ["/length", "/chunk", "/chunks", "/last", "/garbage", "/reset"] {
         for _ in 0..3 {
             let mut conn = proxy.raw();
             conn.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes());
+            begun(path, &conn);
             match conn.try_answer() {
                 Err(_) => {}
                 // Nothing of the answer was passed on yet, so it may be an error of its own.
@@ -251,6 +262,7 @@ fn a_truncated_answer_is_never_passed_on_as_complete() {
     for path in ["/length", "/chunks", "/reset"] {
         let mut conn = proxy.raw();
         conn.send(format!("GET {path} HTTP/1.0\r\nhost: a\r\n\r\n").as_bytes());
+        begun(path, &conn);
         let (got, proper) = conn.rest_and_end();
         let has_length = String::from_utf8_lossy(&got).contains("content-length: 100");
         assert!(has_length || !proper, "{path}: {:?}", String::from_utf8_lossy(&got));
@@ -276,12 +288,12 @@ fn a_request_that_breaks_off_is_never_passed_on_as_complete() {
 
 #[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
-    let fake = Fake::start(|_, mut conn| {
+    let held = Mutex::new(Vec::new());
+    let fake = Fake::start(move |_, mut conn| {
         if !read_head(&mut conn).is_empty() {
             conn.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nfull");
             // It neither reads nor closes.
-            let _ = conn.stream().peek(&mut [0]);
-            std::thread::sleep(Duration::from_secs(3));
+            held.lock().unwrap().push(conn);
         }
     });
     let proxy = Proxy::start(&format!("cores = 1\n{}", unchecked(fake.address(), "")));
@@ -350,6 +362,7 @@ fn the_rest_of_an_upload_is_never_taken_for_a_request() {
         std::thread::sleep(Duration::from_millis(1600));
         for _ in 0..3 {
             let _ = conn.try_send(b"GET /app HTTP/1.1\r\nhost: a\r\n\r\n");
+            // Time for the proxy to take each for itself.
             std::thread::sleep(Duration::from_millis(30));
         }
         let _ = conn.stream().shutdown(Shutdown::Write);

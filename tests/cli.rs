@@ -179,7 +179,7 @@ fn servers_are_drained_disabled_made_ready_and_weighed() {
 fn waiting_for_a_drain_tells_what_is_left_and_cuts_tunnels_at_the_deadline() {
     let origins = origins(2);
     let evenkeel = Running::start(&app("\"round_robin\"", &origins));
-    let mut socket = WebSocket::open(evenkeel.address, "/ws", "");
+    let mut socket = WebSocket::open(evenkeel.address, "/ws");
     socket.echo("x").unwrap();
     let busy = ["a", "b"].into_iter().find(|name| evenkeel.server("app", name).tunnels == 1).unwrap();
     let began = Instant::now();
@@ -190,7 +190,7 @@ fn waiting_for_a_drain_tells_what_is_left_and_cuts_tunnels_at_the_deadline() {
 
     // Made ready again meanwhile: the wait is over, and not because it is safe.
     evenkeel.verb(&["ready", busy]).ends(0);
-    let mut socket = WebSocket::open(evenkeel.address, "/ws", "");
+    let mut socket = WebSocket::open(evenkeel.address, "/ws");
     socket.echo("x").unwrap();
     let busy = ["a", "b"].into_iter().find(|name| evenkeel.server("app", name).tunnels == 1).unwrap();
     let admin = evenkeel.socket().to_str().unwrap();

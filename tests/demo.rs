@@ -187,7 +187,7 @@ fn every_path_of_the_toy_server_answers() {
     for path in ["/healthz", "/", "/login", "/count", "/slow?ms=1", "/bytes?n=1", "/nothing", "/status?code=500"] {
         assert_eq!(client.get(path).server(), "toy", "{path}");
     }
-    let mut socket = WebSocket::open(address, "/ws", "");
+    let mut socket = WebSocket::open(address, "/ws");
     socket.echo("hello").unwrap();
     drop(socket);
 

@@ -7,7 +7,7 @@ mod harness;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Origin, Proxy, Raw, Spawned, eventually, origins, upstream};
+use harness::{Client, Origin, Process, Proxy, Raw, eventually, origins, upstream};
 use serde_json::json;
 
 fn sticky(more: &str, origins: &[Origin]) -> String {
@@ -30,17 +30,6 @@ fn becomes(proxy: &Proxy, server: &str, state: &str) {
 
 fn set(proxy: &Proxy, server: &str, state: &str) {
     proxy.change("app", server, &json!({ "admin": state }));
-}
-
-/// A client pinned to `server`.
-fn pinned_to(proxy: &Proxy, server: &str) -> Client {
-    for _ in 0..50 {
-        let answer = proxy.get("/echo");
-        if answer.server() == server {
-            return proxy.client().with("cookie", &answer.cookie("evenkeel").unwrap());
-        }
-    }
-    panic!("no new client came to {server}");
 }
 
 /// No new client comes to `server`.
@@ -81,7 +70,7 @@ fn in_flight(proxy: &Proxy, origin: &Origin, client: Option<&Client>, path: &str
 fn draining_takes_pinned_clients_and_nobody_new() {
     let origins = origins(3);
     let proxy = Proxy::start(&sticky("", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let mut raw = in_flight(&proxy, &origins[0], Some(&client), "/slow?ms=1500");
     set(&proxy, "a", "draining");
     takes_nobody_new(&proxy, "a");
@@ -111,7 +100,7 @@ fn a_draining_server_that_fails_loses_its_pinned_clients_too() {
     let origins = origins(2);
     let check = "check = { http = { path = \"/healthz\", interval = \"50ms\", timeout = \"10s\", unhealthy_threshold = 1, healthy_threshold = 1 } }\n";
     let proxy = Proxy::start(&sticky(check, &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let mut raw = in_flight(&proxy, &origins[0], Some(&client), "/slow?ms=1500");
     set(&proxy, "a", "draining");
     assert_eq!(client.get("/echo").server(), "a");
@@ -130,7 +119,7 @@ fn an_unhealthy_server_loses_new_and_pinned_clients_and_keeps_what_is_in_flight(
     let check =
         "check = { http = { path = \"/healthz\", interval = \"50ms\", timeout = \"10s\", unhealthy_threshold = 1 } }\n";
     let proxy = Proxy::start(&sticky(check, &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let mut raw = in_flight(&proxy, &origins[0], Some(&client), "/slow?ms=1500");
     origins[0].set_healthy(false);
     eventually("it is unhealthy", || (proxy.server("app", "a").operational == "unhealthy").then_some(()));
@@ -143,7 +132,7 @@ fn an_unhealthy_server_loses_new_and_pinned_clients_and_keeps_what_is_in_flight(
 fn a_drained_server_gets_nothing() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     proxy.change("app", "a", &json!({ "admin": "draining", "sessions_max": "0s" }));
     becomes(&proxy, "a", "drained");
     let before = proxy.server("app", "a").requests;
@@ -165,7 +154,7 @@ fn disabled_moves_everyone_at_once_and_is_not_checked() {
     let origins = origins(2);
     let check = "check = { http = { path = \"/healthz\", interval = \"50ms\", timeout = \"10s\" } }\n";
     let proxy = Proxy::start(&sticky(check, &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let mut raw = in_flight(&proxy, &origins[0], Some(&client), "/slow?ms=1000");
     set(&proxy, "a", "disabled");
     assert_eq!(admin(&proxy, "a"), "disabled");
@@ -243,10 +232,10 @@ fn a_drain_ends_early_when_nothing_is_left() {
 fn sessions_that_go_idle_no_longer_hold_a_drain() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("drain = { sessions_idle = \"1s\" }\n", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     set(&proxy, "a", "draining");
     let began = Instant::now();
-    // A busy session holds it beyond its idle time.
+    // A busy session, which always asks again within its idle time, holds it beyond that.
     while began.elapsed() < Duration::from_millis(3500) {
         assert_eq!(client.get("/echo").server(), "a");
         std::thread::sleep(Duration::from_millis(100));
@@ -262,7 +251,7 @@ fn sessions_that_go_idle_no_longer_hold_a_drain() {
 fn sessions_hold_a_drain_no_longer_than_their_deadline() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let began = Instant::now();
     proxy.change("app", "a", &json!({ "admin": "draining", "sessions_max": "1200ms" }));
     let moved = eventually("the client is moved", || {
@@ -278,7 +267,7 @@ fn sessions_hold_a_drain_no_longer_than_their_deadline() {
 fn ready_again_ends_a_drain_and_its_deadline() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let mut raw = in_flight(&proxy, &origins[0], Some(&client), "/slow?ms=1500");
     proxy.change("app", "a", &json!({ "admin": "draining", "in_flight": "300ms", "sessions_max": "100ms" }));
     becomes(&proxy, "a", "drained");
@@ -294,7 +283,7 @@ fn ready_again_ends_a_drain_and_its_deadline() {
 fn weights_change_at_run_time() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("", &origins).replace("cores = 2", "cores = 1"));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     proxy.change("app", "a", &json!({ "weight": 0 }));
     takes_nobody_new(&proxy, "a");
     assert_eq!(client.get("/echo").server(), "a", "who is there stays");
@@ -314,7 +303,7 @@ fn weights_change_at_run_time() {
 fn drains_outlive_reloads() {
     let origins = origins(3);
     let proxy = Proxy::start(&sticky("", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     set(&proxy, "a", "draining");
     set(&proxy, "b", "disabled");
     proxy.reload(&sticky("timeouts = { connect = \"2s\" }\n", &origins)).unwrap();
@@ -325,15 +314,12 @@ fn drains_outlive_reloads() {
 }
 
 #[test]
-fn a_websocket_is_in_flight() {
+fn a_tunnel_is_in_flight() {
     let origins = origins(2);
     let proxy = Proxy::start(&plain("", &origins));
     let open = |server: &str| {
         for _ in 0..20 {
-            let mut raw = proxy.raw();
-            raw.send(b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
-            let answer = raw.answer();
-            assert_eq!(answer.status, 101);
+            let (raw, answer) = proxy.tunnel();
             if answer.server() == server {
                 return raw;
             }
@@ -364,15 +350,15 @@ fn drain_wait_returns_when_it_is_safe_and_not_before() {
     let origins = origins(2);
     let proxy = Proxy::start(&plain("", &origins));
     let mut raw = in_flight(&proxy, &origins[0], None, "/slow?ms=1500");
-    let mut command = Spawned::start(&["--admin", proxy.socket().to_str().unwrap(), "drain", "app/a", "--wait"]);
+    let mut command = Process::spawn(&["--admin", proxy.socket().to_str().unwrap(), "drain", "app/a", "--wait"]);
     becomes(&proxy, "a", "draining");
     while proxy.server("app", "a").in_flight > 0 {
         // Looked at first: it may have ended since.
         let ended = command.ended();
         let left = proxy.server("app", "a").in_flight;
-        assert!(left == 0 || ended.is_none(), "it returned while {left} were in flight: {}", command.said());
+        assert!(left == 0 || ended.is_none(), "it returned while {left} were in flight: {}", command.err());
     }
-    assert!(command.wait().success(), "{}", command.said());
+    command.wait().ends(0);
     assert_eq!((admin(&proxy, "a").as_str(), proxy.server("app", "a").in_flight), ("drained", 0));
     assert_eq!(raw.answer().status, 200);
 }
@@ -381,13 +367,13 @@ fn drain_wait_returns_when_it_is_safe_and_not_before() {
 fn drain_wait_waits_for_sessions() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     let args = ["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait", "--sessions-max", "1500ms"];
     let began = Instant::now();
-    let mut command = Spawned::start(&args);
+    let command = Process::spawn(&args);
     becomes(&proxy, "a", "draining");
     assert_eq!(client.get("/echo").server(), "a");
-    assert!(command.wait().success(), "{}", command.said());
+    command.wait().ends(0);
     assert!(began.elapsed() >= Duration::from_millis(1500));
     assert_eq!(admin(&proxy, "a"), "drained");
 }
@@ -398,15 +384,15 @@ fn drain_wait_gives_up_in_time_and_says_so() {
     let proxy = Proxy::start(&plain("", &origins));
     let _raw = in_flight(&proxy, &origins[0], None, "/slow?ms=60000");
     let args = ["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait", "--timeout", "500ms"];
-    let mut command = Spawned::start(&args);
-    assert_eq!(command.wait().code(), Some(6), "{}", command.said());
+    let command = Process::spawn(&args);
+    command.wait().ends(6);
     assert_eq!(admin(&proxy, "a"), "draining", "the drain goes on");
     // A drain that somebody else takes back never ends.
     set(&proxy, "a", "ready");
-    let mut again = Spawned::start(&["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait"]);
+    let again = Process::spawn(&["--admin", proxy.socket().to_str().unwrap(), "drain", "a", "--wait"]);
     becomes(&proxy, "a", "draining");
     set(&proxy, "a", "ready");
-    assert_eq!(again.wait().code(), Some(6), "{}", again.said());
+    again.wait().ends(6);
 }
 
 /// It will be stopped: a connection kept to it would be a dead one when it is back.

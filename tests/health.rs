@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Origin, Proxy, Scripted, answer, eventually, origins, upstream};
+use harness::{Fake, Origin, Proxy, answer, eventually, origins, upstream};
 use serde_json::json;
 
 fn config(more: &str, origins: &[Origin]) -> String {
@@ -83,10 +83,10 @@ fn a_server_that_a_reload_adds_is_not_up_before_its_first_check() {
 }
 
 /// A server whose probes are answered by number.
-fn counted(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> (Scripted, Arc<AtomicUsize>) {
+fn counted(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> (Fake, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
-    let server = Scripted::start(move |_, _, head| {
+    let server = Fake::answering(move |_, _, head| {
         if !head.starts_with("GET /healthz ") {
             return Some(answer(200, "traffic"));
         }
@@ -96,8 +96,8 @@ fn counted(fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> (Scripted, 
     (server, count)
 }
 
-fn table(name: &str, server: &Scripted) -> String {
-    format!("[[upstream.app.server]]\nname = \"{name}\"\naddress = \"{}\"\n", server.address)
+fn table(name: &str, server: &Fake) -> String {
+    format!("[[upstream.app.server]]\nname = \"{name}\"\naddress = \"{}\"\n", server.address())
 }
 
 #[test]
@@ -128,12 +128,12 @@ fn a_change_takes_as_many_results_in_a_row_as_its_threshold() {
 fn a_check_asks_as_it_was_told() {
     let answers = Arc::new(AtomicBool::new(true));
     let good = Arc::clone(&answers);
-    let probed = Scripted::start(move |_, _, head| {
+    let probed = Fake::answering(move |_, _, head| {
         let fine = good.load(Relaxed) && head.starts_with("GET /live?deep=1 HTTP/1.1\r\n");
         Some(if fine { answer(230, "all is well here") } else { answer(200, "all is well here") })
     });
     let origins = origins(1);
-    let port = probed.address.port();
+    let port = probed.address().port();
     let check = format!(
         "check = {{ http = {{ path = \"/live?deep=1\", host = \"app.internal\", port = {port}, expect_status = \"230\", \
          expect_body = \"is well\", interval = \"50ms\", timeout = \"10s\", unhealthy_threshold = 1, healthy_threshold = 1 }} }}\nfail_open = false\n"
@@ -165,9 +165,9 @@ fn a_body_without_the_expected_text_is_a_failure() {
 
 #[test]
 fn the_host_of_a_check_is_the_server_by_default() {
-    let probed = Scripted::start(|_, _, _| Some(answer(200, "")));
+    let probed = Fake::answering(|_, _, _| Some(answer(200, "")));
     let proxy = Proxy::start(&format!("{}{}", config(&http(""), &[]), table("a", &probed)));
-    let wanted = format!("\r\nhost: {}\r\n", probed.address);
+    let wanted = format!("\r\nhost: {}\r\n", probed.address());
     assert!(probed.heads()[0].to_ascii_lowercase().contains(&wanted), "{:?}", probed.heads());
     assert_eq!(operational(&proxy, "a"), "healthy");
 }

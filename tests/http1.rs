@@ -430,7 +430,7 @@ fn a_client_that_leaves_lets_go_of_its_server() {
 fn unasked_bytes_of_a_server_never_answer_the_next_request() {
     let fake = Fake::start(|n, mut conn| {
         read_head(&mut conn);
-        let poison = if n == 1 { "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison" } else { "" };
+        let poison = if n == 0 { "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison" } else { "" };
         conn.send(format!("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood{poison}").as_bytes());
         read_head(&mut conn);
     });

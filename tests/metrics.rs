@@ -204,7 +204,7 @@ fn what_is_open_now_is_gauged() {
     let proxy = Proxy::of("\"round_robin\"", &origins);
     let mut slow = proxy.raw();
     slow.send(b"GET /slow?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut socket = WebSocket::open(proxy.address, "/ws", "");
+    let mut socket = WebSocket::open(proxy.address, "/ws");
     socket.echo("x").unwrap();
     let mut idle = proxy.client();
     idle.get("/");

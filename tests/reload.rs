@@ -4,7 +4,6 @@
 
 mod harness;
 
-use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -261,7 +260,7 @@ fn health_counters_pins_drains_and_tunnels_survive() {
     }
     let pin = |server: &str| pinned.iter().find(|(s, _)| s == server).unwrap().1.clone();
     // A tunnel and an idle connection on b; a drained by hand, c found ill.
-    let mut socket = WebSocket::open(evenkeel.address, "/ws", &format!("cookie: {}\r\n", pin("b")));
+    let mut socket = WebSocket::open_with(evenkeel.address, "x", "/ws", &[("cookie", &pin("b"))]);
     socket.echo("before").unwrap();
     let mut idle = evenkeel.client().with("cookie", &pin("b"));
     idle.get("/");
@@ -307,7 +306,7 @@ fn a_removed_servers_requests_end() {
     let evenkeel = Running::start(&unchecked("\"round_robin\"", &servers("app", &origins[..1])));
     let mut slow = evenkeel.raw();
     slow.send(b"GET /slow?ms=600 HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut socket = WebSocket::open(evenkeel.address, "/ws", "");
+    let mut socket = WebSocket::open(evenkeel.address, "/ws");
     eventually("both in flight", || (evenkeel.server("app", "a").in_flight == 2).then_some(()));
     // An upload that began before and ends after.
     let mut upload = evenkeel.raw();
@@ -336,12 +335,12 @@ fn a_removed_servers_last_requests_are_cut_at_the_deadline() {
     let deadline = "[upstream.app.drain]\nin_flight = \"200ms\"\n";
     let evenkeel =
         Running::start(&unchecked("\"round_robin\"", &format!("{}{deadline}", servers("app", &origins[..1]))));
-    let mut socket = WebSocket::open(evenkeel.address, "/ws", "");
+    let mut socket = WebSocket::open(evenkeel.address, "/ws");
     socket.echo("here").unwrap();
     evenkeel.write(&unchecked("\"round_robin\"", &format!("{}{deadline}", servers("app", &origins[1..]))));
     let began = Instant::now();
     evenkeel.reload_file().unwrap();
-    assert!(socket.raw().is_closed());
+    assert!(socket.is_closed());
     assert!(began.elapsed() >= Duration::from_millis(150) && began.elapsed() < Duration::from_secs(5));
 }
 
@@ -373,38 +372,28 @@ struct Tally {
 /// One client for the time of the test: keep-alive, or a connection for each request.
 fn load(address: std::net::SocketAddr, id: usize, until: Instant, pace: Duration) -> Tally {
     let mut tally = Tally::default();
-    let mut stream: Option<BufReader<TcpStream>> = None;
+    let mut client = harness::Client::to(address);
     let mut next = Instant::now();
     while Instant::now() < until {
         next += pace;
         tally.requests += 1;
         let n = tally.requests;
         let post = n % 2 == 0;
-        let text = if post {
-            let body = "x".repeat(100 + n % 900);
-            format!("POST /sink HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        let outcome = if post {
+            client.try_send("POST", "/sink", &[], &vec![b'x'; 100 + n % 900])
         } else {
-            "GET /bytes?n=3000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned()
+            client.try_send("GET", "/bytes?n=3000", &[], b"")
         };
-        let outcome = (|| {
-            let mut connection = match stream.take() {
-                Some(connection) => connection,
-                None => BufReader::new(TcpStream::connect(address)?),
-            };
-            connection.get_ref().set_read_timeout(Some(harness::PATIENCE))?;
-            connection.get_mut().write_all(text.as_bytes())?;
-            let answer = harness::read_answer(&mut connection, "GET")?;
-            // Odd clients keep their connection as long as they may.
-            if id % 2 == 1 && answer.header("connection").is_none_or(|c| !c.eq_ignore_ascii_case("close")) {
-                stream = Some(connection);
-            }
-            std::io::Result::Ok(answer)
-        })();
+        // The others keep their connection as long as they may.
+        if id.is_multiple_of(2) {
+            client.hang_up();
+        }
         match outcome {
             Ok(answer) if answer.status == 200 && (post || answer.body.len() == 3000) => {}
             Ok(answer) => tally.failures.push(format!("{id}/{n}: {} {}", answer.status, answer.text())),
             Err(error) => tally.failures.push(format!("{id}/{n}: {error}")),
         }
+        // The rate is the test's, not the proxy's.
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     tally
@@ -451,7 +440,7 @@ fn fifty_reloads_under_load_are_not_noticed() {
             evenkeel.reload_file().unwrap();
         }
     });
-    let mut sockets: Vec<_> = (0..SOCKETS).map(|_| WebSocket::open(address, "/ws", "")).collect();
+    let mut sockets: Vec<_> = (0..SOCKETS).map(|_| WebSocket::open(address, "/ws")).collect();
     eventually("tunnels", || (evenkeel.metric("evenkeel_connections_open", &[]) == SOCKETS as f64).then_some(()));
     let (memory, descriptors) = (evenkeel.process.rss_kib(), evenkeel.process.descriptors());
 
@@ -467,11 +456,13 @@ fn fifty_reloads_under_load_are_not_noticed() {
                     socket.echo(&format!("{i} says {echoes}")).unwrap_or_else(|e| panic!("WebSocket {i}: {e}"));
                     echoes += 1;
                 }
+                // They talk for as long as the reloads take, and leave the machine to the requests.
                 std::thread::sleep(Duration::from_millis(20));
             }
             echoes
         });
         for i in 1..=RELOADS {
+            // Twice a second, whatever the last one took.
             std::thread::sleep((began + EVERY * i - EVERY / 2).saturating_duration_since(Instant::now()));
             if i.is_multiple_of(5) {
                 evenkeel.write(&config(i).replace("policy =", "polciy ="));

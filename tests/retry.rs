@@ -4,9 +4,10 @@
 
 mod harness;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::{Client, Origin, Proxy, Scripted, answer, eventually, origins, upstream};
+use harness::{Client, Fake, Origin, Proxy, answer, eventually, origins, upstream};
 
 /// Every retry that is allowed is made: the budget does not bound it.
 const RICH: &str = "retry = { attempts = 2, budget_percent = 100, budget_floor = 1000 }\n";
@@ -15,8 +16,8 @@ fn config(more: &str, origins: &[Origin]) -> String {
     format!("cores = 1\n{}", upstream("app", "\"round_robin\"", more, origins))
 }
 
-fn of_one(more: &str, server: &Scripted) -> String {
-    format!("{}[[upstream.app.server]]\nname = \"s\"\naddress = \"{}\"\n", config(more, &[]), server.address)
+fn of_one(more: &str, server: &Fake) -> String {
+    format!("{}[[upstream.app.server]]\nname = \"s\"\naddress = \"{}\"\n", config(more, &[]), server.address())
 }
 
 fn post(client: &mut Client, id: &str) -> harness::Answer {
@@ -116,6 +117,17 @@ fn a_post_goes_elsewhere_when_no_connection_was_there() {
     assert!(sent.iter().all(|r| r.body == 8), "the whole body");
 }
 
+/// How many sockets of this machine are connected to `address`, half closed ones included.
+fn connections_to(address: SocketAddr) -> usize {
+    let (port, table) = (format!(":{:04X}", address.port()), std::fs::read_to_string("/proc/net/tcp").unwrap());
+    let is_open = |line: &&str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // Established, or closed by the other side only.
+        fields[2].ends_with(&port) && ["01", "08"].contains(&fields[3])
+    };
+    table.lines().filter(is_open).count()
+}
+
 /// The server has closed what the proxy kept open. Nobody notices.
 #[test]
 fn a_connection_that_the_server_has_closed_is_not_used() {
@@ -127,8 +139,8 @@ fn a_connection_that_the_server_has_closed_is_not_used() {
         assert_eq!(client.get("/").status, 200);
         origins[0].close_connections();
         eventually("the connection is closed", || (origins[0].connections() == 0).then_some(()));
-        // The last bytes of a socket may be on their way when its owner has forgotten it.
-        std::thread::sleep(Duration::from_millis(5));
+        // Its owner has forgotten it; the proxy is only to be asked when the end has reached it, too.
+        eventually("the proxy's end is closed", || (connections_to(origins[0].address()) == 0).then_some(()));
         assert_eq!(post(&mut client, &id).status, 200, "nothing was sent over the dead one");
         assert_eq!(deliveries(&origins, &id), 1);
     }
@@ -138,7 +150,7 @@ fn a_connection_that_the_server_has_closed_is_not_used() {
 /// It is closed at the very moment of the next request: the server has read it, or not, who knows.
 #[test]
 fn a_request_that_meets_the_closing_of_its_connection() {
-    let server = Scripted::start(|_, request, _| (request == 0).then(|| answer(200, "ok")));
+    let server = Fake::answering(|_, request, _| (request == 0).then(|| answer(200, "ok")));
     // Not even counted as a retry: the connection was old, the server is not to blame.
     let proxy = Proxy::start(&of_one("retry = { attempts = 1, budget_percent = 0, budget_floor = 0 }\n", &server));
     let mut client = proxy.client();
@@ -189,7 +201,7 @@ fn the_attempts_are_bounded() {
 
 #[test]
 fn the_only_server_is_tried_again() {
-    let server = Scripted::start(|connection, _, _| (connection % 2 == 1).then(|| answer(200, "ok")));
+    let server = Fake::answering(|connection, _, _| (connection % 2 == 1).then(|| answer(200, "ok")));
     let proxy = Proxy::start(&of_one(&format!("{RICH}pool = {{ max_idle = 0 }}\n"), &server));
     let mut client = proxy.client();
     for _ in 0..5 {
@@ -306,6 +318,7 @@ fn no_post_comes_twice_while_servers_are_killed() {
             .collect();
         for round in 0..9 {
             origins[round % 3].kill();
+            // Down for a moment that some of the posts fall into.
             std::thread::sleep(Duration::from_millis(20));
             origins[round % 3].restart().unwrap();
         }

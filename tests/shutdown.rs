@@ -126,7 +126,7 @@ fn the_deadline_cuts_what_does_not_end() {
     let evenkeel = started("idle_grace = \"10ms\"\ndeadline = \"700ms\"", &origins);
     let mut slow = evenkeel.raw();
     slow.send(b"GET /slow?ms=60000 HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut socket = WebSocket::open(evenkeel.address, "/ws", "");
+    let mut socket = WebSocket::open(evenkeel.address, "/ws");
     in_flight(&evenkeel, 2);
     let began = Instant::now();
     evenkeel.process.signal(Signal::TERM);

@@ -7,7 +7,7 @@ mod harness;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Client, Origin, Proxy, eventually, origins, upstream};
+use harness::{Answer, Client, Fake, Origin, Proxy, answer, eventually, origins, upstream};
 
 const STICKY: &str = "{ sticky_cookie = { new_clients = \"round_robin\" } }";
 const KEYS: &str = "cookie_keys = [\"a key that two replicas share\"]\n";
@@ -22,19 +22,6 @@ fn pinned(proxy: &Proxy) -> (Client, String) {
     let answer = proxy.get("/echo");
     let cookie = answer.cookie("evenkeel").expect("a cookie for a new client");
     (proxy.client().with("cookie", &cookie), answer.server().to_owned())
-}
-
-/// A client that has a cookie for that server.
-fn pinned_to(proxy: &Proxy, server: &str) -> Client {
-    let mut found = None;
-    for _ in 0..20 {
-        let (client, on) = pinned(proxy);
-        if on == server {
-            found = Some(client);
-            break;
-        }
-    }
-    found.unwrap_or_else(|| panic!("no new client came to {server}"))
 }
 
 fn invalid(proxy: &Proxy) -> f64 {
@@ -187,7 +174,7 @@ fn what_is_not_our_cookie_is_counted_and_its_client_is_new() {
 fn a_pin_whose_server_is_down_moves_once() {
     let mut origins = origins(3);
     let proxy = Proxy::start(&sticky("", "", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     origins[0].stop();
     // Not yet known to be down: the failed connection is not seen either.
     let answer = client.get("/echo");
@@ -216,7 +203,7 @@ fn a_pin_whose_server_is_down_moves_once() {
 fn a_pin_moves_only_after_a_success_elsewhere() {
     let mut origins = origins(2);
     let proxy = Proxy::start(&sticky("", "", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     origins[0].stop();
     origins[1].behave(|b| b.status = Some(500));
     for _ in 0..4 {
@@ -245,7 +232,7 @@ fn a_pin_moves_only_after_a_success_elsewhere() {
 fn a_failing_answer_of_the_pinned_server_moves_nobody() {
     let origins = origins(2);
     let proxy = Proxy::start(&sticky("", "", &origins));
-    let mut client = pinned_to(&proxy, "a");
+    let mut client = proxy.pinned_to("a");
     origins[0].behave(|b| b.status = Some(503));
     for _ in 0..5 {
         let answer = client.get("/echo");
@@ -257,13 +244,13 @@ fn a_failing_answer_of_the_pinned_server_moves_nobody() {
 /// The only server there is, tried again after a connection broke: nobody has moved.
 #[test]
 fn a_second_try_on_the_same_server_is_no_move() {
-    let server = harness::Scripted::start(|_, request, _| (request != 1).then(|| harness::answer(200, "ok")));
-    let config = format!("[[upstream.app.server]]\nname = \"a\"\naddress = \"{}\"\n", server.address);
+    let server = Fake::answering(|_, request, _| (request != 1).then(|| answer(200, "ok")));
+    let config = format!("[[upstream.app.server]]\nname = \"a\"\naddress = \"{}\"\n", server.address());
     let proxy = Proxy::start(&format!("{}{config}", sticky("", "pool = { max_idle = 0 }\n", &[])));
     let cookie = proxy.get("/").cookie("evenkeel").unwrap();
     // A fresh connection that ends at its first request.
-    let failing = harness::Scripted::start(|connection, _, _| (connection != 1).then(|| harness::answer(200, "ok")));
-    let config = format!("[[upstream.app.server]]\nname = \"a\"\naddress = \"{}\"\n", failing.address);
+    let failing = Fake::answering(|connection, _, _| (connection != 1).then(|| answer(200, "ok")));
+    let config = format!("[[upstream.app.server]]\nname = \"a\"\naddress = \"{}\"\n", failing.address());
     proxy.reload(&format!("{}{config}", sticky("", "pool = { max_idle = 0 }\n", &[]))).unwrap();
     for _ in 0..3 {
         let answer = with_cookie(&proxy, &cookie);
@@ -354,7 +341,7 @@ fn keys_are_rotated_by_reloads() {
 fn a_pin_by_name_survives_another_address() {
     let mut origins = origins(3);
     let proxy = Proxy::start(&sticky("", "", &origins));
-    let mut client = pinned_to(&proxy, "b");
+    let mut client = proxy.pinned_to("b");
     let elsewhere = Origin::start("b").unwrap();
     let before = std::mem::replace(&mut origins[1], elsewhere);
     before.clear();
@@ -399,6 +386,7 @@ fn a_busy_session_is_renewed_until_its_age_ends_it() {
             cookie = renewed;
             renewals += 1;
         }
+        // A client that is busy for seconds: only time ends its session.
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(began.elapsed() >= Duration::from_millis(4900), "renewals keep it past idle: {:?}", began.elapsed());

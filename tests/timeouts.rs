@@ -68,6 +68,7 @@ fn a_head_that_drips_gets_no_more_time() {
                 if conn.try_send(&[*byte]).is_err() {
                     return;
                 }
+                // One drip after the other, each long before the limit.
                 std::thread::sleep(Duration::from_millis(20));
             }
             panic!("a whole head of drips was taken");
@@ -182,6 +183,7 @@ fn endless_interim_answers_are_no_first_byte() {
     let fake = Fake::start(|_, mut conn| {
         read_head(&mut conn);
         while conn.try_send(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n").is_ok() {
+            // Never a pause as long as the limit.
             std::thread::sleep(Duration::from_millis(5));
         }
     });
@@ -211,6 +213,7 @@ fn a_slow_answer_that_does_not_pause_goes_on() {
         read_head(&mut conn);
         conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
         for _ in 0..10 {
+            // Each pause is shorter than the limits, all together are longer.
             std::thread::sleep(Duration::from_millis(120));
             conn.send(b"x");
         }
@@ -245,6 +248,7 @@ fn a_slow_upload_that_does_not_pause_goes_on() {
     let mut conn = proxy.raw();
     conn.send(b"POST /sink HTTP/1.1\r\nhost: a\r\ncontent-length: 12\r\n\r\n");
     for _ in 0..12 {
+        // Each pause is shorter than the limits, all together are longer.
         std::thread::sleep(Duration::from_millis(100));
         conn.send(b"x");
     }
@@ -295,7 +299,7 @@ fn a_whole_request_has_its_own_deadline() {
         let _ = conn.try_send(b"x");
     }
     is(&conn.answer(), 504, "request_timeout");
-    // The next request on a connection begins anew.
+    // The next request on a connection begins anew, when the deadline of the last is over.
     std::thread::sleep(LIMIT);
     assert_eq!(client.get("/bytes").status, 200);
 }
@@ -306,6 +310,7 @@ fn the_deadline_of_a_request_ends_an_answer_that_drips() {
         read_head(&mut conn);
         conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
         while conn.try_send(b"x").is_ok() {
+            // Never a pause, and never the end within the limit.
             std::thread::sleep(Duration::from_millis(10));
         }
     });
@@ -333,6 +338,7 @@ fn an_early_answer_leaves_no_408_behind() {
         if conn.try_send(b"x").is_err() {
             break;
         }
+        // Goes on sending until far beyond every limit.
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(conn.rest(), "", "the request was answered already");

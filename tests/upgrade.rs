@@ -6,8 +6,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
-use harness::{Fake, Proxy, Raw, app, eventually, origins, read_head, unchecked};
+use harness::{Fake, Proxy, Raw, WebSocket, app, eventually, origins, read_head, unchecked};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -16,10 +15,7 @@ const ASK: &[u8] = b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nu
 
 /// A tunnel through `proxy` to `/tunnel`, which echoes.
 fn tunnel(proxy: &Proxy) -> Raw {
-    let mut conn = proxy.raw();
-    conn.send(ASK);
-    let answer = conn.answer();
-    assert_eq!(answer.status, 101, "{}", answer.text());
+    let (conn, answer) = proxy.tunnel();
     assert_eq!(answer.header("upgrade"), Some("my-proto"));
     assert!(answer.header("connection").unwrap().eq_ignore_ascii_case("upgrade"));
     conn
@@ -29,25 +25,13 @@ fn tunnel(proxy: &Proxy) -> Raw {
 fn web_socket_messages_pass_both_ways() {
     let origins = origins(1);
     let proxy = Proxy::of(RR, &origins);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
-        let (mut socket, answer) = tokio_tungstenite::client_async("ws://a/ws", stream).await.unwrap();
-        assert_eq!(answer.headers()["x-server"], "a");
-        for message in [Message::text("hello"), Message::binary(vec![7; 3_000_000]), Message::text("")] {
-            socket.send(message.clone()).await.unwrap();
-            assert_eq!(socket.next().await.unwrap().unwrap(), message);
-        }
-        let here = tokio::task::spawn_blocking({
-            let path = proxy.socket().to_owned();
-            move || harness::admin(&path, "GET", "/status", "").1
-        });
-        assert!(here.await.unwrap().contains("\"tunnels\":1"), "an open tunnel is counted");
-        socket.close(None).await.unwrap();
-        while let Some(message) = socket.next().await {
-            assert!(message.unwrap().is_close());
-        }
-    });
+    let mut socket = WebSocket::open(proxy.address, "/ws");
+    assert_eq!(socket.server, "a");
+    for message in [Message::text("hello"), Message::binary(vec![7; 3_000_000]), Message::text("")] {
+        socket.echo_message(&message).unwrap();
+    }
+    assert_eq!(proxy.server("app", "a").tunnels, 1, "an open tunnel is counted");
+    socket.close();
     eventually("the tunnel has ended", || (proxy.server("app", "a").tunnels == 0).then_some(()));
     eventually("its claim is released", || (proxy.server("app", "a").in_flight == 0).then_some(()));
 }
@@ -189,6 +173,7 @@ fn a_silent_tunnel_is_closed_after_its_idle_time() {
     let mut conn = tunnel(&proxy);
     let begun = Instant::now();
     for _ in 0..4 {
+        // Well within its idle time, and all together far beyond it.
         std::thread::sleep(Duration::from_millis(150));
         conn.send(b"x");
         assert_eq!(conn.read(1), b"x");

@@ -8,12 +8,11 @@
 mod harness;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Spawned, Status, admin, eventually};
+use harness::{Client, Process, Running, eventually};
 
 const REQUESTS: usize = 10_000;
 const RATE: f64 = 300.0;
@@ -30,18 +29,12 @@ fn reserved() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
-fn origin(name: &str, address: SocketAddr) -> Spawned {
-    Spawned::start(&["origin", "--quiet", "--listen", &address.to_string(), "--name", name])
+fn origin(name: &str, address: SocketAddr) -> Process {
+    Process::spawn(&["origin", "--quiet", "--listen", &address.to_string(), "--name", name])
 }
 
-fn status(socket: &Path) -> Status {
-    let (status, body) = admin(socket, "GET", "/status", "");
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-fn healthy(socket: &Path) -> usize {
-    status(socket).upstreams[0].servers.iter().filter(|s| s.operational == "healthy").count()
+fn healthy(evenkeel: &Running) -> usize {
+    evenkeel.status().upstreams[0].servers.iter().filter(|s| s.operational == "healthy").count()
 }
 
 #[derive(Default)]
@@ -63,6 +56,7 @@ impl Tally {
                 return;
             }
             let due = began + Duration::from_secs_f64(number as f64 / RATE);
+            // The rate is the test's, not the proxy's.
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if !keep_alive {
                 client.hang_up();
@@ -86,28 +80,19 @@ impl Tally {
 fn no_get_fails_while_servers_are_killed_and_restarted() {
     let names = ["a", "b", "c", "d"];
     let places: Vec<_> = names.iter().map(|_| reserved()).collect();
-    let mut origins: Vec<Spawned> = names.iter().zip(&places).map(|(name, (_, at))| origin(name, *at)).collect();
+    let mut origins: Vec<Process> = names.iter().zip(&places).map(|(name, (_, at))| origin(name, *at)).collect();
 
-    let dir = tempfile::tempdir().unwrap();
-    let (socket, config) = (dir.path().join("admin.sock"), dir.path().join("evenkeel.toml"));
     let servers: String = names
         .iter()
         .zip(&places)
         .map(|(name, (_, at))| format!("[[upstream.app.server]]\nname = \"{name}\"\naddress = \"{at}\"\n"))
         .collect();
-    let text = format!(
-        "cores = 2\n[admin]\nsocket = {socket:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
-         [upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"500ms\", timeout = \"5s\" }} }}\n{servers}"
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut proxy = Spawned::start(&["run", "-c", config.to_str().unwrap()]);
-    eventually("the proxy", || {
-        assert!(proxy.ended().is_none(), "{}", proxy.said());
-        socket.exists().then_some(())
-    });
-    eventually("four healthy servers", || (healthy(&socket) == 4).then_some(()));
-    let address: SocketAddr = status(&socket).listeners[0].address.parse().unwrap();
+    let evenkeel = Running::start(&format!(
+        "[upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"500ms\", timeout = \"5s\" }} }}\n{servers}"
+    ));
+    eventually("four healthy servers", || (healthy(&evenkeel) == 4).then_some(()));
 
+    let address = evenkeel.address;
     let (tally, done, began) = (Tally::default(), AtomicBool::new(false), Instant::now());
     let mut kills = 0;
     std::thread::scope(|scope| {
@@ -129,32 +114,27 @@ fn no_get_fails_while_servers_are_killed_and_restarted() {
             kills += 1;
             // Down for as long as it takes to be found out, in other rounds for less than that.
             if kills % 2 == 0 {
-                eventually("the dead server is found out", || (healthy(&socket) == 3).then_some(()));
+                eventually("the dead server is found out", || (healthy(&evenkeel) == 3).then_some(()));
             } else {
                 std::thread::sleep(Duration::from_millis(30));
             }
             origins[turn] = origin(names[turn], places[turn].1);
             eventually("it is back", || std::net::TcpStream::connect(places[turn].1).ok());
-            eventually("four healthy servers", || (healthy(&socket) == 4).then_some(()));
+            eventually("four healthy servers", || (healthy(&evenkeel) == 4).then_some(()));
         }
         watch.join().unwrap();
     });
 
     let failed = tally.failed.lock().unwrap();
-    let metrics = admin(&socket, "GET", "/metrics", "").1;
-    let sum = |name: &str| -> f64 {
-        let samples = metrics.lines().filter(|l| l.split('{').next() == Some(name));
-        samples.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    };
     println!(
         "{REQUESTS} GETs in {:.1} s, {kills} kills, {} retries, {} failed connections, {} broken ones, slowest {:?}, {} failed",
         began.elapsed().as_secs_f64(),
-        sum("evenkeel_server_retries_total"),
-        sum("evenkeel_server_connect_failures_total"),
-        sum("evenkeel_server_failures_total"),
+        evenkeel.metric("evenkeel_server_retries_total", &[]),
+        evenkeel.metric("evenkeel_server_connect_failures_total", &[]),
+        evenkeel.metric("evenkeel_server_failures_total", &[]),
         tally.slowest.lock().unwrap(),
         failed.len(),
     );
-    assert!(failed.is_empty(), "{failed:?}\n{}", proxy.said());
+    assert!(failed.is_empty(), "{failed:?}\n{}", evenkeel.process.err());
     assert!(kills >= 8, "each was killed twice at least: {kills}");
 }

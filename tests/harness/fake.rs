@@ -1,8 +1,8 @@
 //! A server that says exactly what the test writes, right or wrong.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::raw::Raw;
 
@@ -10,10 +10,11 @@ use super::raw::Raw;
 pub struct Fake {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fake {
-    /// `serve` gets the number of the connection, from 1, and the connection; it is closed after that.
+    /// `serve` gets the number of the connection, from 0, and the connection; it is closed after that.
     pub fn start(serve: impl Fn(usize, Raw) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -22,12 +23,31 @@ impl Fake {
         // It ends with the process: nothing else would wake it.
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
+                let number = counter.fetch_add(1, Ordering::SeqCst);
                 let serve = Arc::clone(&serve);
                 std::thread::spawn(move || serve(number, Raw::on(stream)));
             }
         });
-        Self { address, accepted }
+        Self { address, accepted, heads: Arc::default() }
+    }
+
+    /// Reads whole requests and answers them. `script` gets the number of the connection and of the
+    /// request on it, both from 0, and the head as it was sent; it returns the bytes of the answer, or
+    /// none to close the connection without one.
+    pub fn answering(script: impl Fn(usize, usize, &str) -> Option<String> + Send + Sync + 'static) -> Self {
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&heads);
+        let fake = Self::start(move |connection, mut conn| {
+            for request in 0.. {
+                let Some(head) = read_request(&mut conn) else { return };
+                seen.lock().unwrap().push(head.clone());
+                let Some(answer) = script(connection, request, &head) else { return };
+                if conn.try_send(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { heads, ..fake }
     }
 
     /// Reads one request head per answer and says `answer` to it, as often as it is asked on a
@@ -58,18 +78,30 @@ impl Fake {
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
+
+    /// The head of every request that was answered by a script, in the order of arrival.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+/// An answer with this status and body.
+pub fn answer(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Scripted\r\nx-server: scripted\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// The lines of one request head, in lower case, without the empty one; none at the end of the stream.
 pub fn read_head(conn: &mut Raw) -> Vec<String> {
-    let mut lines = Vec::new();
-    loop {
-        let line = conn.line();
-        if line.is_empty() {
-            return lines;
-        }
-        lines.push(line.to_ascii_lowercase());
-    }
+    let head = conn.head().unwrap_or_default();
+    head.lines().map(|line| line.trim_end().to_ascii_lowercase()).filter(|line| !line.is_empty()).collect()
+}
+
+/// Reads one request with its body, if it has a length; the head as it was sent.
+fn read_request(conn: &mut Raw) -> Option<String> {
+    let head = conn.head()?;
+    let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    conn.try_read(length.unwrap_or(0)).ok()?;
+    Some(head)
 }
 
 /// An address that refuses connections. The port is held, so that nobody else begins to listen there.

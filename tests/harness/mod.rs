@@ -9,13 +9,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 mod api;
-mod child;
 mod client;
 mod fake;
 mod process;
 mod raw;
-mod scripted;
-mod spawned;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -24,15 +21,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use api::Api;
-pub use child::Child;
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
-pub use fake::{Fake, Refusing, read_head};
-pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run};
+pub use fake::{Fake, Refusing, answer, read_head};
+pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
 pub use raw::{Raw, raw};
-pub use scripted::{Scripted, answer};
-pub use spawned::{Spawned, evenkeel};
 pub use websocket::WebSocket;
 
 /// The longest that anything is waited for. A test that waits for long has failed.
@@ -171,6 +165,28 @@ impl Proxy {
     /// A raw connection.
     pub fn raw(&self) -> Raw {
         Raw::to(self.address)
+    }
+
+    /// A tunnel to `/tunnel`, which echoes, and the answer that opened it.
+    #[track_caller]
+    pub fn tunnel(&self) -> (Raw, Answer) {
+        let mut conn = self.raw();
+        conn.send(b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: my-proto\r\n\r\n");
+        let answer = conn.answer();
+        assert_eq!(answer.status, 101, "{}", answer.text());
+        (conn, answer)
+    }
+
+    /// A client with a sticky cookie for `server`.
+    #[track_caller]
+    pub fn pinned_to(&self, server: &str) -> Client {
+        for _ in 0..50 {
+            let answer = self.get("/echo");
+            if answer.server() == server {
+                return self.client().with("cookie", &answer.cookie("evenkeel").unwrap());
+            }
+        }
+        panic!("no new client came to {server}");
     }
 
     /// Begins to drain the process.

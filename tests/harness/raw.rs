@@ -64,6 +64,17 @@ impl Raw {
         bytes
     }
 
+    /// The next head as it was sent, with the empty line; none where the stream ends before.
+    pub fn head(&mut self) -> Option<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if self.stream.read_until(b'\n', &mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        Some(String::from_utf8_lossy(&head).into_owned())
+    }
+
     /// The next line, without its end; empty at the end of the stream.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();

@@ -1,55 +1,71 @@
-//! A WebSocket client that says short things and hears them back.
+//! A WebSocket client.
 
-use std::net::SocketAddr;
+use std::io::{Error, ErrorKind, Result};
+use std::net::{SocketAddr, TcpStream};
 
-use super::Raw;
+use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
+use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::PATIENCE;
+
+/// One that is open.
 pub struct WebSocket {
-    raw: Raw,
+    socket: tungstenite::WebSocket<TcpStream>,
+    /// What the other side called itself in `X-Server`.
+    pub server: String,
 }
 
 impl WebSocket {
-    /// Opens one at `path`, with further header lines.
+    /// Opens one at `path`.
     #[track_caller]
-    pub fn open(address: SocketAddr, path: &str, headers: &str) -> Self {
-        Self::on_host(address, path, "x", headers)
+    pub fn open(address: SocketAddr, path: &str) -> Self {
+        Self::open_with(address, "x", path, &[])
     }
 
-    /// The same with a `Host`.
+    /// The same with a `Host` and further headers.
     #[track_caller]
-    pub fn open_as(address: SocketAddr, path: &str, host: &str) -> Self {
-        Self::on_host(address, path, host, "")
+    pub fn open_with(address: SocketAddr, host: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = ClientRequestBuilder::new(format!("ws://{host}{path}").parse().unwrap());
+        let request = headers.iter().fold(request, |request, (name, value)| request.with_header(*name, *value));
+        let (socket, answer) = tungstenite::client(request, stream).unwrap_or_else(|e| panic!("no WebSocket: {e}"));
+        let server = answer.headers().get("x-server").map_or(String::new(), |name| name.to_str().unwrap().to_owned());
+        Self { socket, server }
     }
 
-    #[track_caller]
-    fn on_host(address: SocketAddr, path: &str, host: &str, headers: &str) -> Self {
-        let mut raw = Raw::to(address);
-        raw.send(
-            format!(
-                "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                 sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-            )
-            .as_bytes(),
-        );
-        let answer = raw.answer();
-        assert_eq!(answer.status, 101, "{}", answer.text());
-        Self { raw }
+    /// Sends a text and reads it back.
+    pub fn echo(&mut self, text: &str) -> Result<()> {
+        self.echo_message(&Message::text(text))
     }
 
-    /// Sends a text of up to 125 bytes and reads it back.
-    pub fn echo(&mut self, text: &str) -> std::io::Result<()> {
-        // Masked with zeros (RFC 6455 §5.3 wants a mask, not a good one).
-        let frame = [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat();
-        self.raw.try_send(&frame)?;
-        let back = self.raw.try_read(2 + text.len())?;
-        if back[..2] == [0x81, text.len() as u8] && &back[2..] == text.as_bytes() {
-            Ok(())
-        } else {
-            Err(std::io::Error::other(format!("{back:?} is not the echo of {text}")))
+    /// Sends a message and reads it back.
+    pub fn echo_message(&mut self, message: &Message) -> Result<()> {
+        self.socket.send(message.clone()).map_err(Error::other)?;
+        let back = self.socket.read().map_err(Error::other)?;
+        if back == *message { Ok(()) } else { Err(Error::other(format!("{back:?} is not the echo of {message:?}"))) }
+    }
+
+    /// Closes it and waits for the other side to do the same: nothing else may come.
+    #[track_caller]
+    pub fn close(mut self) {
+        self.socket.close(None).unwrap();
+        loop {
+            match self.socket.read() {
+                Ok(message) => assert!(message.is_close(), "{message:?}"),
+                Err(tungstenite::Error::ConnectionClosed) => return,
+                Err(error) => panic!("not a proper end: {error}"),
+            }
         }
     }
 
-    pub fn raw(&mut self) -> &mut Raw {
-        &mut self.raw
+    /// Whether the other side has closed, waited for.
+    pub fn is_closed(&mut self) -> bool {
+        match self.socket.read() {
+            Ok(message) => message.is_close(),
+            Err(tungstenite::Error::Io(error)) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            Err(_) => true,
+        }
     }
 }
