@@ -25,6 +25,8 @@ use crate::error::{Kind, ProxyError, Sent};
 #[derive(Debug)]
 pub(super) struct Flow {
     ended: Cell<bool>,
+    /// Whether the exchange is over, so that the watch serves another.
+    over: Cell<bool>,
     bytes: Cell<u64>,
     /// Why the proxy or the client ended it early.
     pub(super) fault: Cell<Option<Kind>>,
@@ -34,6 +36,11 @@ impl Flow {
     /// Whether the last byte has been handed to the server's connection.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// The exchange is over; what is left of the body no longer counts.
+    pub(super) fn detach(&self) {
+        self.over.set(true);
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -76,7 +83,12 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return (Self(None), None);
         }
-        let flow = Rc::new(Flow { ended: Cell::new(false), bytes: Cell::new(0), fault: Cell::new(None) });
+        let flow = Rc::new(Flow {
+            ended: Cell::new(false),
+            over: Cell::new(false),
+            bytes: Cell::new(0),
+            fault: Cell::new(None),
+        });
         let sending =
             Sending { incoming, flow: Rc::clone(&flow), core: Rc::clone(core), watch: Rc::clone(watch), limits };
         (Self(Some(Box::new(sending))), Some(flow))
@@ -96,8 +108,16 @@ impl Sending {
 
     /// Enters a phase of sending, unless the answer has come before the end of the body.
     fn enter(&self, phase: Phase, limit: Duration) {
-        if matches!(self.watch.phase(), Phase::FirstByte | Phase::ClientBody | Phase::UpstreamWrite) {
-            self.watch.enter(phase, self.core.clock.get(), limit);
+        if self.flow.over.get() {
+            return;
+        }
+        match self.watch.phase() {
+            Phase::FirstByte | Phase::ClientBody | Phase::UpstreamWrite => {
+                self.watch.enter(phase, self.core.clock.get(), limit);
+            }
+            // The answer waits for the rest of the request, which moves.
+            Phase::UpstreamBody => self.watch.extend(self.core.clock.get(), limit),
+            _ => {}
         }
     }
 
@@ -128,7 +148,8 @@ impl http_body::Body for RequestBody {
                         return Poll::Ready(Some(Err(sending.fail(Kind::BodyTooLarge))));
                     }
                 }
-                if sending.incoming.is_end_stream() {
+                // Nobody polls a body again after its trailers.
+                if frame.is_trailers() || sending.incoming.is_end_stream() {
                     sending.end();
                 } else {
                     sending.enter(Phase::UpstreamWrite, sending.limits.taking);
@@ -225,7 +246,7 @@ fn poll_passing(
             if let Some(data) = frame.data_ref() {
                 exchange.bytes_out += data.len() as u64;
             }
-            if incoming.is_end_stream() {
+            if frame.is_trailers() || incoming.is_end_stream() {
                 exchange.finish();
             } else {
                 exchange.await_client();

@@ -60,6 +60,8 @@ pub(super) struct Conn {
 impl Conn {
     /// The exchange is over; the next request may come.
     pub(super) fn idle(&self) {
+        // What came up for the exchange that is over must not meet the next one.
+        self.watch.take_alarm();
         self.watch.limit_total(None);
         self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout);
     }
@@ -115,9 +117,9 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, mut stream: TcpStream, pe
     }
 }
 
-/// The plan of the listener in `slot`, if it is still configured.
+/// The plan of the listener in `slot`, if it is or was lately configured.
 fn plan_of(core: &Core, slot: usize) -> Option<Arc<ListenerPlan>> {
-    core.view().listeners.get(slot)?.as_ref().map(|listening| Arc::clone(&listening.plan))
+    core.view_of(slot).listeners.get(slot)?.as_ref().map(|listening| Arc::clone(&listening.plan))
 }
 
 /// Waits for the next request without a parser. False when the connection is over.
@@ -126,6 +128,8 @@ async fn parked(core: &Rc<Core>, slot: usize, stream: &TcpStream, since: Instant
     let cells = core.cells();
     cells.connections_parked.inc();
     let alive = tokio::select! {
+        // A request that has arrived is served, whatever else has come.
+        biased;
         ready = stream.readable() => ready.is_ok(),
         () = tokio::time::sleep_until((since + limit).into()) => {
             cells.idle_closed.inc();
@@ -218,7 +222,8 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
         }
         Stop::HeadLate => {
             exchange::refused_unread(&conn, Kind::HeaderTimeout);
-            let _ = stream.write_all(request::LATE_HEAD).await;
+            let _ = stream.try_write(request::LATE_HEAD);
+            linger(&mut stream).await;
         }
         Stop::Abandon => reset(&stream),
     }
@@ -249,6 +254,13 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
         (Phase::Idle | Phase::Head, Some(_)) if conn.linger.get() => return Poll::Ready(Stop::Done(Ok(()))),
         (Phase::Idle, Some(alarm)) => {
             watch.take_alarm();
+            // A request may have arrived that the parser has not seen.
+            if let Poll::Ready(done) = Pin::new(&mut *parser).poll(cx) {
+                return Poll::Ready(Stop::Done(done));
+            }
+            if watch.phase() != Phase::Idle {
+                return Poll::Pending;
+            }
             if alarm == Alarm::Park {
                 *parking = Some(watch.since());
             }
@@ -264,11 +276,12 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
             watch.take_alarm();
         }
         (Phase::Head, Some(_)) => return Poll::Ready(Stop::HeadLate),
-        (Phase::ClientWrite, Some(_)) => return Poll::Ready(Stop::Abandon),
+        (Phase::ClientWrite | Phase::Flush, Some(_)) => return Poll::Ready(Stop::Abandon),
         // The request that runs takes it.
         (_, Some(_)) => {}
     }
-    parser.poll_without_shutdown(cx).map(Stop::Done)
+    // It ends when everything is written; the socket stays open.
+    Pin::new(parser).poll(cx).map(Stop::Done)
 }
 
 /// Has the connection reset instead of ended, because its answer broke off: for an HTTP/1.0 client,

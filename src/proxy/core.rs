@@ -28,6 +28,9 @@ use crate::upstream::{Claim, DataPlane, Event, Events, Order, Server, Snapshot, 
 /// How often an idle core looks after its pools and its log.
 const LONG_TICK: Duration = Duration::from_secs(1);
 
+/// How long connections of a removed listener are served with what it had.
+const RETIRED_FOR: Duration = Duration::from_secs(10 * 60);
+
 /// A Snapshot as one core holds it: cloning it touches no shared reference count.
 pub(super) type View = Rc<Arc<Snapshot>>;
 
@@ -81,6 +84,8 @@ pub(super) struct Core {
     cells: Arc<[CoreCells]>,
     swap: Arc<Swap>,
     view: RefCell<View>,
+    /// By slot: the last Snapshot that had it, and when it was removed.
+    retired: RefCell<HashMap<usize, (View, Instant)>>,
     scratch: RefCell<Vec<UpstreamScratch>>,
     seed: u64,
     busy: Notify,
@@ -96,9 +101,33 @@ impl Core {
     /// The newest Snapshot.
     pub(super) fn view(&self) -> View {
         if self.view.borrow().generation != self.swap.generation() {
-            *self.view.borrow_mut() = Rc::new(self.swap.current.load_full());
+            let newest = self.swap.current.load_full();
+            self.retire(&newest);
+            *self.view.borrow_mut() = Rc::new(newest);
         }
         Rc::clone(&self.view.borrow())
+    }
+
+    /// The Snapshot for connections of the listener in `slot`: the newest, or the last that had it, so
+    /// that those it accepted before it was removed are not turned away.
+    pub(super) fn view_of(&self, slot: usize) -> View {
+        let view = self.view();
+        if view.listeners.get(slot).is_some_and(Option::is_some) {
+            return view;
+        }
+        self.retired.borrow().get(&slot).map_or(view, |(last, _)| Rc::clone(last))
+    }
+
+    /// Notes the listeners that `newest` no longer has.
+    fn retire(&self, newest: &Snapshot) {
+        let view = Rc::clone(&self.view.borrow());
+        let mut retired = self.retired.borrow_mut();
+        retired.retain(|slot, _| !newest.listeners.get(*slot).is_some_and(Option::is_some));
+        for (slot, _) in view.listeners.iter().enumerate().filter(|(_, listening)| listening.is_some()) {
+            if !newest.listeners.get(slot).is_some_and(Option::is_some) {
+                retired.insert(slot, (Rc::clone(&view), self.clock.get()));
+            }
+        }
     }
 
     /// Notes and returns the time.
@@ -108,9 +137,10 @@ impl Core {
         now
     }
 
-    /// Whether the process is stopping.
-    pub(super) fn is_closing(&self) -> bool {
-        self.close_idle_at.get().is_some()
+    /// Whether connections of the listener in `slot` are to end: the process stops, or the listener was
+    /// removed.
+    pub(super) fn is_leaving(&self, slot: usize) -> bool {
+        self.close_idle_at.get().is_some() || self.retired.borrow().contains_key(&slot)
     }
 
     /// Lends what this core remembers of the upstream in `slot`.
@@ -230,6 +260,7 @@ async fn run(
         cells,
         swap,
         view,
+        retired: RefCell::default(),
         scratch: RefCell::default(),
         seed,
         busy: Notify::new(),
@@ -307,6 +338,7 @@ async fn tick(core: Rc<Core>) {
             // Requests that a removed server still had have given their connections back since.
             core.pools.keep_only(&view);
             core.pools.expire(now, &view, core.id);
+            core.retired.borrow_mut().retain(|_, (_, since)| now.duration_since(*since) < RETIRED_FOR);
             for upstream in &view.upstreams {
                 core.with_scratch(upstream.slot, |scratch| scratch.budget.refill(&upstream.plan.retry));
             }

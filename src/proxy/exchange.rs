@@ -188,8 +188,11 @@ impl Exchange {
             let core = &self.conn.core;
             core.pools.give(claim.server(), core.id, &upstream.plan.pool, lease, core.clock.get());
         }
-        if let Some(flow) = &self.flow {
+        if let Some(flow) = &self.flow
+            && !self.is_tunnel
+        {
             self.bytes_in = flow.bytes();
+            flow.detach();
             if !flow.has_ended() {
                 self.conn.linger.set(true);
             }

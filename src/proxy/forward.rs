@@ -47,9 +47,10 @@ pub(super) async fn connect(
     claim: &CoreClaim,
 ) -> Result<super::stream::Upstream, ProxyError> {
     let (core, server, counts) = (&conn.core, claim.server(), &claim.cell().counts);
-    let turn = counts.connects.get() as usize;
+    // Failures turn it, too, or one dead address of several would be tried first for ever.
+    let turn = counts.connects.get().wrapping_add(counts.connect_failures.get()) as usize;
     conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
-    let outcome = guarded(&conn.watch, pool::connect(server, turn)).await;
+    let outcome = guarded(&conn.watch, pool::connect(server, turn, plan.timeouts.connect)).await;
     let error = match outcome {
         Ok(Ok(stream)) => {
             counts.connects.inc();
@@ -68,8 +69,8 @@ pub(super) async fn connect(
         }
         Err(kind) => ProxyError::new(kind),
     };
-    counts.connect_failures.inc();
     if !matches!(error.kind, Kind::RequestTimeout | Kind::Cut) && !is_own_shortage(&error) {
+        counts.connect_failures.inc();
         core.report(Event::ConnectFailed { server: server.uid });
     }
     Err(error)
@@ -121,9 +122,12 @@ pub(super) async fn send(
                     return Err(Failure::Returned(Box::new(unsent), error));
                 }
                 None => {
-                    counts.failures.inc();
+                    let stale = lease.is_reused();
+                    if !stale {
+                        counts.failures.inc();
+                    }
                     let error = lost(refused.into_error(), flow);
-                    return Err(Failure::Lost { error, stale: lease.is_reused() });
+                    return Err(Failure::Lost { error, stale });
                 }
             },
             Err(kind) => {

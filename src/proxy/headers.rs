@@ -167,17 +167,22 @@ fn strip_nominated(headers: &mut HeaderMap) {
         .filter(|token| !OWN_OPTIONS.iter().any(|option| token.eq_ignore_ascii_case(option)))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| {
-            !matches!(
-                *name,
-                header::HOST
-                    | header::CONTENT_LENGTH
-                    | header::TRANSFER_ENCODING
-                    | header::CONTENT_TYPE
-                    | header::AUTHORIZATION
-                    | header::COOKIE
-                    | header::SET_COOKIE
-                    | header::CACHE_CONTROL
-            )
+            ![
+                header::HOST,
+                header::CONTENT_LENGTH,
+                header::TRANSFER_ENCODING,
+                header::CONTENT_TYPE,
+                header::AUTHORIZATION,
+                header::COOKIE,
+                header::SET_COOKIE,
+                header::CACHE_CONTROL,
+                header::FORWARDED,
+                X_FORWARDED_FOR,
+                X_FORWARDED_PROTO,
+                X_FORWARDED_HOST,
+                X_REQUEST_ID,
+            ]
+            .contains(name)
         })
         .collect();
     for name in nominated {

@@ -49,7 +49,10 @@ pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener, sto
                     starved = true;
                     warn!(%error, "cannot accept connections; trying again until it works");
                 }
-                tokio::time::sleep(BACK_OFF).await;
+                tokio::select! {
+                    () = tokio::time::sleep(BACK_OFF) => {}
+                    () = stop.notified() => break,
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
@@ -118,15 +118,24 @@ fn is_out(server: &Server) -> bool {
     matches!(server.state().admin, Admin::Drained | Admin::Disabled)
 }
 
-/// Opens a connection to `server`, trying each of its addresses, beginning with the `turn`-th.
-pub(super) async fn connect(server: &Server, turn: usize) -> io::Result<stream::Upstream> {
+/// Opens a connection to `server`, trying each of its addresses, beginning with the `turn`-th; each has
+/// its share of `limit`, so that a silent one leaves time for the next.
+pub(super) async fn connect(server: &Server, turn: usize, limit: Duration) -> io::Result<stream::Upstream> {
     if let Address::Unix(path) = &server.address {
         return UnixStream::connect(path).await.map(stream::Upstream::Unix);
     }
     let addresses = server.resolved.load_full();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for i in 0..addresses.len() {
-        match connect_to(addresses[(turn + i) % addresses.len()]).await {
+        let connecting = connect_to(addresses[turn.wrapping_add(i) % addresses.len()]);
+        let outcome = match addresses.len() {
+            1 => connecting.await,
+            several => match tokio::time::timeout(limit / several as u32, connecting).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            },
+        };
+        match outcome {
             Ok(stream) => return Ok(stream::Upstream::Tcp(stream)),
             Err(error) => last = error,
         }

@@ -39,19 +39,23 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Respon
     let now = conn.core.now();
     conn.linger.set(false);
     let form = Form::of(request.method(), request.headers());
-    let exchange = Box::new(Exchange::begin(&conn, conn.core.view(), &request, now));
+    let exchange = Box::new(Exchange::begin(&conn, conn.core.view_of(conn.slot), &request, now));
     let mut response = match serve(exchange, request, now).await {
         Ok(response) => response,
         Err(refused) => {
             let (mut exchange, error) = refused;
-            let (response, bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            let (mut response, bytes) = answer::error(&error, form, exchange.request_id.as_ref());
             exchange.refused(&error, bytes);
             drop(exchange);
             conn.idle();
+            if conn.linger.get() {
+                // A body is left unread, so no further request can be.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             response
         }
     };
-    if conn.core.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if conn.core.is_leaving(conn.slot) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -190,7 +194,7 @@ fn wrap(exchange: &mut Exchange, request: Request<Incoming>, protocol: Option<He
     // What the parser left there (the upgrade it offers) is of no use to a server's connection.
     parts.extensions.clear();
     let conn = &exchange.conn;
-    let (timeouts, attempts) = exchange.upstream().map(|u| (u.plan.timeouts, u.plan.retry.attempts)).unzip();
+    let timeouts = exchange.upstream().map(|u| u.plan.timeouts);
     let limits = RequestLimits {
         max: conn.plan.max_body,
         between_bytes: conn.plan.between_bytes,
@@ -198,8 +202,12 @@ fn wrap(exchange: &mut Exchange, request: Request<Incoming>, protocol: Option<He
         first_byte: timeouts.map_or(FOREVER, |t| t.first_byte),
     };
     let (body, flow) = RequestBody::new(incoming, &conn.core, &conn.watch, limits);
+    if !body.is_empty() && body.size_hint().exact().is_none() {
+        // Said outright, or the parser would take it that a GET has no body.
+        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let idempotent = retry::is_idempotent(&parts.method);
-    let replay = (idempotent && attempts.is_some_and(|n| n > 0) && body.is_empty() && protocol.is_none())
+    let replay = (idempotent && body.is_empty() && protocol.is_none())
         .then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
     exchange.flow = flow;
     Outgoing { request: Some(Request::from_parts(parts, body)), replay, idempotent, protocol }
@@ -344,7 +352,9 @@ async fn attempt(
         let Some(request) = outgoing.take() else { return Err(ProxyError::new(Kind::Internal)) };
         let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
         let outcome = match &outgoing.protocol {
-            Some(protocol) => upgrade::send(conn, &upstream.plan, claim, request, protocol).await,
+            Some(protocol) => {
+                upgrade::send(conn, &upstream.plan, claim, request, exchange.flow.as_deref(), protocol).await
+            }
             None => forward::send(conn, &upstream.plan, claim, request, exchange.flow.as_deref(), !fresh)
                 .await
                 .map(|(response, lease)| Answer::Ordinary(response, lease)),

@@ -105,9 +105,17 @@ impl Client {
         }
     }
 
-    fn taken(&self) {
-        if self.watch.phase() == Phase::ClientWrite {
-            self.watch.extend(self.core.clock.get(), self.plan.between_bytes);
+    /// Notes whether the client takes what it is sent. An exchange is over when its last byte was handed
+    /// to the parser, which may hold it for as long as the client takes nothing.
+    fn wrote(&self, ready: bool) {
+        match (self.watch.phase(), ready) {
+            (Phase::Idle, false) => {
+                self.watch.enter(Phase::Flush, self.core.clock.get(), self.plan.between_bytes);
+            }
+            (Phase::ClientWrite | Phase::Flush, true) => {
+                self.watch.extend(self.core.clock.get(), self.plan.between_bytes);
+            }
+            _ => {}
         }
     }
 }
@@ -135,18 +143,21 @@ impl AsyncWrite for Client {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        if polled.is_ready() {
-            this.taken();
-        }
+        this.wrote(polled.is_ready());
         polled
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    /// The parser calls this when it has nothing left to write.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.phase() == Phase::Flush {
+            self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout);
+        }
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    /// Does nothing: what becomes of the socket is decided after the parser has let go of it.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(
@@ -160,9 +171,7 @@ impl AsyncWrite for Client {
         }
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        if polled.is_ready() {
-            this.taken();
-        }
+        this.wrote(polled.is_ready());
         polled
     }
 

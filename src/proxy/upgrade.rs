@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::body::RequestBody;
+use super::body::{Flow, RequestBody};
 use super::connection::Conn;
 use super::core::{Core, CoreClaim};
 use super::exchange::Exchange;
@@ -28,6 +28,9 @@ use super::stream;
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
 use crate::error::{Kind, ProxyError, Sent};
+
+/// The longest that a tunnel may be quiet once one side has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(60);
 
 /// Bytes moved at a time.
 const CHUNK: usize = 64 * 1024;
@@ -60,7 +63,9 @@ pub(super) struct Tunnel {
 pub(super) fn asks<B>(request: &Request<B>) -> Option<HeaderValue> {
     let protocol = request.headers().get(header::UPGRADE)?;
     let nominated = has_token(request.headers().get_all(header::CONNECTION), "upgrade");
-    (nominated && request.version() == http::Version::HTTP_11).then(|| protocol.clone())
+    // Through a tunnel, h2c would take requests past the routes; RFC 9113 §3.1 has given it up.
+    let is_h2c = has_token([protocol], "h2c");
+    (nominated && !is_h2c && request.version() == http::Version::HTTP_11).then(|| protocol.clone())
 }
 
 /// Sends an upgrade request over a connection of its own.
@@ -69,6 +74,7 @@ pub(super) async fn send(
     plan: &UpstreamPlan,
     claim: &CoreClaim,
     mut request: Request<RequestBody>,
+    flow: Option<&Flow>,
     protocol: &HeaderValue,
 ) -> Result<Answer, Failure> {
     let outings = claim.server().outings();
@@ -86,10 +92,13 @@ pub(super) async fn send(
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol.clone());
     conn.watch.enter(Phase::FirstByte, conn.core.clock.get(), forward::first_byte(plan));
-    let shaking = shake(&mut lease, &mut driver, request);
+    let shaking = shake(&mut lease, &mut driver, request, flow);
     let response = match forward::guarded(&conn.watch, shaking).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(Failure::Lost { error, stale: false }),
+        Ok(Err(error)) => {
+            claim.cell().counts.failures.inc();
+            return Err(Failure::Lost { error, stale: false });
+        }
         Err(kind) => return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false }),
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -118,6 +127,7 @@ async fn shake(
     lease: &mut Lease,
     driver: &mut Driver,
     request: Request<RequestBody>,
+    flow: Option<&Flow>,
 ) -> Result<Response<Incoming>, ProxyError> {
     let mut answer = std::pin::pin!(lease.sender.try_send_request(request));
     let mut response = None;
@@ -126,7 +136,7 @@ async fn shake(
         if response.is_none()
             && let Poll::Ready(answered) = answer.as_mut().poll(cx)
         {
-            let answered = answered.map_err(|refused| forward::lost(refused.into_error(), None))?;
+            let answered = answered.map_err(|refused| forward::lost(refused.into_error(), flow))?;
             if answered.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(answered));
             }
@@ -135,7 +145,7 @@ async fn shake(
         match (driven, response.take()) {
             (Poll::Ready(Ok(())), Some(answered)) => Poll::Ready(Ok(answered)),
             (Poll::Ready(Ok(())), None) => Poll::Ready(Err(ProxyError::sent(Kind::Reset, Sent::Maybe))),
-            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(forward::lost(error, None))),
+            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(forward::lost(error, flow))),
             (Poll::Pending, answered) => {
                 response = answered;
                 Poll::Pending
@@ -191,6 +201,7 @@ pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
     let outcome = {
         let listed = Listed::new(&core, exchange.claim.as_ref());
         let mut active = Instant::now();
+        let mut limited = idle;
         let mut timer = std::pin::pin!(tokio::time::sleep(idle));
         let moving = poll_fn(|cx| {
             let before = up.bytes + down.bytes;
@@ -201,12 +212,17 @@ pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
             if ended.is_ready() {
                 return Poll::Ready(None);
             }
+            let limit = if up.closed || down.closed { idle.min(HALF_CLOSED) } else { idle };
+            if limit != limited {
+                limited = limit;
+                timer.as_mut().reset((active + limit).into());
+            }
             while timer.as_mut().poll(cx).is_ready() {
                 let quiet = active.elapsed();
-                if quiet >= idle {
+                if quiet >= limit {
                     return Poll::Ready(Some(Kind::BetweenBytesTimeout));
                 }
-                timer.as_mut().reset(tokio::time::Instant::now() + (idle - quiet));
+                timer.as_mut().reset((active + limit).into());
             }
             Poll::Pending
         });

@@ -36,6 +36,8 @@ pub(super) enum Phase {
     UpstreamWrite,
     /// The client to take its answer.
     ClientWrite,
+    /// The client to take the end of an answer whose exchange is over.
+    Flush,
     /// A connection to a server.
     Connect,
     /// The head of the answer.
@@ -52,7 +54,7 @@ impl Phase {
         match self {
             Self::Idle | Self::Head | Self::Tunnel => Kind::HeaderTimeout,
             Self::ClientBody => Kind::BodyTimeout,
-            Self::ClientWrite => Kind::ClientGone,
+            Self::ClientWrite | Self::Flush => Kind::ClientGone,
             Self::Connect => Kind::ConnectTimeout,
             Self::FirstByte => Kind::FirstByteTimeout,
             Self::UpstreamBody | Self::UpstreamWrite => Kind::BetweenBytesTimeout,
