@@ -309,3 +309,34 @@ async fn linger(stream: &mut TcpStream) {
     };
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::core::tests::core;
+
+    #[test]
+    fn a_panic_ends_its_connection_and_no_other() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        let core = Rc::new(core());
+        runtime.block_on(async {
+            let (ended, other) = (Open::new(&core), Open::new(&core));
+            let broken = tokio::task::spawn_local(async move {
+                let _open = ended;
+                panic!("a fault in one connection");
+            });
+            let goes_on = tokio::task::spawn_local(async move {
+                let _open = other;
+                tokio::task::yield_now().await;
+                "served"
+            });
+            assert!(broken.await.unwrap_err().is_panic());
+            assert_eq!((core.cells().panics.get(), core.cells().connections_open.get()), (1, 1));
+            assert_eq!(goes_on.await.unwrap(), "served");
+            assert_eq!((core.cells().panics.get(), core.cells().connections_open.get()), (1, 0));
+        });
+    }
+}

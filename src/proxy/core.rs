@@ -93,6 +93,37 @@ pub(super) struct Core {
 }
 
 impl Core {
+    fn new(
+        id: usize,
+        seed: u64,
+        swap: Arc<Swap>,
+        cells: Arc<[CoreCells]>,
+        events: Events,
+        log: Option<access_log::Buffer>,
+    ) -> Self {
+        let view = RefCell::new(Rc::new(swap.current.load_full()));
+        Self {
+            id,
+            pools: Rc::new(Pools::new(cells.len())),
+            watches: Rc::new(Watches::default()),
+            ids: request_id::Source::new(),
+            clock: Cell::new(Instant::now()),
+            log: log.map(RefCell::new),
+            closing: Notify::new(),
+            close_idle_at: Cell::new(None),
+            tunnel_cuts: RefCell::default(),
+            events,
+            cells,
+            swap,
+            view,
+            retired: RefCell::default(),
+            scratch: RefCell::default(),
+            seed,
+            busy: Notify::new(),
+            sleeping: Cell::new(false),
+        }
+    }
+
     /// The counters of this core.
     pub(super) fn cells(&self) -> &CoreCells {
         &self.cells[self.id]
@@ -222,7 +253,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(id, seed, swap, cells, events, log, receiver));
+                    runtime.block_on(run(Core::new(id, seed, swap, cells, events, log), receiver));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -236,36 +267,8 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
     Ok((DataPlane { swap, orders, cells }, Cores { threads }))
 }
 
-async fn run(
-    id: usize,
-    seed: u64,
-    swap: Arc<Swap>,
-    cells: Arc<[CoreCells]>,
-    events: Events,
-    log: Option<access_log::Buffer>,
-    mut orders: UnboundedReceiver<Order>,
-) {
-    let view = RefCell::new(Rc::new(swap.current.load_full()));
-    let core = Rc::new(Core {
-        id,
-        pools: Rc::new(Pools::new(cells.len())),
-        watches: Rc::new(Watches::default()),
-        ids: request_id::Source::new(),
-        clock: Cell::new(Instant::now()),
-        log: log.map(RefCell::new),
-        closing: Notify::new(),
-        close_idle_at: Cell::new(None),
-        tunnel_cuts: RefCell::default(),
-        events,
-        cells,
-        swap,
-        view,
-        retired: RefCell::default(),
-        scratch: RefCell::default(),
-        seed,
-        busy: Notify::new(),
-        sleeping: Cell::new(false),
-    });
+async fn run(core: Core, mut orders: UnboundedReceiver<Order>) {
+    let core = Rc::new(core);
     let ticker = tokio::task::spawn_local(tick(Rc::clone(&core)));
     let mut listening: HashMap<usize, Rc<Notify>> = HashMap::new();
     while let Some(order) = orders.recv().await {
@@ -343,5 +346,17 @@ async fn tick(core: Rc<Core>) {
                 core.with_scratch(upstream.slot, |scratch| scratch.budget.refill(&upstream.plan.retry));
             }
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A core that no thread runs.
+    pub(in crate::proxy) fn core() -> Core {
+        let (events, _) = tokio::sync::mpsc::channel(1);
+        let cells = Arc::from([CoreCells::default()]);
+        Core::new(0, 1, Arc::new(Swap::default()), cells, events, None)
     }
 }
