@@ -1,8 +1,9 @@
 //! The data plane: everything a request meets, and nothing else.
 //!
 //! Read the files in the order of a request: [`listener`] accepts, [`connection`] parses, [`request`]
-//! tells the story, [`forward`] sends, [`body`] streams the answer and [`exchange`] ends it. This
-//! half never imports the control plane, never waits for it, and takes no lock on a request's path.
+//! tells the story: [`prepare`] makes the request that servers get, [`forward`] sends it, [`body`]
+//! streams the answer and [`exchange`] ends it. This half never imports the control plane, never waits
+//! for it, and takes no lock on a request's path.
 
 pub mod access_log;
 mod answer;
@@ -16,6 +17,7 @@ mod forward;
 mod headers;
 mod listener;
 mod pool;
+mod prepare;
 mod request;
 mod request_id;
 mod retry;
