@@ -29,7 +29,7 @@ use crate::upstream::{Claim, DataPlane, Event, Events, Order, Server, Snapshot, 
 const LONG_TICK: Duration = Duration::from_secs(1);
 
 /// How long connections of a removed listener are served with what it had.
-const RETIRED_FOR: Duration = Duration::from_secs(10 * 60);
+const RETIRED_FOR: Duration = Duration::from_secs(60);
 
 /// A Snapshot as one core holds it: cloning it touches no shared reference count.
 pub(super) type View = Rc<Arc<Snapshot>>;
