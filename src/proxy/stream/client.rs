@@ -1,79 +1,22 @@
-//! The byte streams of both sides.
+//! The client's side.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
-use super::core::Core;
-use super::watch::{Phase, Watch};
 use crate::config::plan::ListenerPlan;
-use std::sync::Arc;
-
-/// A connection to a server.
-#[derive(Debug)]
-pub(super) enum Upstream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl AsyncRead for Upstream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Upstream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let [only] = bufs {
-            return self.poll_write(cx, only);
-        }
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-}
+use crate::proxy::core::Core;
+use crate::proxy::watch::{Phase, Watch};
 
 /// A client's connection while a parser runs on it: it tells the watch when a head begins to arrive
 /// and when the client takes bytes.
-pub(super) struct Client {
+pub(in crate::proxy) struct Client {
     stream: TcpStream,
     /// Bytes read before this parser was made.
     rewind: Bytes,
@@ -83,7 +26,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(
+    pub(in crate::proxy) fn new(
         stream: TcpStream,
         rewind: Bytes,
         core: &Rc<Core>,
@@ -93,7 +36,7 @@ impl Client {
         Self { stream, rewind, core: Rc::clone(core), watch: Rc::clone(watch), plan: Arc::clone(plan) }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(in crate::proxy) fn into_stream(self) -> TcpStream {
         self.stream
     }
 
