@@ -6,7 +6,6 @@
 //! when the body is dropped because somebody left.
 
 use std::cell::Cell;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,6 +17,7 @@ use hyper::body::Incoming;
 
 use super::core::Core;
 use super::exchange::Exchange;
+use super::inbound::Inbound;
 use super::watch::{Phase, Watch};
 use crate::error::{Kind, ProxyError, Sent};
 
@@ -53,7 +53,7 @@ impl Flow {
 pub(super) struct RequestBody(Option<Box<Sending>>);
 
 struct Sending {
-    incoming: Incoming,
+    incoming: Inbound,
     flow: Rc<Flow>,
     core: Rc<Core>,
     watch: Rc<Watch>,
@@ -75,7 +75,7 @@ pub(super) struct RequestLimits {
 impl RequestBody {
     /// Wraps a client's body. None of the bookkeeping is made for a request without one.
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: Inbound,
         core: &Rc<Core>,
         watch: &Rc<Watch>,
         limits: RequestLimits,
@@ -156,7 +156,10 @@ impl http_body::Body for RequestBody {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(sending.fail(broken(&error)).because(error))),
+            Some(Err(error)) => {
+                sending.flow.fault.set(Some(error.kind));
+                Some(Err(error))
+            }
             None => {
                 sending.end();
                 None
@@ -170,16 +173,6 @@ impl http_body::Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |sending| sending.incoming.size_hint())
-    }
-}
-
-/// Why a client's body cannot be read on: malformed chunks are told apart from a client that left,
-/// because one that is still there is owed a 400.
-fn broken(error: &hyper::Error) -> Kind {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    match source.map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Kind::BadRequest,
-        _ => Kind::ClientGone,
     }
 }
 

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
 use super::exchange;
+use super::inbound::Inbound;
 use super::request;
 use super::stream::Client;
 use super::upgrade::{self, Tunnel};
@@ -44,11 +46,26 @@ const LINGER_BYTES: usize = 1 << 20;
 const READ_AHEAD: usize = 256 * 1024;
 
 /// What all requests of one connection share.
-pub(super) struct Conn {
+pub(super) struct Link {
     pub(super) core: Rc<Core>,
     pub(super) slot: usize,
     pub(super) peer: Peer,
     pub(super) plan: Arc<ListenerPlan>,
+    pub(super) protocol: Protocol,
+}
+
+/// What a client's connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    #[expect(dead_code, reason = "the HTTP/2 server comes next")]
+    Http2,
+}
+
+/// What requests are served in, one at a time: an HTTP/1 connection, or one stream of an HTTP/2
+/// connection.
+pub(super) struct Conn {
+    pub(super) link: Rc<Link>,
     pub(super) watch: Rc<Watch>,
     /// Set by the request that switched protocols.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
@@ -57,13 +74,29 @@ pub(super) struct Conn {
     pub(super) linger: Cell<bool>,
 }
 
+impl Deref for Conn {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
 impl Conn {
+    pub(super) fn new(link: &Rc<Link>, watch: &Rc<Watch>) -> Self {
+        Self { link: Rc::clone(link), watch: Rc::clone(watch), tunnel: RefCell::new(None), linger: Cell::new(false) }
+    }
+
     /// The exchange is over; the next request may come.
     pub(super) fn idle(&self) {
         // What came up for the exchange that is over must not meet the next one.
         self.watch.take_alarm();
         self.watch.limit_total(None);
-        self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout);
+        match self.protocol {
+            Protocol::Http1 => self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout),
+            // A stream has no next request: its client has to take what is left.
+            Protocol::Http2 => self.watch.enter(Phase::Flush, self.core.clock.get(), self.plan.between_bytes),
+        }
     }
 }
 
@@ -160,7 +193,7 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let conn = Rc::clone(&self.0);
-        Box::pin(async move { Ok(request::handle(conn, request).await) })
+        Box::pin(async move { Ok(request::handle(conn, request.map(Inbound::Http1)).await) })
     }
 }
 
@@ -181,15 +214,14 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, pe
     let watched = core.watches.add(core.now(), plan.idle_timeout);
     core.wake_ticker();
     let client = Client::new(stream, rewind, core, &watched.watch, &plan);
-    let conn = Rc::new(Conn {
+    let link = Rc::new(Link {
         core: Rc::clone(core),
         slot,
         peer: Peer::new(peer),
         plan: Arc::clone(&plan),
-        watch: Rc::clone(&watched.watch),
-        tunnel: RefCell::new(None),
-        linger: Cell::new(false),
+        protocol: Protocol::Http1,
     });
+    let conn = Rc::new(Conn::new(&link, &watched.watch));
     let mut parser = Builder::new()
         .max_buf_size(plan.max_header_bytes.max(READ_AHEAD))
         .max_header_size(plan.max_header_bytes)

@@ -15,6 +15,7 @@ mod core;
 mod exchange;
 mod forward;
 mod headers;
+mod inbound;
 mod listener;
 mod pool;
 mod prepare;

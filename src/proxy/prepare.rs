@@ -7,13 +7,13 @@ use std::rc::Rc;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::body::{RequestBody, RequestLimits};
 use super::check::{self, LONGEST_HOST};
 use super::connection::Conn;
 use super::exchange::Exchange;
 use super::headers::{self, Noted, X_REQUEST_ID};
+use super::inbound::Inbound;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
 use super::{client, request_id, retry, upgrade};
@@ -32,7 +32,7 @@ pub(super) struct Outgoing {
 /// Checks the request, finds its route and its client, and rewrites its head for the server.
 pub(super) fn prepare(
     exchange: &mut Exchange,
-    request: &mut Request<Incoming>,
+    request: &mut Request<Inbound>,
 ) -> Result<(Option<HeaderValue>, Option<Session>), ProxyError> {
     let conn = Rc::clone(&exchange.conn);
     let view = Rc::clone(&exchange.view);
@@ -116,7 +116,7 @@ fn strip_prefix(uri: &mut Uri, route: &RoutePlan) {
 }
 
 /// Wraps the body, and keeps a copy of the head where the request may be sent twice.
-pub(super) fn wrap(exchange: &mut Exchange, request: Request<Incoming>, protocol: Option<HeaderValue>) -> Outgoing {
+pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol: Option<HeaderValue>) -> Outgoing {
     let (mut parts, incoming) = request.into_parts();
     // What the parser left there (the upgrade it offers) is of no use to a server's connection.
     parts.extensions.clear();

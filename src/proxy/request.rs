@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::answer::{self, Form};
 use super::body::Body;
@@ -19,6 +18,7 @@ use super::core::{CoreClaim, ServerRef};
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
 use super::headers::{self, Noted, X_REQUEST_ID, has_token};
+use super::inbound::Inbound;
 use super::pool::Lease;
 use super::prepare::{Outgoing, prepare, wrap};
 use super::retry;
@@ -33,7 +33,7 @@ pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection
     server-timing: evenkeel;desc=\"header_timeout\"\r\n\r\n";
 
 /// Serves one request, whatever becomes of it.
-pub(super) async fn handle(conn: Rc<Conn>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let now = conn.core.now();
     conn.linger.set(false);
     let form = Form::of(request.method(), request.headers());
@@ -70,7 +70,7 @@ struct Answered {
 
 async fn serve(
     mut exchange: Box<Exchange>,
-    mut request: Request<Incoming>,
+    mut request: Request<Inbound>,
     now: Instant,
 ) -> Result<Response<Body>, Refused> {
     let (outgoing, session) = match prepare(&mut exchange, &mut request) {
