@@ -240,3 +240,36 @@ impl std::fmt::Display for Address {
         }
     }
 }
+
+#[cfg(test)]
+mod examples {
+    use super::{ListenerPlan, Plan, RoutePlan, UpstreamPlan};
+
+    /// What the shortest configuration means.
+    fn smallest() -> Plan {
+        let text =
+            "[[listener]]\nname = \"main\"\nbind = \"127.0.0.1:0\"\n[upstream.app]\nservers = [\"127.0.0.1:9001\"]\n";
+        crate::config::parse(text, "smallest.toml").unwrap_or_else(|report| panic!("{report}")).plan
+    }
+
+    impl ListenerPlan {
+        /// One with every key at its default, for tests that care about a few.
+        pub(crate) fn example() -> Self {
+            smallest().listeners.remove(0)
+        }
+    }
+
+    impl RoutePlan {
+        /// One with every key at its default, for tests that care about a few.
+        pub(crate) fn example() -> Self {
+            smallest().routes.remove(0)
+        }
+    }
+
+    impl UpstreamPlan {
+        /// One with every key at its default, for tests that care about a few.
+        pub(crate) fn example() -> Self {
+            smallest().upstreams.remove(0)
+        }
+    }
+}

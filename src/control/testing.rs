@@ -19,19 +19,7 @@ use crate::upstream::{DataPlane, Event, Order, Server, Snapshot, Swap};
 pub(super) const CORES: usize = 2;
 
 pub(super) fn listener(name: &str) -> ListenerPlan {
-    ListenerPlan {
-        name: name.to_owned(),
-        bind: ([127, 0, 0, 1], 0).into(),
-        backlog: 128,
-        trusted_proxies: Vec::new(),
-        forwarded: Forwarded::XForwarded,
-        request_id: true,
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
-        between_bytes: Duration::from_secs(30),
-        max_header_bytes: 64 << 10,
-        max_body: u64::MAX,
-    }
+    ListenerPlan { name: name.to_owned(), ..ListenerPlan::example() }
 }
 
 pub(super) fn server(uid: u32, address: SocketAddr) -> Arc<Server> {
@@ -67,9 +55,8 @@ pub(super) fn upstream(name: &str, servers: Vec<ServerPlan>) -> UpstreamPlan {
             sessions_idle: Duration::from_secs(900),
             sessions_max: Duration::from_secs(3_600),
         },
-        max_sessions: 1_000,
-        cookie_keys: Vec::new(),
         servers,
+        ..UpstreamPlan::example()
     }
 }
 
@@ -94,11 +81,9 @@ pub(super) fn plan(upstreams: Vec<UpstreamPlan>) -> Plan {
         .enumerate()
         .map(|(i, upstream)| RoutePlan {
             name: upstream.name.clone(),
-            listeners: vec![0],
-            host: HostPattern::Any,
             path: format!("/{}", upstream.name),
-            strip_prefix: false,
             upstream: i,
+            ..RoutePlan::example()
         })
         .collect();
     Plan {

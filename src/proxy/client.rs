@@ -156,21 +156,12 @@ mod tests {
     use super::super::headers::note;
     use super::*;
     use crate::config::plan::Forwarded;
-    use std::time::Duration;
 
     fn plan(trusted: &[&str], forwarded: Forwarded) -> ListenerPlan {
         ListenerPlan {
-            name: "l".to_owned(),
-            bind: "127.0.0.1:0".parse().unwrap(),
-            backlog: 1,
             trusted_proxies: trusted.iter().map(|t| t.parse().unwrap()).collect(),
             forwarded,
-            request_id: true,
-            header_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            between_bytes: Duration::from_secs(1),
-            max_header_bytes: 8192,
-            max_body: u64::MAX,
+            ..ListenerPlan::example()
         }
     }
 

@@ -104,14 +104,7 @@ mod tests {
     use super::*;
 
     fn route(host: HostPattern, path: &str) -> Arc<Route> {
-        let plan = RoutePlan {
-            name: format!("{host:?}{path}"),
-            listeners: vec![0],
-            host,
-            path: path.to_owned(),
-            strip_prefix: false,
-            upstream: 0,
-        };
+        let plan = RoutePlan { name: format!("{host:?}{path}"), host, path: path.to_owned(), ..RoutePlan::example() };
         Arc::new(Route { plan, cells: Arc::new([]), upstream: 0 })
     }
 

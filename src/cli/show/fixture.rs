@@ -16,20 +16,8 @@ pub(crate) fn plan() -> Plan {
         name: name.into(),
         policy,
         check: None,
-        fail_open: true,
-        timeouts: UpstreamTimeouts {
-            connect: seconds(5),
-            first_byte: seconds(60),
-            between_bytes: seconds(60),
-            request: None,
-            tunnel_idle: seconds(3600),
-        },
-        pool: PoolPlan { max_idle: 256, idle_timeout: seconds(55), max_age: seconds(3600), max_requests: u64::MAX },
-        retry: RetryPlan { attempts: 2, budget_percent: 20, budget_floor: 3 },
-        drain: DrainPlan { in_flight: seconds(30), sessions_idle: seconds(900), sessions_max: seconds(3600) },
-        max_sessions: 1 << 17,
-        cookie_keys: Vec::new(),
         servers,
+        ..UpstreamPlan::example()
     };
     let mut shop = upstream(
         "shop",
@@ -45,11 +33,10 @@ pub(crate) fn plan() -> Plan {
     );
     let route = |name: &str, host: HostPattern, path: &str, upstream| RoutePlan {
         name: name.into(),
-        listeners: vec![0],
         host,
         path: path.into(),
-        strip_prefix: false,
         upstream,
+        ..RoutePlan::example()
     };
     Plan {
         cores: 2,
@@ -61,15 +48,8 @@ pub(crate) fn plan() -> Plan {
         listeners: vec![ListenerPlan {
             name: "main".into(),
             bind: "0.0.0.0:8080".parse().unwrap(),
-            backlog: 1024,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
-            forwarded: Forwarded::XForwarded,
-            request_id: true,
-            header_timeout: seconds(10),
-            idle_timeout: seconds(60),
-            between_bytes: seconds(60),
-            max_header_bytes: 32 << 10,
-            max_body: u64::MAX,
+            ..ListenerPlan::example()
         }],
         routes: vec![
             route("shop", HostPattern::Suffix(".example.com".into()), "/", 0),

@@ -7,10 +7,7 @@ use arc_swap::ArcSwap;
 use super::*;
 use crate::balance::sticky_cookie::Keys;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::{
-    Address, DrainPlan, Forwarded, HostPattern, ListenerPlan, PoolPlan, RetryPlan, RoutePlan, UpstreamPlan,
-    UpstreamTimeouts,
-};
+use crate::config::plan::{Address, DrainPlan, ListenerPlan, RoutePlan, UpstreamPlan};
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{Claim, Ledger, Route, Routes, State, Sticky};
 
@@ -117,20 +114,9 @@ fn upstream_plan(name: &str, policy: Policy) -> Arc<UpstreamPlan> {
         name: name.to_owned(),
         policy,
         check: None,
-        fail_open: true,
-        timeouts: UpstreamTimeouts {
-            connect: second,
-            first_byte: second,
-            between_bytes: second,
-            request: None,
-            tunnel_idle: second,
-        },
-        pool: PoolPlan { max_idle: 8, idle_timeout: second, max_age: second, max_requests: 8 },
-        retry: RetryPlan { attempts: 1, budget_percent: 20, budget_floor: 3 },
         drain: DrainPlan { in_flight: second, sessions_idle: 10 * second, sessions_max: 60 * second },
-        max_sessions: 1000,
-        cookie_keys: Vec::new(),
         servers: Vec::new(),
+        ..UpstreamPlan::example()
     })
 }
 
@@ -142,20 +128,7 @@ fn server_named(uid: u32, upstream: &str, name: &str, operational: Operational) 
 }
 
 fn listening(name: &str, routes: Vec<Arc<Route>>) -> Option<Listening> {
-    let second = Duration::from_secs(1);
-    let plan = ListenerPlan {
-        name: name.to_owned(),
-        bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        backlog: 1,
-        trusted_proxies: Vec::new(),
-        forwarded: Forwarded::Off,
-        request_id: false,
-        header_timeout: second,
-        idle_timeout: second,
-        between_bytes: second,
-        max_header_bytes: 8192,
-        max_body: u64::MAX,
-    };
+    let plan = ListenerPlan { name: name.to_owned(), ..ListenerPlan::example() };
     Some(Listening { plan: Arc::new(plan), routes: Arc::new(Routes::new(routes)) })
 }
 
@@ -189,14 +162,7 @@ fn world() -> World {
     let plan = upstream_plan("down", Policy::RoundRobin(RoundRobin::default()));
     let plain = Upstream::new(1, plan, vec![server_named(3, "down", "c", Operational::Unhealthy)], None, None);
     let route = Arc::new(Route {
-        plan: RoutePlan {
-            name: "shop.example.com/".to_owned(),
-            listeners: vec![0, 2],
-            host: HostPattern::Any,
-            path: "/".to_owned(),
-            strip_prefix: false,
-            upstream: 0,
-        },
+        plan: RoutePlan { name: "shop.example.com/".to_owned(), listeners: vec![0, 2], ..RoutePlan::example() },
         cells: (0..CORES).map(|_| RouteCell::default()).collect(),
         upstream: 0,
     });
