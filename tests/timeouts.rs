@@ -5,11 +5,11 @@
 mod harness;
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Fake, PATIENCE, Proxy, app, eventually, origins, read_head, unchecked};
+use harness::{Answer, Fake, PATIENCE, Proxy, app, eventually, full_backlog, origins, read_head, unchecked};
 
 const RR: &str = "\"round_robin\"";
 const LIMIT: Duration = Duration::from_millis(300);
@@ -120,21 +120,6 @@ fn an_idle_connection_to_a_server_is_closed() {
     assert_eq!(proxy.get("/").status, 200);
     let idle = told.recv_timeout(PATIENCE).unwrap();
     assert!(idle >= Duration::from_millis(290) && idle < LIMIT + SLACK, "{idle:?}");
-}
-
-/// A listener whose queue is full: to connect to it is to wait.
-fn full_backlog() -> (TcpListener, Vec<TcpStream>) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    socket.listen(0).unwrap();
-    let listener: TcpListener = socket.into();
-    let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        queued.push(stream);
-        assert!(queued.len() < 100, "the queue never fills");
-    }
-    (listener, queued)
 }
 
 #[test]

@@ -4,9 +4,10 @@
 
 mod harness;
 
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use harness::{Fake, Proxy, Raw, WebSocket, app, eventually, origins, read_head, unchecked};
+use harness::{Fake, PATIENCE, Proxy, Raw, WebSocket, app, eventually, origins, read_head, unchecked};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -79,7 +80,7 @@ fn bytes_sent_along_with_the_101_are_not_lost() {
 
 #[test]
 fn the_request_reaches_the_server_as_an_upgrade_and_nothing_else_of_the_hop() {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = channel();
     let fake = Fake::start(move |_, mut conn| {
         tell.send(read_head(&mut conn)).unwrap();
         conn.send(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
@@ -180,6 +181,78 @@ fn a_silent_tunnel_is_closed_after_its_idle_time() {
     }
     assert!(conn.is_closed());
     assert!(begun.elapsed() >= Duration::from_millis(1000), "each byte gave it more time");
+}
+
+/// What is left of a tunnel when one side has ended is given less time than a whole one, whichever side
+/// it is.
+#[test]
+fn a_tunnel_that_is_half_closed_is_not_kept_for_long() {
+    let (tell, told) = channel();
+    let fake = Fake::start(move |_, mut conn| {
+        let first = read_head(&mut conn).remove(0);
+        conn.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: my-proto\r\n\r\n");
+        if first.contains("/server-ends") {
+            conn.shutdown_write();
+        }
+        let got = conn.rest();
+        tell.send(got).unwrap();
+    });
+    let limits = "[upstream.app.timeouts]\ntunnel_idle = \"1h\"\ntunnel_half_closed = \"1s\"\n";
+    let proxy = Proxy::start(&unchecked(fake.address(), limits));
+    let open = |path: &str| {
+        let mut conn = proxy.raw();
+        conn.send(String::from_utf8_lossy(ASK).replace("/tunnel", path).as_bytes());
+        assert_eq!(conn.answer().status, 101);
+        conn
+    };
+    let whole = open("/nobody-ends");
+    // The client ends: the server is told so at once, and has its time for an answer.
+    let client_ends = open("/client-ends");
+    let began = Instant::now();
+    client_ends.shutdown_write();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "", "the end of one side reaches the other");
+    // This one ends both sides after that, so the next one is a server that does not.
+    assert_eq!(client_ends.rest(), "");
+    assert!(began.elapsed() < PATIENCE);
+    let mut server_ends = open("/server-ends");
+    let began = Instant::now();
+    for part in [b"a", b"b", b"c", b"d"] {
+        // Well within its time, and all together beyond it.
+        std::thread::sleep(Duration::from_millis(300));
+        server_ends.send(part);
+    }
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "abcd", "each byte gave it more time");
+    let quiet = began.elapsed();
+    assert!(quiet >= Duration::from_millis(2150), "{quiet:?}");
+    assert_eq!(server_ends.rest(), "");
+    eventually("only the whole one is left", || (proxy.status().upstreams[0].servers[0].tunnels == 1).then_some(()));
+    drop(whole);
+}
+
+/// Through a tunnel, h2c would take any number of requests past the routes.
+#[test]
+fn h2c_is_not_tunnelled() {
+    let origins = origins(1);
+    let proxy = Proxy::of(RR, &origins);
+    for upgrade in ["h2c", "H2C", "websocket, h2c", "h2c, websocket"] {
+        let mut conn = proxy.raw();
+        let settings = "http2-settings: AAMAAABkAAQAAP__\r\n";
+        conn.send(
+            format!(
+                "GET /echo HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: {upgrade}\r\n{settings}\r\n"
+            )
+            .as_bytes(),
+        );
+        let answer = conn.answer();
+        assert_eq!(answer.status, 200, "an ordinary answer");
+        for name in ["upgrade", "http2-settings", "connection"] {
+            assert_eq!(answer.echoed(name), [""; 0], "the server is not asked either: {upgrade}");
+        }
+        // The connection goes on as what it was.
+        conn.send(b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(conn.answer().status, 200);
+    }
+    assert_eq!(proxy.server("app", "a").tunnels, 0);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use choice::Choice;
 
 use crate::config::Plan;
 use crate::config::plan::{
-    AccessLogFormat, AccessLogPlan, AdminPlan, DrainPlan, Forwarded, HostPattern, ListenerPlan, LogFormat, LogPlan,
-    PoolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, HostPattern, ListenerPlan, LogFormat,
+    LogPlan, PoolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::units::show_duration;
 
@@ -48,6 +48,7 @@ struct PlanView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     access_log: Option<AccessLogView>,
     shutdown: ShutdownView,
+    dns: DnsView,
     listener: Vec<ListenerView<'a>>,
     route: Vec<RouteView<'a>>,
     upstream: Upstreams<'a>,
@@ -55,7 +56,7 @@ struct PlanView<'a> {
 
 impl<'a> PlanView<'a> {
     fn of(plan: &'a Plan) -> Self {
-        let Plan { cores, state_dir, admin, log, access_log, shutdown, listeners, routes, upstreams } = plan;
+        let Plan { cores, state_dir, admin, log, access_log, shutdown, dns, listeners, routes, upstreams } = plan;
         Self {
             cores: *cores,
             state_dir: state_dir.as_ref().map(|p| p.display().to_string()),
@@ -63,6 +64,7 @@ impl<'a> PlanView<'a> {
             log: LogView::of(log),
             access_log: access_log.as_ref().map(AccessLogView::of),
             shutdown: ShutdownView::of(shutdown),
+            dns: DnsView::of(dns),
             listener: listeners.iter().map(ListenerView::of).collect(),
             route: routes.iter().map(|route| RouteView::of(route, plan)).collect(),
             upstream: Upstreams(upstreams.iter().map(|u| (u.name.as_str(), UpstreamView::of(u))).collect()),
@@ -136,6 +138,23 @@ impl ShutdownView {
             announce: show_duration(*announce),
             idle_grace: show_duration(*idle_grace),
             deadline: show_duration(*deadline),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DnsView {
+    servers: Vec<String>,
+    min_ttl: String,
+    max_ttl: String,
+}
+
+impl DnsView {
+    fn of(DnsPlan { servers, min_ttl, max_ttl }: &DnsPlan) -> Self {
+        Self {
+            servers: servers.iter().map(ToString::to_string).collect(),
+            min_ttl: show_duration(*min_ttl),
+            max_ttl: show_duration(*max_ttl),
         }
     }
 }
@@ -287,17 +306,19 @@ struct TimeoutsView {
     between_bytes: String,
     request: String,
     tunnel_idle: String,
+    tunnel_half_closed: String,
 }
 
 impl TimeoutsView {
     fn of(plan: &UpstreamTimeouts) -> Self {
-        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle } = *plan;
+        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle, tunnel_half_closed } = *plan;
         Self {
             connect: show_duration(connect),
             first_byte: show_duration(first_byte),
             between_bytes: show_duration(between_bytes),
             request: request.map_or_else(|| "off".to_owned(), show_duration),
             tunnel_idle: show_duration(tunnel_idle),
+            tunnel_half_closed: show_duration(tunnel_half_closed),
         }
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn compile(
         log: c.log(&spec.log),
         access_log: c.access_log(spec.access_log.as_ref()),
         shutdown: c.shutdown(&spec.shutdown),
+        dns: c.dns(&spec.dns),
         admin,
         listeners,
         routes,

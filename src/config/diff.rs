@@ -9,8 +9,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    AccessLogPlan, AdminPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, Plan, PoolPlan, RetryPlan, RoutePlan,
-    ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, Plan, PoolPlan, RetryPlan,
+    RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Check;
 use crate::units::show_duration;
@@ -154,9 +154,11 @@ fn sockets(old: &[ListenerPlan], new: &[ListenerPlan]) -> Sockets {
 
 impl Diff {
     fn process(&mut self, old: &Plan, new: &Plan) {
-        let Plan { cores, state_dir, admin, log, access_log, shutdown, listeners: _, routes: _, upstreams: _ } = old;
+        let Plan { cores, state_dir, admin, log, access_log, shutdown, dns, listeners: _, routes: _, upstreams: _ } =
+            old;
         let AdminPlan { socket, bind, token } = admin;
         let LogPlan { level, format } = log;
+        let DnsPlan { servers, min_ttl, max_ttl } = dns;
         let parts =
             |log: &Option<AccessLogPlan>| log.as_ref().map(|AccessLogPlan { file, format }| (file.clone(), *format));
         for (key, same) in [
@@ -168,6 +170,9 @@ impl Diff {
             ("log.level", *level == new.log.level),
             ("log.format", *format == new.log.format),
             ("access_log", parts(access_log) == parts(&new.access_log)),
+            ("dns.servers", *servers == new.dns.servers),
+            ("dns.min_ttl", *min_ttl == new.dns.min_ttl),
+            ("dns.max_ttl", *max_ttl == new.dns.max_ttl),
         ] {
             if !same {
                 self.needs_restart.push(key.to_owned());
@@ -318,13 +323,14 @@ impl Fields<'_> {
     }
 
     fn timeouts(&mut self, old: UpstreamTimeouts, new: UpstreamTimeouts) {
-        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle } = old;
+        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle, tunnel_half_closed } = old;
         let limit = |time: Option<Duration>| time.map_or_else(|| "off".to_owned(), show_duration);
         self.time("timeouts.connect", connect, new.connect);
         self.time("timeouts.first_byte", first_byte, new.first_byte);
         self.time("timeouts.between_bytes", between_bytes, new.between_bytes);
         self.value("timeouts.request", &limit(request), &limit(new.request));
         self.time("timeouts.tunnel_idle", tunnel_idle, new.tunnel_idle);
+        self.time("timeouts.tunnel_half_closed", tunnel_half_closed, new.tunnel_half_closed);
     }
 
     fn pool(&mut self, old: PoolPlan, new: PoolPlan) {

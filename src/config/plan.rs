@@ -23,6 +23,7 @@ pub struct Plan {
     pub log: LogPlan,
     pub access_log: Option<AccessLogPlan>,
     pub shutdown: ShutdownPlan,
+    pub dns: DnsPlan,
     /// At least one.
     pub listeners: Vec<ListenerPlan>,
     pub routes: Vec<RoutePlan>,
@@ -73,6 +74,17 @@ pub struct ShutdownPlan {
     pub idle_grace: Duration,
     /// When what is left is cut.
     pub deadline: Duration,
+}
+
+/// How host names of servers are resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsPlan {
+    /// Name servers to ask; empty: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// A shorter TTL is taken for this.
+    pub min_ttl: Duration,
+    /// A longer TTL is taken for this.
+    pub max_ttl: Duration,
 }
 
 /// Which headers tell servers about the client.
@@ -177,6 +189,8 @@ pub struct UpstreamTimeouts {
     pub request: Option<Duration>,
     /// A tunnel without a byte either way is closed after this time.
     pub tunnel_idle: Duration,
+    /// The same once one side of it has ended.
+    pub tunnel_half_closed: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,6 +41,7 @@ pub struct Spec {
     pub log: LogSpec,
     pub access_log: Option<AccessLogSpec>,
     pub shutdown: ShutdownSpec,
+    pub dns: DnsSpec,
     pub listener: Vec<At<ListenerSpec>>,
     pub route: Vec<At<RouteSpec>>,
     pub upstream: BTreeMap<At<String>, UpstreamSpec>,
@@ -111,6 +112,23 @@ pub struct ShutdownSpec {
 impl Default for ShutdownSpec {
     fn default() -> Self {
         Self { announce: nowhere(seconds(0)), idle_grace: nowhere(seconds(1)), deadline: nowhere(seconds(30)) }
+    }
+}
+
+/// `[dns]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct DnsSpec {
+    /// Empty: those of the system.
+    pub servers: Vec<At<String>>,
+    pub min_ttl: At<Time>,
+    pub max_ttl: At<Time>,
+}
+
+impl Default for DnsSpec {
+    fn default() -> Self {
+        // Not zero, or a zero TTL would mean a query without pause; and a change is seen within minutes.
+        Self { servers: Vec::new(), min_ttl: nowhere(seconds(1)), max_ttl: nowhere(seconds(300)) }
     }
 }
 
@@ -247,6 +265,7 @@ pub struct TimeoutsSpec {
     pub between_bytes: At<Time>,
     pub request: At<TimeOrOff>,
     pub tunnel_idle: At<Time>,
+    pub tunnel_half_closed: At<Time>,
 }
 
 impl Default for TimeoutsSpec {
@@ -257,6 +276,7 @@ impl Default for TimeoutsSpec {
             between_bytes: nowhere(seconds(60)),
             request: nowhere(TimeOrOff(None)),
             tunnel_idle: nowhere(seconds(3600)),
+            tunnel_half_closed: nowhere(seconds(60)),
         }
     }
 }

@@ -63,12 +63,13 @@ fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
 #[test]
 fn every_key_occurs_in_the_full_file() {
     let tree = toml::de::DeTable::parse(Box::leak(uncommented().into_boxed_str())).unwrap().into_inner();
-    let sections: [(&[&str], Vec<String>); 13] = [
+    let sections: [(&[&str], Vec<String>); 14] = [
         (&[], keys_of::<spec::Spec>()),
         (&["admin"], keys_of::<spec::AdminSpec>()),
         (&["log"], keys_of::<spec::LogSpec>()),
         (&["access_log"], keys_of::<spec::AccessLogSpec>()),
         (&["shutdown"], keys_of::<spec::ShutdownSpec>()),
+        (&["dns"], keys_of::<spec::DnsSpec>()),
         (&["listener"], keys_of::<spec::ListenerSpec>()),
         (&["route"], keys_of::<spec::RouteSpec>()),
         (&["upstream", "app"], keys_of::<spec::UpstreamSpec>()),
@@ -154,6 +155,9 @@ fn the_configurations_in_the_readme_are_right() {
             let warnings = good(block).warnings;
             assert!(warnings.is_empty(), "{warnings}");
             whole += 1;
+        } else if block.starts_with('[') {
+            // Tables to add to a whole file.
+            good(&format!("{MINIMAL}\n{block}"));
         } else {
             // Examples of one key, each on a line of its own.
             for line in block.lines() {

@@ -203,7 +203,7 @@ async fn begin(
         route_cells: HashMap::new(),
         routes: Vec::new(),
         store: Store::open(plan.state_dir.as_deref()),
-        resolver: Resolver::default(),
+        resolver: Resolver::new(&plan.dns),
         reopen_logs,
         shared,
         inbox,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -17,16 +17,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::supervisor::{Message, Report};
+use crate::config::plan::DnsPlan;
 
-/// A shorter TTL is taken for this, or a zero TTL would mean a query without pause.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// A longer TTL is taken for this, so that a change is seen within minutes.
-const LONGEST: Duration = Duration::from_secs(300);
 /// How long an answer of `/etc/hosts` is believed.
 const HOSTS: Duration = Duration::from_secs(10);
 /// A look-up without an answer by then has failed.
 const LIMIT: Duration = Duration::from_secs(5);
-/// After a failure it is tried again at once, then at growing intervals up to this.
+/// After a failure it is tried again after this time, then at growing intervals ...
+const SHORTEST_RETRY: Duration = Duration::from_secs(1);
+/// ... up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The system's settings are read anew after this time.
 const SETTINGS: Duration = Duration::from_secs(60);
@@ -35,12 +34,17 @@ const SETTINGS: Duration = Duration::from_secs(60);
 type Found = Result<(Vec<IpAddr>, Duration), String>;
 
 /// Looks names up; shared by all servers, so that they share its cache.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Resolver {
+    plan: Arc<DnsPlan>,
     dns: Arc<Mutex<Option<(Instant, TokioResolver)>>>,
 }
 
 impl Resolver {
+    pub(super) fn new(plan: &DnsPlan) -> Self {
+        Self { plan: Arc::new(plan.clone()), dns: Arc::default() }
+    }
+
     /// One look-up.
     pub(super) async fn look_up(&self, host: &str) -> Found {
         if let Some(addresses) = in_hosts_file(host) {
@@ -56,7 +60,7 @@ impl Resolver {
             return Err("the name exists but has no address".to_owned());
         }
         let ttl = answer.valid_until().saturating_duration_since(std::time::Instant::now());
-        Ok((addresses, ttl.clamp(SHORTEST, LONGEST)))
+        Ok((addresses, ttl.clamp(self.plan.min_ttl, self.plan.max_ttl)))
     }
 
     async fn dns(&self) -> Result<TokioResolver, String> {
@@ -67,8 +71,12 @@ impl Resolver {
             return Ok(resolver.clone());
         }
         // Names that need no name server, such as localhost, resolve without a system configuration.
-        let (config, options) = hickory_resolver::system_conf::read_system_conf().unwrap_or_default();
-        let resolver = build(config, options)?;
+        let (mut config, options) = hickory_resolver::system_conf::read_system_conf().unwrap_or_default();
+        if !self.plan.servers.is_empty() {
+            let servers = self.plan.servers.iter().map(|address| name_server(*address)).collect();
+            config = ResolverConfig::from_parts(config.domain().cloned(), config.search().to_vec(), servers);
+        }
+        let resolver = build(config, options, &self.plan)?;
         *dns = Some((Instant::now(), resolver.clone()));
         Ok(resolver)
     }
@@ -80,13 +88,23 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-fn build(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, String> {
+/// A name server that is asked over UDP, and over TCP for what does not fit.
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
+}
+
+fn build(config: ResolverConfig, mut options: ResolverOpts, plan: &DnsPlan) -> Result<TokioResolver, String> {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Read here instead: hickory would still ask DNS for the family that the file does not have.
     options.use_hosts_file = ResolveHosts::Never;
-    options.positive_min_ttl = Some(SHORTEST);
-    options.positive_max_ttl = Some(LONGEST);
-    options.negative_max_ttl = Some(SHORTEST);
+    options.positive_min_ttl = Some(plan.min_ttl);
+    options.positive_max_ttl = Some(plan.max_ttl);
+    // Or a failure would be remembered beyond the next try.
+    options.negative_max_ttl = Some(plan.min_ttl.min(SHORTEST_RETRY));
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)
         .build()
@@ -117,11 +135,11 @@ impl Drop for Resolving {
 /// Starts to resolve `host` for the server `uid`; every result goes to `inbox`.
 pub(super) fn spawn(uid: u32, host: String, port: u16, resolver: Resolver, inbox: mpsc::Sender<Message>) -> Resolving {
     let task: JoinHandle<()> = tokio::spawn(async move {
-        let mut retry = SHORTEST;
+        let mut retry = SHORTEST_RETRY;
         loop {
             let (result, pause) = match resolver.look_up(&host).await {
                 Ok((addresses, ttl)) => {
-                    retry = SHORTEST;
+                    retry = SHORTEST_RETRY;
                     (Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()), ttl)
                 }
                 Err(error) => {
@@ -141,10 +159,13 @@ pub(super) fn spawn(uid: u32, host: String, port: u16, resolver: Resolver, inbox
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::config::NameServerConfig;
     use tokio::net::UdpSocket;
 
     use super::*;
+
+    fn plan(servers: Vec<SocketAddr>) -> DnsPlan {
+        DnsPlan { servers, min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(300) }
+    }
 
     /// A name server that knows `name` as two IPv4 addresses with a TTL, and answers others NXDOMAIN.
     async fn name_server(ttl: u32) -> Resolver {
@@ -178,11 +199,7 @@ mod tests {
                 let _ = socket.send_to(&answer, peer).await;
             }
         });
-        let mut server = NameServerConfig::udp("127.0.0.1".parse().unwrap());
-        server.connections[0].port = port;
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let dns = build(config, ResolverOpts::default()).unwrap();
-        Resolver { dns: Arc::new(Mutex::new(Some((Instant::now(), dns)))) }
+        Resolver::new(&plan(vec![SocketAddr::from(([127, 0, 0, 1], port))]))
     }
 
     #[tokio::test]
@@ -195,9 +212,9 @@ mod tests {
     #[tokio::test]
     async fn ttls_have_bounds() {
         let (_, ttl) = name_server(0).await.look_up("app.test.").await.unwrap();
-        assert_eq!(ttl, SHORTEST);
+        assert_eq!(ttl, Duration::from_secs(1));
         let (_, ttl) = name_server(86_400).await.look_up("app.test.").await.unwrap();
-        assert!(ttl <= LONGEST && ttl > LONGEST - Duration::from_secs(5), "{ttl:?}");
+        assert!((295..=300).contains(&ttl.as_secs()), "{ttl:?}");
     }
 
     #[tokio::test]
@@ -207,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_needs_no_name_server() {
-        let (addresses, _) = Resolver::default().look_up("localhost").await.unwrap();
+        let (addresses, _) = Resolver::new(&plan(Vec::new())).look_up("localhost").await.unwrap();
         assert!(addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
     }
 }

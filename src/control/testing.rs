@@ -42,6 +42,7 @@ pub(super) fn upstream(name: &str, servers: Vec<ServerPlan>) -> UpstreamPlan {
             between_bytes: Duration::from_secs(5),
             request: None,
             tunnel_idle: Duration::from_secs(60),
+            tunnel_half_closed: Duration::from_secs(60),
         },
         pool: PoolPlan {
             max_idle: 8,
@@ -97,6 +98,7 @@ pub(super) fn plan(upstreams: Vec<UpstreamPlan>) -> Plan {
             idle_grace: Duration::ZERO,
             deadline: Duration::from_secs(30),
         },
+        dns: DnsPlan { servers: Vec::new(), min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(300) },
         listeners: vec![listener("web")],
         routes,
         upstreams,

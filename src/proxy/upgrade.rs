@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -28,9 +28,6 @@ use super::stream;
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
 use crate::error::{Kind, ProxyError, Sent};
-
-/// The longest that a tunnel may be quiet once one side has ended.
-const HALF_CLOSED: Duration = Duration::from_secs(60);
 
 /// Bytes moved at a time.
 const CHUNK: usize = 64 * 1024;
@@ -196,7 +193,8 @@ pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
     let Tunnel { mut far, mut exchange } = tunnel;
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
-    let idle = exchange.upstream().map_or(FOREVER, |u| u.plan.timeouts.tunnel_idle);
+    let timeouts = exchange.upstream().map(|u| u.plan.timeouts);
+    let (idle, half_closed) = timeouts.map_or((FOREVER, FOREVER), |t| (t.tunnel_idle, t.tunnel_half_closed));
     let (mut up, mut down) = (Half::new(&near_read), Half::new(&far.read));
     let outcome = {
         let listed = Listed::new(&core, exchange.claim.as_ref());
@@ -212,7 +210,7 @@ pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
             if ended.is_ready() {
                 return Poll::Ready(None);
             }
-            let limit = if up.closed || down.closed { idle.min(HALF_CLOSED) } else { idle };
+            let limit = if up.closed || down.closed { idle.min(half_closed) } else { idle };
             if limit != limited {
                 limited = limit;
                 timer.as_mut().reset((active + limit).into());

@@ -1,8 +1,9 @@
 //! A server that says exactly what the test writes, right or wrong.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::raw::Raw;
 
@@ -117,4 +118,24 @@ impl Refusing {
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self { _socket: socket, address }
     }
+}
+
+/// A listener whose queue is full: to connect to it is to wait. With what fills it.
+pub fn full_backlog() -> (TcpListener, Vec<TcpStream>) {
+    full_backlog_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// The same at an address.
+pub fn full_backlog_at(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener: TcpListener = socket.into();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        queued.push(stream);
+        assert!(queued.len() < 100, "the queue never fills");
+    }
+    (listener, queued)
 }

@@ -11,6 +11,7 @@
 mod api;
 mod client;
 mod fake;
+mod name_server;
 mod process;
 mod raw;
 mod websocket;
@@ -24,7 +25,8 @@ pub use api::Api;
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
-pub use fake::{Fake, Refusing, answer, read_head};
+pub use fake::{Fake, Refusing, answer, full_backlog, full_backlog_at, read_head};
+pub use name_server::{NameServer, local};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
 pub use raw::{Raw, raw};
 pub use websocket::WebSocket;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::Address;
+use crate::config::plan::{Address, DnsPlan};
 use crate::health::{Check, HttpCheck};
 
 /// One listener, upstream `shop` (sticky, two servers) and upstream `api` (one server on a socket).
@@ -45,6 +45,7 @@ pub(crate) fn plan() -> Plan {
         log: LogPlan { level: "info".into(), format: LogFormat::Text },
         access_log: Some(AccessLogPlan { file: None, format: AccessLogFormat::Json }),
         shutdown: ShutdownPlan { announce: seconds(0), idle_grace: seconds(1), deadline: seconds(30) },
+        dns: DnsPlan { servers: vec!["10.0.0.2:53".parse().unwrap()], min_ttl: seconds(1), max_ttl: seconds(300) },
         listeners: vec![ListenerPlan {
             name: "main".into(),
             bind: "0.0.0.0:8080".parse().unwrap(),

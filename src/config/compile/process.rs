@@ -1,12 +1,14 @@
-//! What belongs to the process as a whole: cores, admin API, logs, shutdown.
+//! What belongs to the process as a whole: cores, admin API, logs, shutdown, name servers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::EnvFilter;
 
 use super::{Compiler, listener};
-use crate::config::plan::{AccessLogFormat, AccessLogPlan, AdminPlan, LogFormat, LogPlan, ShutdownPlan};
-use crate::config::spec::{AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, LogFormatSpec, LogSpec, ShutdownSpec};
+use crate::config::plan::{AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, LogFormat, LogPlan, ShutdownPlan};
+use crate::config::spec::{
+    AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, DnsSpec, LogFormatSpec, LogSpec, ShutdownSpec,
+};
 use crate::config::suggest;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
@@ -105,6 +107,30 @@ impl Compiler<'_> {
             self.warn(spec.idle_grace.span(), message, "write a shorter one");
         }
         plan
+    }
+
+    pub(super) fn dns(&mut self, spec: &DnsSpec) -> DnsPlan {
+        let servers = spec.servers.iter().filter_map(|server| self.name_server(server)).collect();
+        let min_ttl = self.positive(&spec.min_ttl, "min_ttl");
+        let max_ttl = self.positive(&spec.max_ttl, "max_ttl");
+        if min_ttl > max_ttl {
+            self.error(spec.min_ttl.span(), "`min_ttl` is longer than `max_ttl`", "write a shorter one");
+        }
+        DnsPlan { servers, min_ttl, max_ttl: max_ttl.max(min_ttl) }
+    }
+
+    /// The address of a name server, on port 53 unless it says otherwise.
+    fn name_server(&mut self, server: &At<String>) -> Option<SocketAddr> {
+        let text = server.get_ref().trim();
+        let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+        match address {
+            Ok(address) if address.port() != 0 => Some(address),
+            _ => {
+                let message = format!("`{text}` is not the address of a name server");
+                self.error(server.span(), message, "write an IP address, such as \"10.0.0.2\" or \"127.0.0.1:8600\"");
+                None
+            }
+        }
     }
 
     /// An address to listen on.

@@ -919,3 +919,55 @@ error: `weight` is 1001, which is out of range
 "##,
     );
 }
+
+#[test]
+fn name_servers() {
+    refused(
+        r##"[dns]
+servers = ["10.0.0.2", "dns.example.com", "10.0.0.3:0"]
+min_ttl = "10m"
+
+[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["app.internal:9001"]
+timeouts = { tunnel_half_closed = "0s" }
+"##,
+        r##"
+error: `dns.example.com` is not the address of a name server
+ --> evenkeel.toml:2:24
+  |
+2 | servers = ["10.0.0.2", "dns.example.com", "10.0.0.3:0"]
+  |                        ^^^^^^^^^^^^^^^^^
+  |
+  = help: write an IP address, such as "10.0.0.2" or "127.0.0.1:8600"
+
+error: `10.0.0.3:0` is not the address of a name server
+ --> evenkeel.toml:2:43
+  |
+2 | servers = ["10.0.0.2", "dns.example.com", "10.0.0.3:0"]
+  |                                           ^^^^^^^^^^^^
+  |
+  = help: write an IP address, such as "10.0.0.2" or "127.0.0.1:8600"
+
+error: `min_ttl` is longer than `max_ttl`
+ --> evenkeel.toml:3:11
+  |
+3 | min_ttl = "10m"
+  |           ^^^^^
+  |
+  = help: write a shorter one
+
+error: `tunnel_half_closed` is zero
+  --> evenkeel.toml:10:35
+   |
+10 | timeouts = { tunnel_half_closed = "0s" }
+   |                                   ^^^^
+   |
+   = help: write a duration above zero, such as "5s"
+
+4 errors in evenkeel.toml
+"##,
+    );
+}

@@ -129,14 +129,14 @@ fn every_key_reaches_the_plan() {
         "cores = 2\nstate_dir = '/s'\n\
          [admin]\nsocket = '/a.sock'\nbind = 9191\ntoken = '0123456789abcdef'\n\
          [log]\nlevel = 'info,evenkeel=debug'\nformat = 'json'\n[access_log]\nfile = '-'\nformat = 'combined'\n\
-         [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n\
+         [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n[dns]\nservers = ['10.0.0.2', '[::1]:8600']\nmin_ttl = '2s'\nmax_ttl = '4s'\n\
          [[listener]]\nname = 'l'\nbind = '1.2.3.4:80'\nbacklog = 9\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
          forwarded = 'both'\nrequest_id = false\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
          max_header_bytes = 8192\nmax_body = '1MiB'\n\
          [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nstrip_prefix = true\nupstream = 'u'\n\
          [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nfail_open = false\nmax_sessions = 7\n\
          cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\n\
-         [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\n\
+         [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\ntunnel_half_closed = '6s'\n\
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
          [upstream.u.retry]\nattempts = 0\nbudget_percent = 1\nbudget_floor = 2\n\
          [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\n",
@@ -154,6 +154,11 @@ fn every_key_reaches_the_plan() {
         log: LogPlan { level: "info,evenkeel=debug".into(), format: LogFormat::Json },
         access_log: Some(AccessLogPlan { file: None, format: AccessLogFormat::Combined }),
         shutdown: ShutdownPlan { announce: s(5), idle_grace: s(2), deadline: s(60) },
+        dns: DnsPlan {
+            servers: vec!["10.0.0.2:53".parse().unwrap(), "[::1]:8600".parse().unwrap()],
+            min_ttl: s(2),
+            max_ttl: s(4),
+        },
         listeners: vec![ListenerPlan {
             name: "l".into(),
             bind: "1.2.3.4:80".parse().unwrap(),
@@ -186,6 +191,7 @@ fn every_key_reaches_the_plan() {
                 between_bytes: s(3),
                 request: Some(s(4)),
                 tunnel_idle: s(5),
+                tunnel_half_closed: s(6),
             },
             pool: PoolPlan { max_idle: 0, idle_timeout: s(1), max_age: s(2), max_requests: 3 },
             retry: RetryPlan { attempts: 0, budget_percent: 1, budget_floor: 2 },

@@ -58,6 +58,7 @@ impl Compiler<'_> {
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
             request: request.map(|time| self.positive_at(spec.request.span(), time, "request")),
             tunnel_idle: self.positive(&spec.tunnel_idle, "tunnel_idle"),
+            tunnel_half_closed: self.positive(&spec.tunnel_half_closed, "tunnel_half_closed"),
         }
     }
 

@@ -203,7 +203,7 @@ fn what_needs_a_restart_is_named() {
         ("cores = 1", "cores = 2\nstate_dir = '/s'"),
         (
             "[log]\nlevel = 'info'",
-            "[log]\nlevel = 'debug'\nformat = 'json'\n[admin]\nsocket = '/s'\nbind = '127.0.0.1:1'\ntoken = 'a-token-of-some-length'\n[access_log]",
+            "[log]\nlevel = 'debug'\nformat = 'json'\n[admin]\nsocket = '/s'\nbind = '127.0.0.1:1'\ntoken = 'a-token-of-some-length'\n[dns]\nservers = ['10.0.0.2']\nmin_ttl = '2s'\nmax_ttl = '3s'\n[access_log]",
         ),
         ("bind = '127.0.0.1:8080'", "bind = '127.0.0.1:8080'\nbacklog = 5"),
     ]);
@@ -218,6 +218,9 @@ fn what_needs_a_restart_is_named() {
             "log.level",
             "log.format",
             "access_log",
+            "dns.servers",
+            "dns.min_ttl",
+            "dns.max_ttl",
             "listener web: backlog"
         ]
     );
