@@ -15,7 +15,8 @@ use choice::Choice;
 use crate::config::Plan;
 use crate::config::plan::{
     AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, HostPattern, ListenerPlan, LogFormat,
-    LogPlan, PoolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    LogPlan, PoolPlan, ProxyProtocolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan,
+    UpstreamTimeouts,
 };
 use crate::units::show_duration;
 
@@ -172,6 +173,20 @@ struct ListenerView<'a> {
     between_bytes: String,
     max_header_bytes: String,
     max_body: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<ProxyProtocolView>,
+}
+
+#[derive(Serialize)]
+struct ProxyProtocolView {
+    from: Vec<String>,
+    timeout: String,
+}
+
+impl ProxyProtocolView {
+    fn of(ProxyProtocolPlan { from, timeout }: &ProxyProtocolPlan) -> Self {
+        Self { from: from.iter().map(ToString::to_string).collect(), timeout: show_duration(*timeout) }
+    }
 }
 
 impl<'a> ListenerView<'a> {
@@ -188,6 +203,7 @@ impl<'a> ListenerView<'a> {
             between_bytes,
             max_header_bytes,
             max_body,
+            proxy_protocol,
         } = plan;
         Self {
             name,
@@ -206,6 +222,7 @@ impl<'a> ListenerView<'a> {
             between_bytes: show_duration(*between_bytes),
             max_header_bytes: show_size(*max_header_bytes as u64),
             max_body: show_size(*max_body),
+            proxy_protocol: proxy_protocol.as_ref().map(ProxyProtocolView::of),
         }
     }
 }

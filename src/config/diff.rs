@@ -200,6 +200,7 @@ impl Diff {
             between_bytes,
             max_header_bytes,
             max_body,
+            proxy_protocol,
         } = old;
         let mut fields = self.of(Subject::Listener(name.clone()));
         fields.value("bind", bind, &new.bind);
@@ -211,6 +212,7 @@ impl Diff {
         fields.time("between_bytes", *between_bytes, new.between_bytes);
         fields.value("max_header_bytes", max_header_bytes, &new.max_header_bytes);
         fields.value("max_body", &count(*max_body), &count(new.max_body));
+        fields.key("proxy_protocol", *proxy_protocol == new.proxy_protocol);
     }
 
     fn route(&mut self, event: &Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {

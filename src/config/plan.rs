@@ -3,7 +3,7 @@
 //! No `Option` in here means "default"; every reference is an index that exists; every address is
 //! parsed. Only [`super::compile`] makes one. Both planes read these types, neither changes them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -132,6 +132,26 @@ pub struct ListenerPlan {
     pub max_header_bytes: usize,
     /// Largest request body in bytes; `u64::MAX` is unlimited.
     pub max_body: u64,
+    /// Peers that say ahead of each connection who the client is; none where nobody does.
+    pub proxy_protocol: Option<ProxyProtocolPlan>,
+}
+
+/// Who sends PROXY protocol headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocolPlan {
+    /// Peers that must send one, at least one network; nobody else may.
+    pub from: Vec<IpNet>,
+    /// A header must be there within this time of the connection.
+    pub timeout: Duration,
+}
+
+impl ProxyProtocolPlan {
+    /// Whether that peer must send a header.
+    #[must_use]
+    pub fn is_expected_from(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.from.iter().any(|network| network.contains(&peer))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -147,6 +147,7 @@ pub struct ListenerSpec {
     pub between_bytes: At<Time>,
     pub max_header_bytes: At<Size>,
     pub max_body: Size,
+    pub proxy_protocol: Option<At<ProxyProtocolSpec>>,
 }
 
 impl Default for ListenerSpec {
@@ -163,7 +164,22 @@ impl Default for ListenerSpec {
             between_bytes: nowhere(seconds(60)),
             max_header_bytes: nowhere(Size(32 << 10)),
             max_body: Size(u64::MAX),
+            proxy_protocol: None,
         }
+    }
+}
+
+/// `[listener.proxy_protocol]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct ProxyProtocolSpec {
+    pub from: Vec<At<String>>,
+    pub timeout: At<Time>,
+}
+
+impl Default for ProxyProtocolSpec {
+    fn default() -> Self {
+        Self { from: Vec::new(), timeout: nowhere(seconds(5)) }
     }
 }
 

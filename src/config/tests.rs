@@ -152,6 +152,10 @@ fn the_configurations_in_the_readme_are_right() {
     let mut whole = 0;
     for block in blocks.map(|b| b.split_once("```").unwrap().0) {
         if block.contains("[[listener]]") {
+            // Examples about listeners leave out what they serve.
+            let rest =
+                if block.contains("[upstream.") { "" } else { "[upstream.app]\nservers = [\"127.0.0.1:9001\"]\n" };
+            let block = &format!("{block}{rest}");
             let warnings = good(block).warnings;
             assert!(warnings.is_empty(), "{warnings}");
             whole += 1;
@@ -165,7 +169,7 @@ fn the_configurations_in_the_readme_are_right() {
             }
         }
     }
-    assert_eq!(whole, 1);
+    assert!(whole > 1);
 }
 
 #[test]

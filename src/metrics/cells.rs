@@ -154,6 +154,8 @@ pub struct CoreCells {
     pub accept_errors: Counter,
     /// Connections that ended with a parse error, a time-out or a panic before or between requests.
     pub bad_requests: Counter,
+    /// Connections closed for want of a valid PROXY protocol header.
+    pub bad_proxy_headers: Counter,
     /// Connections closed because they were idle for too long.
     pub idle_closed: Counter,
     /// Panics caught in a connection.

@@ -102,6 +102,7 @@ fn cores(families: &mut Families, cells: &[CoreCells]) {
     families.value(Id::ConnectionsOpen, &[], total(|c| &c.connections_open));
     families.value(Id::ConnectionsParked, &[], total(|c| &c.connections_parked));
     families.value(Id::ConnectionsClosed, &["bad_request"], total(|c| &c.bad_requests));
+    families.value(Id::ConnectionsClosed, &["proxy_protocol"], total(|c| &c.bad_proxy_headers));
     families.value(Id::ConnectionsClosed, &["idle"], total(|c| &c.idle_closed));
     families.value(Id::AcceptErrors, &[], total(|c| &c.accept_errors));
     families.value(Id::Panics, &[], total(|c| &c.panics));

@@ -85,7 +85,7 @@ metrics! {
     ConnectionsAccepted: Counter "connections_accepted_total" [] "Client connections accepted.";
     ConnectionsOpen: Gauge "connections_open" [] "Client connections open now.";
     ConnectionsParked: Gauge "connections_parked" [] "Client connections parked now: open, idle, and without a parser.";
-    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `idle` for being idle too long.";
+    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `idle` for being idle too long.";
     AcceptErrors: Counter "accept_errors_total" [] "Accept calls that failed for want of descriptors or memory.";
     Panics: Counter "panics_total" [] "Panics caught in a connection; each is a bug.";
     Errors: Counter "errors_total" ["reason"] "Requests that evenkeel itself answered with an error or gave up, by reason.";

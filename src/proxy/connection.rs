@@ -24,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::admit::admit;
 use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
@@ -129,8 +130,9 @@ enum Ended {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(core: Rc<Core>, slot: usize, mut stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(core: Rc<Core>, slot: usize, stream: TcpStream, peer: SocketAddr) {
     let _open = Open::new(&core);
+    let Some((mut stream, peer)) = admit(&core, slot, stream, peer).await else { return };
     let mut rewind = Bytes::new();
     loop {
         // Boxed, so that a parked connection does not hold the room that a busy one needs.
@@ -151,7 +153,7 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, mut stream: TcpStream, pe
 }
 
 /// The plan of the listener in `slot`, if it is or was lately configured.
-fn plan_of(core: &Core, slot: usize) -> Option<Arc<ListenerPlan>> {
+pub(super) fn plan_of(core: &Core, slot: usize) -> Option<Arc<ListenerPlan>> {
     core.view_of(slot).listeners.get(slot)?.as_ref().map(|listening| Arc::clone(&listening.plan))
 }
 

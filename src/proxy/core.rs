@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::warn;
 
 use super::access_log;
+use super::complaint::Complaints;
 use super::pool::Pools;
 use super::retry::Budget;
 use super::watch::{TICK, Watches};
@@ -80,6 +81,7 @@ pub(super) struct Core {
     /// When idle connections are to be closed, once the process stops.
     pub(super) close_idle_at: Cell<Option<Instant>>,
     pub(super) tunnel_cuts: RefCell<Vec<(u32, Rc<Notify>)>>,
+    pub(super) complaints: Complaints,
     events: Events,
     cells: Arc<[CoreCells]>,
     swap: Arc<Swap>,
@@ -112,6 +114,7 @@ impl Core {
             closing: Notify::new(),
             close_idle_at: Cell::new(None),
             tunnel_cuts: RefCell::default(),
+            complaints: Complaints::default(),
             events,
             cells,
             swap,

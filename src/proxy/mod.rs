@@ -6,10 +6,12 @@
 //! for it, and takes no lock on a request's path.
 
 pub mod access_log;
+mod admit;
 mod answer;
 mod body;
 mod check;
 mod client;
+mod complaint;
 mod connection;
 mod core;
 mod exchange;
@@ -19,6 +21,7 @@ mod inbound;
 mod listener;
 mod pool;
 mod prepare;
+pub mod proxy_protocol;
 mod request;
 mod request_id;
 mod retry;

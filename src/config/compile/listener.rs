@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::Compiler;
 use super::names::Seen;
-use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan};
-use crate::config::spec::{At, ForwardedSpec, ListenerSpec, Size, Spec};
+use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan, ProxyProtocolPlan};
+use crate::config::spec::{At, ForwardedSpec, ListenerSpec, ProxyProtocolSpec, Size, Spec};
 
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
 
@@ -70,12 +70,23 @@ impl Compiler<'_> {
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
             max_header_bytes: self.header_bytes(&spec.max_header_bytes),
             max_body: spec.max_body.0,
+            proxy_protocol: spec.proxy_protocol.as_ref().and_then(|spec| self.proxy_protocol(spec)),
         };
         let Some(bind) = &spec.bind else {
             self.lack(Some(entry.span()), "this listener has no `bind`", "add `bind = \"0.0.0.0:8080\"`");
             return None;
         };
         Some(ListenerPlan { bind: self.address(bind.span(), &bind.get_ref().0)?, ..plan })
+    }
+
+    fn proxy_protocol(&mut self, entry: &At<ProxyProtocolSpec>) -> Option<ProxyProtocolPlan> {
+        let spec = entry.get_ref();
+        if spec.from.is_empty() {
+            let hint = "add `from = [\"10.0.0.0/8\"]` with the networks of what stands in front";
+            self.lack(Some(entry.span()), "`proxy_protocol` has nobody to come `from`", hint);
+        }
+        let from = spec.from.iter().filter_map(|text| self.network(text)).collect();
+        Some(ProxyProtocolPlan { from, timeout: self.positive(&spec.timeout, "timeout") })
     }
 
     fn header_bytes(&mut self, size: &At<Size>) -> usize {

@@ -971,3 +971,47 @@ error: `tunnel_half_closed` is zero
 "##,
     );
 }
+
+#[test]
+fn proxy_protocol_headers_from_nobody() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+proxy_protocol = {}
+
+[[listener]]
+bind = ":8081"
+proxy_protocol = { from = ["balancer"], timeout = "0s" }
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: `proxy_protocol` has nobody to come `from`
+ --> evenkeel.toml:3:18
+  |
+3 | proxy_protocol = {}
+  |                  ^^
+  |
+  = help: add `from = ["10.0.0.0/8"]` with the networks of what stands in front
+
+error: `balancer` is not a network
+ --> evenkeel.toml:7:28
+  |
+7 | proxy_protocol = { from = ["balancer"], timeout = "0s" }
+  |                            ^^^^^^^^^^
+  |
+  = help: write an address and a prefix length, such as "10.0.0.0/8"
+
+error: `timeout` is zero
+ --> evenkeel.toml:7:51
+  |
+7 | proxy_protocol = { from = ["balancer"], timeout = "0s" }
+  |                                                   ^^^^
+  |
+  = help: write a duration above zero, such as "5s"
+
+3 errors in evenkeel.toml
+"##,
+    );
+}
