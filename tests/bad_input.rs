@@ -318,6 +318,41 @@ fn a_full_descriptor_table_backs_off_and_recovers() {
     assert!(evenkeel.metric("evenkeel_accept_errors_total", &[]) > 0.0);
 }
 
+/// Running out of our own descriptors says nothing about a server: neither the connections that requests
+/// could not open nor the probes that could not run count against it.
+#[test]
+fn own_shortage_is_not_held_against_a_server() {
+    for check in ["\"off\"", "{ tcp = { interval = \"50ms\", timeout = \"5s\", unhealthy_threshold = 1 } }"] {
+        let origins = origins(1);
+        let toml = format!("cores = 1\n[upstream.app]\ncheck = {check}\n{}", harness::servers("app", &origins));
+        let evenkeel = Running::with(&toml, |command| *command = under("ulimit -n 64", command));
+        let mut conns: Vec<Raw> = (0..100).map(|_| evenkeel.raw()).collect();
+        eventually("the table is full", || (evenkeel.process.descriptors() >= 64).then_some(()));
+        let mut failed = 0;
+        // All at once, so that no two go over the one connection that may just have been possible.
+        for conn in conns.iter_mut().take(20) {
+            conn.send(b"GET /slow?ms=500 HTTP/1.1\r\nhost: a\r\n\r\n");
+        }
+        for conn in conns.iter_mut().take(20) {
+            let answer = conn.answer();
+            assert!(matches!(answer.status, 200 | 502 | 503), "{}", answer.status);
+            failed += u32::from(answer.status != 200);
+        }
+        assert!(failed > 10, "there was no descriptor for a server: {failed}");
+        // Several probes long.
+        std::thread::sleep(Duration::from_millis(300));
+        drop(conns);
+        eventually("the admin API has descriptors", || {
+            std::os::unix::net::UnixStream::connect(evenkeel.socket()).ok()?;
+            (evenkeel.process.descriptors() < 40).then_some(())
+        });
+        assert_eq!(evenkeel.metric("evenkeel_server_connect_failures_total", &[]), 0.0, "{check}");
+        assert_eq!(evenkeel.server("app", "a").operational, "healthy", "{check}");
+        assert!(!evenkeel.process.err().contains("server is unhealthy"), "{check}: {}", evenkeel.process.err());
+        assert_eq!(evenkeel.client().get("/").status, 200);
+    }
+}
+
 #[test]
 fn without_descriptors_for_servers_a_client_gets_an_answer() {
     let origins = origins(1);

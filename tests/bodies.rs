@@ -202,6 +202,47 @@ fn trailers_pass_both_ways() {
     assert_eq!(answer.trailers, [("x-sum".to_owned(), "42".to_owned())]);
 }
 
+/// A trailer that `Trailer` did not announce is left out, and so is one that would be read as framing or
+/// routing (RFC 9110 §6.5.1). The message ends where it ends, and its connections go on.
+#[test]
+fn trailers_that_were_not_announced_are_left_out_both_ways() {
+    let seen = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let sent = std::sync::Arc::clone(&seen);
+    let fake = Fake::start(move |_, mut conn| {
+        while let Some(head) = conn.head() {
+            let mut body = String::new();
+            if head.to_ascii_lowercase().contains("transfer-encoding") {
+                while !body.ends_with("0\r\n\r\n") && !body.contains("\r\n0\r\n") {
+                    body += &format!("{}\r\n", conn.line());
+                }
+                while !body.ends_with("\r\n\r\n") {
+                    body += &format!("{}\r\n", conn.line());
+                }
+            }
+            sent.lock().unwrap().push(body);
+            conn.send(
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-told, content-length\r\n\r\n3\r\nabc\r\n0\r\n\
+                  x-told: 1\r\nx-untold: 2\r\ncontent-length: 100\r\n\r\n",
+            );
+        }
+    });
+    let proxy = Proxy::start(&format!("cores = 1\n{}", unchecked(fake.address(), "")));
+    let mut conn = proxy.raw();
+    for _ in 0..3 {
+        conn.send(
+            b"POST / HTTP/1.1\r\nhost: a\r\nte: trailers\r\ntrailer: x-told, host\r\ntransfer-encoding: chunked\r\n\r\n\
+              3\r\nabc\r\n0\r\nx-told: 1\r\nx-untold: 2\r\nhost: evil\r\n\r\n",
+        );
+        let answer = conn.answer();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "abc"));
+        assert_eq!(answer.trailers, [("x-told".to_owned(), "1".to_owned())], "to the client");
+    }
+    assert_eq!(fake.accepted(), 1, "one connection carries them all");
+    for body in &*seen.lock().unwrap() {
+        assert_eq!(body, "3\r\nabc\r\n0\r\nx-told: 1\r\n\r\n", "to the server");
+    }
+}
+
 #[test]
 fn a_request_without_a_body_has_no_framing() {
     let origins = origins(1);

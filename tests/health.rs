@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Fake, Origin, Proxy, answer, eventually, origins, upstream};
+use harness::{Fake, Origin, Proxy, Running, answer, eventually, origins, upstream};
 use serde_json::json;
 
 fn config(more: &str, origins: &[Origin]) -> String {
@@ -283,6 +283,36 @@ fn when_all_are_down_every_ready_server_is_tried() {
     becomes(&proxy, "b", "healthy");
     assert!(!failing_open(&proxy));
     assert_eq!(who(&proxy, 8), ["b".to_owned()].into());
+}
+
+#[test]
+fn failing_open_is_logged_when_it_begins_and_when_it_ends() {
+    let origins = origins(2);
+    let config = config(&http("unhealthy_threshold = 1, healthy_threshold = 1"), &origins);
+    let evenkeel = Running::start(&config);
+    let logged = || {
+        let log = evenkeel.process.err();
+        let count = |text: &str| log.lines().filter(|l| l.contains(text) && l.contains("upstream=\"app\"")).count();
+        (count("WARN") - count("server is unhealthy"), count("no server is healthy"), count("no longer failing open"))
+    };
+    assert_eq!(logged(), (0, 0, 0));
+    for times in 1..=3 {
+        origins.iter().for_each(|o| o.set_healthy(false));
+        eventually("it fails open", || evenkeel.status().upstreams[0].failing_open.then_some(()));
+        evenkeel.process.says("no server is healthy: every ready one gets traffic");
+        // Neither traffic, nor further failures, nor a reload is news.
+        let failed = probes(&origins[0]) + 3;
+        eventually("more failures", || (probes(&origins[0]) >= failed).then_some(()));
+        for _ in 0..5 {
+            assert_eq!(evenkeel.client().get("/echo").status, 200);
+        }
+        evenkeel.write(&config.replace("cores = 1\n", &format!("cores = 1\nmax_body = {}\n", 1000 + times)));
+        evenkeel.reload_file().unwrap();
+        eventually("one line for its beginning", || (logged() == (times, times, times - 1)).then_some(()));
+        origins.iter().for_each(|o| o.set_healthy(true));
+        eventually("it has ended", || (!evenkeel.status().upstreams[0].failing_open).then_some(()));
+        eventually("one line for its end", || (logged() == (times, times, times)).then_some(()));
+    }
 }
 
 /// A healthy server that drains is no reason not to fail open, and gets nothing by it.

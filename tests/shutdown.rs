@@ -7,7 +7,7 @@ mod harness;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use harness::{Raw, Running, Signal, WebSocket, app, eventually, origins};
+use harness::{Raw, Running, Signal, WebSocket, app, eventually, origins, under};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -216,6 +216,24 @@ fn it_stops_while_it_starts() {
     starting.signal(Signal::TERM);
     let done = starting.wait().ends(0);
     assert!(done.err.contains("stopping"), "{}", done.err);
+}
+
+/// Accepting that pauses for want of descriptors must hear that it is over, too.
+#[test]
+fn it_stops_while_it_is_out_of_descriptors() {
+    let origins = origins(1);
+    let toml = format!(
+        "cores = 2\n[shutdown]\nidle_grace = \"10ms\"\ndeadline = \"5s\"\n{}",
+        app("\"round_robin\"", &origins)
+    );
+    let evenkeel = Running::with(&toml, |command| *command = under("ulimit -n 64", command));
+    let conns: Vec<Raw> = (0..200).map(|_| evenkeel.raw()).collect();
+    evenkeel.process.says("cannot accept connections");
+    let began = Instant::now();
+    evenkeel.process.signal(Signal::TERM);
+    let done = evenkeel.process.wait().ends(0);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}: {done:?}", began.elapsed());
+    drop(conns);
 }
 
 #[test]

@@ -54,7 +54,9 @@ pub(super) fn watch(server: Arc<Server>, check: Check, epoch: u64, inbox: mpsc::
         loop {
             let began = Instant::now();
             let result = check.probe(&target(&server)).await;
-            if inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err() {
+            if (result.is_ok() || !out_of_descriptors())
+                && inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err()
+            {
                 return;
             }
             tokio::select! {
@@ -83,6 +85,15 @@ pub(super) fn recover(server: Arc<Server>, timeout: Duration, epoch: u64, inbox:
         }
     });
     Probing { task: task.abort_handle(), wake: Arc::default(), epoch }
+}
+
+/// Whether this process can open no further descriptor: then a probe that failed says nothing about the
+/// server. One that comes free between the two makes that failure count; it takes several in a row.
+fn out_of_descriptors() -> bool {
+    use rustix::io::Errno;
+    let opened = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+    let code = opened.err().and_then(|error| error.raw_os_error());
+    code.is_some_and(|code| [Errno::MFILE, Errno::NFILE].iter().any(|errno| errno.raw_os_error() == code))
 }
 
 fn target(server: &Server) -> Target {
