@@ -23,7 +23,7 @@
 //! | [`error`] | what can go wrong with a request, and the one table from that to a status |
 //! | [`cli`] | the verbs; everything but `run`, `demo` and `origin` is a client of the admin API |
 //! | [`lab`] | the toy server that the demo, the tests and the examples put behind the proxy |
-//! | [`named`], [`units`] | leaves: how choices, durations and sizes are written |
+//! | [`named`], [`units`], [`path`] | leaves: how choices, durations and sizes are written; the one form of a path |
 //!
 //! Two rooms are made to grow: a new policy is a file and a variant in [`balance`], a new check is a
 //! file and a variant in [`health`]; the compiler asks for the rest.
@@ -38,8 +38,8 @@
 //!    a second gives the parser up and waits as a bare socket.
 //! 2. `proxy/request` tells the rest in order. It takes the current [`upstream::Snapshot`] and keeps it
 //!    to the end, so a reload never changes the rules in the middle of a request.
-//! 3. `proxy/check` refuses what could be read in two ways. [`upstream::Routes`] finds the route by
-//!    listener, host and path. `proxy/client` settles who the client is and rewrites the forwarded
+//! 3. `proxy/check` refuses what could be read in two ways, and [`path`] brings the path to the one form
+//!    that is compared and forwarded. [`upstream::Routes`] finds the route by listener, host and path. `proxy/client` settles who the client is and rewrites the forwarded
 //!    headers; `proxy/headers` strips what belongs to one connection only.
 //! 4. `proxy/sticky` opens the cookie, if the upstream has one. [`upstream::Upstream::pick`] asks the
 //!    policy's table for a server: pinned, or new.
@@ -91,6 +91,7 @@ pub mod health;
 pub mod lab;
 pub mod metrics;
 pub mod named;
+pub mod path;
 pub mod proxy;
 pub mod units;
 pub mod upstream;

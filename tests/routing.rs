@@ -119,8 +119,8 @@ fn strip_prefix_takes_the_route_off_the_path() {
     for (path, target) in [
         ("/app/echo", "/echo"),
         ("/app/echo?app=/app/x", "/echo?app=/app/x"),
-        ("/app//echo", "//echo"),
-        ("/app/echo%2Fx", "/echo%2Fx"),
+        ("/app//echo", "/echo"),
+        ("/app/echo%20x", "/echo%20x"),
         ("/dir/echo", "/echo"),
     ] {
         let answer = client.get(path);

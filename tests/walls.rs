@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("named", &[]),
     ("units", &[]),
+    ("path", &[]),
     ("error", &[]),
     ("balance", &["named", "units"]),
     ("health", &["named", "units"]),
-    ("config", &["balance", "health", "named", "units"]),
+    ("config", &["balance", "health", "named", "path", "units"]),
     ("metrics", &["balance", "config", "error", "upstream"]),
     ("upstream", &["balance", "config", "metrics"]),
-    ("proxy", &["balance", "config", "error", "metrics", "upstream"]),
+    ("proxy", &["balance", "config", "error", "metrics", "path", "upstream"]),
     ("control", &["balance", "config", "health", "metrics", "units", "upstream"]),
     ("lab", &[]),
     ("engine", &["config", "control", "metrics", "proxy", "upstream"]),
-    ("cli", &["balance", "config", "control", "engine", "health", "lab", "units"]),
+    ("cli", &["balance", "config", "control", "engine", "health", "lab", "path", "units"]),
 ];
 
 /// Pure rooms: what time it is and what chance decides are arguments there.

@@ -168,6 +168,7 @@ struct ListenerView<'a> {
     trusted_proxies: Vec<String>,
     forwarded: &'static str,
     request_id: bool,
+    merge_slashes: bool,
     header_timeout: String,
     idle_timeout: String,
     between_bytes: String,
@@ -198,6 +199,7 @@ impl<'a> ListenerView<'a> {
             trusted_proxies,
             forwarded,
             request_id,
+            merge_slashes,
             header_timeout,
             idle_timeout,
             between_bytes,
@@ -217,6 +219,7 @@ impl<'a> ListenerView<'a> {
                 Forwarded::Off => "off",
             },
             request_id: *request_id,
+            merge_slashes: *merge_slashes,
             header_timeout: show_duration(*header_timeout),
             idle_timeout: show_duration(*idle_timeout),
             between_bytes: show_duration(*between_bytes),
@@ -237,12 +240,13 @@ struct RouteView<'a> {
     host: Option<String>,
     path: &'a str,
     strip_prefix: bool,
+    allow_escapes: Vec<&'static str>,
     upstream: &'a str,
 }
 
 impl<'a> RouteView<'a> {
     fn of(route: &'a RoutePlan, plan: &'a Plan) -> Self {
-        let RoutePlan { name, listeners, host, path, strip_prefix, upstream } = route;
+        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream } = route;
         Self {
             name: Some(name.as_str()).filter(|name| !name.contains(['/', '*', '#'])),
             listener: listeners.iter().filter_map(|i| plan.listeners.get(*i)).map(|l| l.name.as_str()).collect(),
@@ -253,6 +257,7 @@ impl<'a> RouteView<'a> {
             },
             path,
             strip_prefix: *strip_prefix,
+            allow_escapes: allow_escapes.names().collect(),
             upstream: plan.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
         }
     }

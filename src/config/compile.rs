@@ -164,6 +164,8 @@ impl Compiler<'_> {
 }
 
 #[cfg(test)]
+mod refused_routes;
+#[cfg(test)]
 mod refused_tests;
 #[cfg(test)]
 mod tests;

@@ -195,6 +195,7 @@ impl Diff {
             trusted_proxies,
             forwarded,
             request_id,
+            merge_slashes,
             header_timeout,
             idle_timeout,
             between_bytes,
@@ -207,6 +208,7 @@ impl Diff {
         fields.key("trusted_proxies", *trusted_proxies == new.trusted_proxies);
         fields.key("forwarded", *forwarded == new.forwarded);
         fields.value("request_id", request_id, &new.request_id);
+        fields.value("merge_slashes", merge_slashes, &new.merge_slashes);
         fields.time("header_timeout", *header_timeout, new.header_timeout);
         fields.time("idle_timeout", *idle_timeout, new.idle_timeout);
         fields.time("between_bytes", *between_bytes, new.between_bytes);
@@ -217,7 +219,7 @@ impl Diff {
 
     fn route(&mut self, event: &Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {
         let Some((old, new)) = self.both(event, |r| Subject::Route(r.name.clone())) else { return };
-        let RoutePlan { name, listeners, host, path, strip_prefix, upstream } = old;
+        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream } = old;
         // Positions say nothing across two Plans; and a route for all listeners stays one when they change.
         let all = |plan: &Plan, listeners: &[usize]| listeners.len() == plan.listeners.len();
         let names = |plan: &Plan, listeners: &[usize]| {
@@ -232,6 +234,7 @@ impl Diff {
         fields.value("host", &show_host(host), &show_host(&new.host));
         fields.value("path", path, &new.path);
         fields.value("strip_prefix", strip_prefix, &new.strip_prefix);
+        fields.value("allow_escapes", allow_escapes, &new.allow_escapes);
         fields.value("upstream", &old_plan.upstreams[*upstream].name, &new_plan.upstreams[new.upstream].name);
     }
 

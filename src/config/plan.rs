@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::balance::Policy;
 use crate::health::Check;
+use crate::path::Escapes;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,6 +123,8 @@ pub struct ListenerPlan {
     pub forwarded: Forwarded,
     /// Whether `X-Request-Id` is taken or made, sent to the server and back.
     pub request_id: bool,
+    /// Whether empty segments of a path are taken out before it is compared and forwarded.
+    pub merge_slashes: bool,
     /// A request's head must be there within this time of its first byte.
     pub header_timeout: Duration,
     /// A connection without a request is closed after this time.
@@ -174,6 +177,8 @@ pub struct RoutePlan {
     pub path: String,
     /// Whether the prefix is taken off before the request is forwarded.
     pub strip_prefix: bool,
+    /// Escapes that are let through although servers read them differently.
+    pub allow_escapes: Escapes,
     /// Position of its upstream.
     pub upstream: usize,
 }

@@ -142,6 +142,7 @@ pub struct ListenerSpec {
     pub trusted_proxies: Vec<At<String>>,
     pub forwarded: ForwardedSpec,
     pub request_id: bool,
+    pub merge_slashes: bool,
     pub header_timeout: At<Time>,
     pub idle_timeout: At<Time>,
     pub between_bytes: At<Time>,
@@ -159,6 +160,7 @@ impl Default for ListenerSpec {
             trusted_proxies: Vec::new(),
             forwarded: ForwardedSpec::XForwarded,
             request_id: true,
+            merge_slashes: true,
             header_timeout: nowhere(seconds(10)),
             idle_timeout: nowhere(seconds(60)),
             between_bytes: nowhere(seconds(60)),
@@ -203,6 +205,7 @@ pub struct RouteSpec {
     pub host: Option<At<OneOrMany>>,
     pub path: At<String>,
     pub strip_prefix: bool,
+    pub allow_escapes: Vec<At<String>>,
     pub upstream: Option<At<String>>,
 }
 
@@ -214,6 +217,7 @@ impl Default for RouteSpec {
             host: None,
             path: nowhere("/".to_owned()),
             strip_prefix: false,
+            allow_escapes: Vec::new(),
             upstream: None,
         }
     }

@@ -159,6 +159,14 @@ fn the_configurations_in_the_readme_are_right() {
             let warnings = good(block).warnings;
             assert!(warnings.is_empty(), "{warnings}");
             whole += 1;
+        } else if block.starts_with("[[route]]") {
+            // The upstreams that it leads to are left to the reader.
+            let mut file = format!("[[listener]]\nbind = ':8080'\n{block}");
+            for name in ["app", "beta", "registry"].iter().filter(|name| block.contains(&format!("\"{name}\""))) {
+                file += &format!("[upstream.{name}]\nservers = ['127.0.0.1:9001']\n");
+            }
+            let warnings = good(&file).warnings;
+            assert!(warnings.is_empty(), "{warnings}");
         } else if block.starts_with('[') {
             // Tables to add to a whole file.
             good(&format!("{MINIMAL}\n{block}"));

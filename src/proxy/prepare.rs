@@ -19,6 +19,7 @@ use super::watch::FOREVER;
 use super::{client, request_id, retry, upgrade};
 use crate::config::plan::{ListenerPlan, RoutePlan};
 use crate::error::{Kind, ProxyError};
+use crate::path::{self, Cleaned};
 
 /// A request as it is sent to servers, and what is needed to send it again.
 pub(super) struct Outgoing {
@@ -42,14 +43,21 @@ pub(super) fn prepare(
     check::check(request, noted)?;
 
     let mut buffer = [0; LONGEST_HOST + 1];
+    let cleaned = clean_path(request, listening.plan.merge_slashes)?;
     let host = if listening.routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" };
-    let path = if request.uri().path() == "*" { "/" } else { request.uri().path() };
+    let path = match request.uri().path() {
+        "*" => "/",
+        path => cleaned.compared.as_deref().unwrap_or(path),
+    };
     let Some(route) = listening.routes.find(host, path) else {
         conn.core.cells().no_route.inc();
         return Err(ProxyError::new(Kind::NoRoute));
     };
     exchange.route = Some(route);
     let route = &listening.routes.all[route];
+    if !cleaned.escapes.is_within(route.plan.allow_escapes) {
+        return Err(ProxyError::new(Kind::BadRequest).because("the path has escapes that servers read differently"));
+    }
     let upstream = &view.upstreams[route.upstream];
 
     if let Some(length) = content_length(request.headers())
@@ -103,11 +111,35 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes()).ok()?.parse().ok()
 }
 
-/// Takes the route's prefix off the target.
+/// Brings the target's path to the one form that is compared and forwarded.
+fn clean_path<B>(request: &mut Request<B>, merge_slashes: bool) -> Result<Cleaned, ProxyError> {
+    let uri = request.uri();
+    if uri.path() == "*" {
+        return Ok(Cleaned::default());
+    }
+    let bad = |why: &'static str| ProxyError::new(Kind::BadRequest).because(why);
+    let mut cleaned = path::clean(uri.path(), merge_slashes).map_err(bad)?;
+    if let Some(mut path) = cleaned.path.take() {
+        if let Some(query) = uri.query() {
+            path.push('?');
+            path.push_str(query);
+        }
+        let target = PathAndQuery::try_from(path).map_err(|_| bad("the path is too long once it is escaped"))?;
+        *request.uri_mut() = Uri::from(target);
+    }
+    Ok(cleaned)
+}
+
+/// Takes the route's prefix off the target: as many segments as it has, since they may be spelled in
+/// another way than the route spells them.
 fn strip_prefix(uri: &mut Uri, route: &RoutePlan) {
-    let bare = route.path.strip_suffix('/').unwrap_or(&route.path);
+    let segments = route.path.split('/').filter(|segment| !segment.is_empty()).count();
     let Some(target) = uri.path_and_query() else { return };
-    let Some(rest) = target.as_str().strip_prefix(bare) else { return };
+    let path_ends = target.path().len();
+    let rest = match target.path().match_indices('/').nth(segments) {
+        Some((at, _)) => &target.as_str()[at..],
+        None => &target.as_str()[path_ends..],
+    };
     let stripped =
         if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { PathAndQuery::try_from(format!("/{rest}")) };
     if let Ok(stripped) = stripped {

@@ -65,6 +65,7 @@ impl Compiler<'_> {
                 ForwardedSpec::Off => Forwarded::Off,
             },
             request_id: spec.request_id,
+            merge_slashes: spec.merge_slashes,
             header_timeout: self.positive(&spec.header_timeout, "header_timeout"),
             idle_timeout: self.positive(&spec.idle_timeout, "idle_timeout"),
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),

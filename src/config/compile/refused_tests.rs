@@ -4,7 +4,7 @@ use super::super::*;
 use super::Surroundings;
 
 /// Checks the whole text of the report.
-fn refused(text: &str, expected: &str) {
+pub(super) fn refused(text: &str, expected: &str) {
     let around = Surroundings { cores: 2, cookie_keys: None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
     let report = parse_in(text, "evenkeel.toml", &around).expect_err("this file is wrong").to_string();
     assert_eq!(report, expected.trim_matches('\n'), "\n{report}");

@@ -11,6 +11,7 @@ use super::{Compiler, upstream};
 use crate::config::plan::{HostPattern, RoutePlan};
 use crate::config::spec::{At, RouteSpec, Spec};
 use crate::config::suggest;
+use crate::path::{self, Escapes};
 
 /// Where requests to the same host and path go, by listener.
 type Taken = HashMap<(usize, String, String), Range<usize>>;
@@ -60,6 +61,7 @@ impl Compiler<'_> {
                 host: HostPattern::Any,
                 path: "/".to_owned(),
                 strip_prefix: false,
+                allow_escapes: Escapes::default(),
                 upstream: 0,
             }],
             0 => Vec::new(),
@@ -94,6 +96,7 @@ impl Compiler<'_> {
         let listeners = self.route_listeners(spec, targets);
         let upstream = self.route_upstream(entry, targets);
         let path_is_right = self.route_path(&spec.path);
+        let allow_escapes = self.allow_escapes(&spec.allow_escapes);
         let hosts = self.hosts(entry);
         let many = hosts.len() > 1;
         let mut plans = Vec::new();
@@ -116,7 +119,7 @@ impl Compiler<'_> {
             };
             if let (Some(upstream), true) = (upstream, path_is_right) {
                 let (listeners, path, strip_prefix) = (listeners.clone(), path.clone(), spec.strip_prefix);
-                plans.push(RoutePlan { name, listeners, host, path, strip_prefix, upstream });
+                plans.push(RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream });
             }
         }
         plans
@@ -169,16 +172,42 @@ impl Compiler<'_> {
             (format!("the path `{shown}` does not start with `/`"), format!("write \"/{shown}\""))
         } else if let Some(bad) = text.chars().find(|c| matches!(c, '?' | '#' | '*')) {
             (format!("a path is a plain prefix, without `{bad}`"), "write the part that all of them share".to_owned())
-        } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            let hint = "write them percent-encoded".to_owned();
-            ("the path has characters that a URL cannot carry".to_owned(), hint)
-        } else if text.contains("//") || text.split('/').any(|segment| segment == "." || segment == "..") {
-            (format!("the path `{text}` has empty or dot segments"), "write it in its shortest form".to_owned())
         } else {
-            return true;
+            match path::clean(text, true) {
+                Ok(cleaned) if cleaned == path::Cleaned::default() => return true,
+                Ok(path::Cleaned { escapes, path, compared }) if escapes == Escapes::default() => {
+                    let form = compared.or(path).unwrap_or_default();
+                    let message = format!("the path `{}` is not in the form that is compared", text.escape_debug());
+                    (message, format!("write \"{form}\""))
+                }
+                Ok(_) => {
+                    let message = format!("the path `{text}` has escapes that servers read differently");
+                    (
+                        message,
+                        "write a path without escaped slashes, escapes of escapes and bytes that are not UTF-8"
+                            .to_owned(),
+                    )
+                }
+                Err(why) => (why.to_owned(), "write a path that a request can have".to_owned()),
+            }
         };
         self.error(path.span(), message, &hint);
         false
+    }
+
+    fn allow_escapes(&mut self, names: &[At<String>]) -> Escapes {
+        let mut allowed = Escapes::default();
+        for name in names {
+            match Escapes::NAMES.iter().find(|(_, known)| known == name.get_ref()) {
+                Some((escapes, _)) => allowed = allowed.or(*escapes),
+                None => {
+                    let known = Escapes::NAMES.map(|(_, name)| name);
+                    let hint = suggest::hint(name.get_ref(), "names", &known).unwrap_or_default();
+                    self.error(name.span(), format!("unknown kind of escapes `{name}`"), &hint);
+                }
+            }
+        }
+        allowed
     }
 
     fn hosts(&mut self, entry: &At<RouteSpec>) -> Vec<(Range<usize>, HostPattern)> {

@@ -166,6 +166,7 @@ fn every_key_reaches_the_plan() {
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             forwarded: Forwarded::Both,
             request_id: false,
+            merge_slashes: true,
             header_timeout: s(1),
             idle_timeout: s(2),
             between_bytes: s(3),
@@ -179,6 +180,7 @@ fn every_key_reaches_the_plan() {
             host: HostPattern::Exact("h".into()),
             path: "/p".into(),
             strip_prefix: true,
+            allow_escapes: crate::path::Escapes::default(),
             upstream: 0,
         }],
         upstreams: vec![UpstreamPlan {
