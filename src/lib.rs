@@ -20,6 +20,7 @@
 //! | [`health`] | what a check is, and when a row of results changes a server's state |
 //! | [`control`] | the supervisor, probes, drains, reload, signals, the admin API |
 //! | [`metrics`] | the table of names, the cells that cores count in, the text that is scraped |
+//! | [`tls`] | certificates, and what a TLS handshake is made from |
 //! | [`error`] | what can go wrong with a request, and the one table from that to a status |
 //! | [`cli`] | the verbs; everything but `run`, `demo` and `origin` is a client of the admin API |
 //! | [`lab`] | the toy server that the demo, the tests and the examples put behind the proxy |
@@ -93,5 +94,6 @@ pub mod metrics;
 pub mod named;
 pub mod path;
 pub mod proxy;
+pub mod tls;
 pub mod units;
 pub mod upstream;

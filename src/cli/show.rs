@@ -4,6 +4,7 @@
 //! it is shown. Secrets are never shown, not even their length.
 
 mod choice;
+mod tls;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use choice::Choice;
+use tls::TlsView;
 
 use crate::config::Plan;
 use crate::config::plan::{
@@ -176,6 +178,8 @@ struct ListenerView<'a> {
     max_body: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy_protocol: Option<ProxyProtocolView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsView>,
 }
 
 #[derive(Serialize)]
@@ -195,6 +199,7 @@ impl<'a> ListenerView<'a> {
         let ListenerPlan {
             name,
             bind,
+            tls,
             backlog,
             trusted_proxies,
             forwarded,
@@ -226,6 +231,7 @@ impl<'a> ListenerView<'a> {
             max_header_bytes: show_size(*max_header_bytes as u64),
             max_body: show_size(*max_body),
             proxy_protocol: proxy_protocol.as_ref().map(ProxyProtocolView::of),
+            tls: tls.as_ref().map(TlsView::of),
         }
     }
 }

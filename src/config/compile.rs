@@ -8,6 +8,7 @@ mod names;
 mod process;
 mod route;
 mod server;
+mod tls;
 mod upstream;
 
 use std::fmt::Display;

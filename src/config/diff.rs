@@ -190,6 +190,7 @@ impl Diff {
         let ListenerPlan {
             name,
             bind,
+            tls,
             // Told by the socket, not by the name.
             backlog: _,
             trusted_proxies,
@@ -205,6 +206,7 @@ impl Diff {
         } = old;
         let mut fields = self.of(Subject::Listener(name.clone()));
         fields.value("bind", bind, &new.bind);
+        fields.key("tls", *tls == new.tls);
         fields.key("trusted_proxies", *trusted_proxies == new.trusted_proxies);
         fields.key("forwarded", *forwarded == new.forwarded);
         fields.value("request_id", request_id, &new.request_id);

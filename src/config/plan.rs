@@ -3,11 +3,15 @@
 //! No `Option` in here means "default"; every reference is an index that exists; every address is
 //! parsed. Only [`super::compile`] makes one. Both planes read these types, neither changes them.
 
+mod tls;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use tls::{CertificatePlan, TlsPlan};
 
 use crate::balance::Policy;
 use crate::health::Check;
@@ -117,6 +121,8 @@ pub struct ListenerPlan {
     /// Unique; the address where none was given.
     pub name: String,
     pub bind: SocketAddr,
+    /// None is plain HTTP.
+    pub tls: Option<TlsPlan>,
     pub backlog: u32,
     /// Peers whose forwarded headers are believed; empty by default.
     pub trusted_proxies: Vec<IpNet>,

@@ -6,6 +6,7 @@
 //! enum may come in: both lose places. Keys that must be given are optional here, so that a file
 //! that lacks several is told so at once.
 
+mod tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use tls::{CertificateSpec, CertificatesSpec, TlsSpec};
 pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Time, TimeOrOff};
 
 use crate::balance::{Policy, RoundRobin};
@@ -138,6 +140,8 @@ impl Default for DnsSpec {
 pub struct ListenerSpec {
     pub name: Option<At<String>>,
     pub bind: Option<At<BindText>>,
+    /// Absent: plain HTTP.
+    pub tls: Option<At<TlsSpec>>,
     pub backlog: At<u32>,
     pub trusted_proxies: Vec<At<String>>,
     pub forwarded: ForwardedSpec,
@@ -156,6 +160,7 @@ impl Default for ListenerSpec {
         Self {
             name: None,
             bind: None,
+            tls: None,
             backlog: nowhere(1024),
             trusted_proxies: Vec::new(),
             forwarded: ForwardedSpec::XForwarded,

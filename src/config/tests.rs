@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
@@ -11,7 +12,20 @@ use crate::health::{Check, HttpCheck, TcpCheck};
 use crate::named::Named as _;
 
 fn around() -> Surroundings<'static> {
-    Surroundings { cores: 4, cookie_keys: None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) }
+    Surroundings { cores: 4, cookie_keys: None, read: &files }
+}
+
+/// The files that examples name.
+fn files(path: &Path) -> std::io::Result<String> {
+    static ISSUED: LazyLock<(String, String)> = LazyLock::new(|| {
+        let made = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    });
+    match path.to_str() {
+        Some("/etc/evenkeel/tls/fullchain.pem") => Ok(ISSUED.0.clone()),
+        Some("/etc/evenkeel/tls/key.pem") => Ok(ISSUED.1.clone()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    }
 }
 
 pub(super) fn good(text: &str) -> Loaded {
@@ -45,7 +59,10 @@ fn the_examples_of_the_full_file_are_right() {
     let warnings = good(&whole).warnings;
     assert!(warnings.is_empty(), "{warnings}");
 
-    let files = |_: &Path| Ok("0123456789abcdef".to_owned());
+    let files = |path: &Path| match files(path) {
+        Ok(text) => Ok(text),
+        Err(_) => Ok("0123456789abcdef".to_owned()),
+    };
     let around = Surroundings { cores: 4, cookie_keys: None, read: &files };
     let is_value = |l: &&str| !l.starts_with("token = ") && !l.starts_with("cookie_keys = ");
     let whole: String = text.lines().filter(is_value).flat_map(|l| [l, "\n"]).collect();
@@ -63,7 +80,7 @@ fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
 #[test]
 fn every_key_occurs_in_the_full_file() {
     let tree = toml::de::DeTable::parse(Box::leak(uncommented().into_boxed_str())).unwrap().into_inner();
-    let sections: [(&[&str], Vec<String>); 14] = [
+    let sections: [(&[&str], Vec<String>); 15] = [
         (&[], keys_of::<spec::Spec>()),
         (&["admin"], keys_of::<spec::AdminSpec>()),
         (&["log"], keys_of::<spec::LogSpec>()),
@@ -71,6 +88,7 @@ fn every_key_occurs_in_the_full_file() {
         (&["shutdown"], keys_of::<spec::ShutdownSpec>()),
         (&["dns"], keys_of::<spec::DnsSpec>()),
         (&["listener"], keys_of::<spec::ListenerSpec>()),
+        (&["listener", "tls"], keys_of::<spec::TlsSpec>()),
         (&["route"], keys_of::<spec::RouteSpec>()),
         (&["upstream", "app"], keys_of::<spec::UpstreamSpec>()),
         (&["upstream", "app", "server"], keys_of::<spec::ServerSpec>()),

@@ -10,6 +10,7 @@ pub mod default_socket;
 pub mod drain;
 
 mod bind;
+mod certificates;
 mod change;
 mod checks;
 mod error;
@@ -202,6 +203,7 @@ async fn begin(
         listeners: Listeners::default(),
         route_cells: HashMap::new(),
         routes: Vec::new(),
+        tls: Vec::new(),
         store: Store::open(plan.state_dir.as_deref()),
         resolver: Resolver::new(&plan.dns),
         reopen_logs,

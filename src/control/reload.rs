@@ -13,11 +13,13 @@ use tracing::{error, info, warn};
 
 use super::api::Reloaded;
 use super::bind::Bound;
+use super::certificates;
 use super::error::CommandError;
 use super::supervisor::Supervisor;
 use crate::balance::sticky_cookie::Keys;
 use crate::config::plan::{ListenerPlan, UpstreamPlan};
 use crate::config::{self, Plan};
+use crate::tls;
 use crate::upstream::{Ledger, Route, Routes, Sticky};
 
 /// Reads a configuration: the Plan and its warnings, or the report rendered for people.
@@ -35,6 +37,8 @@ pub(super) struct Prepared {
     opened: Vec<(ListenerPlan, Bound)>,
     /// By name of the upstream; those with a sticky policy only.
     keys: HashMap<String, Keys>,
+    /// By position of the listener.
+    tls: Vec<Option<Arc<tls::Server>>>,
 }
 
 impl Supervisor {
@@ -112,8 +116,9 @@ impl Supervisor {
             })?;
             keys.insert(upstream.name.clone(), made);
         }
+        let tls = plan.listeners.iter().map(certificates::make).collect::<Result<_, _>>()?;
         let opened = self.listeners.open(&plan.listeners, self.plane.orders.len())?;
-        Ok(Prepared { opened, keys })
+        Ok(Prepared { opened, keys, tls })
     }
 
     /// Puts `plan` in force in one publication. Cannot fail.
@@ -125,7 +130,7 @@ impl Supervisor {
         for (old, members) in gone {
             self.leave(&old, members);
         }
-        let Prepared { opened, mut keys } = prepared;
+        let Prepared { opened, mut keys, tls } = prepared;
         for upstream in &plan.upstreams {
             let sticky = keys.remove(&upstream.name).map(|keys| self.sticky(upstream, keys, cores));
             let applied = self.registry.apply(upstream, sticky, cores);
@@ -138,6 +143,7 @@ impl Supervisor {
         }
         self.compile_routes(&plan, cores);
         let orders = self.listeners.adopt(&plan.listeners, opened);
+        self.tls = tls;
         self.plan = plan;
         // Servers without a check are healthy before anyone can see them.
         for uid in begin {

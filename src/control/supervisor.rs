@@ -29,6 +29,7 @@ use super::state::Store;
 use super::stop::Stopping;
 use crate::config::Plan;
 use crate::metrics::cells::RouteCell;
+use crate::tls;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{DataPlane, Event, Routes, Snapshot};
 
@@ -97,6 +98,8 @@ pub(super) struct Supervisor {
     pub(super) route_cells: HashMap<String, Arc<[RouteCell]>>,
     /// Compiled routes, by position of the listener in the Plan.
     pub(super) routes: Vec<Arc<Routes>>,
+    /// What handshakes are made from, by position of the listener in the Plan.
+    pub(super) tls: Vec<Option<Arc<tls::Server>>>,
     pub(super) store: Store,
     pub(super) resolver: Resolver,
     pub(super) reopen_logs: Arc<dyn Fn() + Send + Sync>,
@@ -212,9 +215,10 @@ impl Supervisor {
         let upstreams = self.plan.upstreams.iter().filter_map(|u| self.registry.upstream(&u.name)).collect();
         let mut listeners: Vec<Option<Listening>> = Vec::new();
         listeners.resize_with(self.listeners.slots(), || None);
-        for (plan, routes) in self.listeners.plans.iter().zip(&self.routes) {
+        for ((plan, routes), tls) in self.listeners.plans.iter().zip(&self.routes).zip(&self.tls) {
             if let Some(slot) = self.listeners.slot(plan) {
-                listeners[slot] = Some(Listening { plan: Arc::clone(plan), routes: Arc::clone(routes) });
+                let (plan, routes, tls) = (Arc::clone(plan), Arc::clone(routes), tls.clone());
+                listeners[slot] = Some(Listening { plan, routes, tls });
             }
         }
         self.plane.publish(Snapshot { generation: 0, listeners, upstreams });

@@ -31,11 +31,13 @@ use super::core::Core;
 use super::exchange;
 use super::inbound::Inbound;
 use super::request;
-use super::stream::Client;
+use super::stream::{Client, Near};
+use super::tls;
 use super::upgrade::{self, Tunnel};
 use super::watch::{Alarm, Phase, Watch};
 use crate::config::plan::ListenerPlan;
 use crate::error::Kind;
+use crate::tls::Server;
 
 /// How long a closed connection is read, so that the client gets the answer before a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -125,14 +127,22 @@ impl Drop for Open {
 enum Ended {
     Closed,
     /// Idle: the bare socket, what was read of the next request, and since when.
-    Idle(TcpStream, Bytes, Instant),
-    Tunnel(Box<(TcpStream, Bytes, Tunnel)>),
+    Idle(Near, Bytes, Instant),
+    Tunnel(Box<(Near, Bytes, Tunnel)>),
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(core: Rc<Core>, slot: usize, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: SocketAddr) {
     let _open = Open::new(&core);
-    let Some((mut stream, peer)) = admit(&core, slot, stream, peer).await else { return };
+    let Some((socket, peer)) = admit(&core, slot, socket, peer).await else { return };
+    let mut stream = match tls_of(&core, slot) {
+        None => Near::Plain(socket),
+        // Boxed, so that no connection holds the room of a handshake for life.
+        Some(server) => match Box::pin(tls::handshake(socket, server)).await {
+            Some(stream) => stream,
+            None => return,
+        },
+    };
     let mut rewind = Bytes::new();
     loop {
         // Boxed, so that a parked connection does not hold the room that a busy one needs.
@@ -142,8 +152,8 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, stream: TcpStream, peer: 
                 let (stream, read, tunnel) = *parts;
                 return Box::pin(upgrade::run(stream, read, tunnel)).await;
             }
-            Ended::Idle(socket, read, since) => {
-                if read.is_empty() && !parked(&core, slot, &socket, since).await {
+            Ended::Idle(mut socket, read, since) => {
+                if read.is_empty() && !parked(&core, slot, &mut socket, since).await {
                     return;
                 }
                 (stream, rewind) = (socket, read);
@@ -152,13 +162,18 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, stream: TcpStream, peer: 
     }
 }
 
+/// What the handshakes of the listener in `slot` are made from, if it has TLS.
+fn tls_of(core: &Core, slot: usize) -> Option<Arc<Server>> {
+    core.view_of(slot).listeners.get(slot)?.as_ref()?.tls.clone()
+}
+
 /// The plan of the listener in `slot`, if it is or was lately configured.
 pub(super) fn plan_of(core: &Core, slot: usize) -> Option<Arc<ListenerPlan>> {
     core.view_of(slot).listeners.get(slot)?.as_ref().map(|listening| Arc::clone(&listening.plan))
 }
 
 /// Waits for the next request without a parser. False when the connection is over.
-async fn parked(core: &Rc<Core>, slot: usize, stream: &TcpStream, since: Instant) -> bool {
+async fn parked(core: &Rc<Core>, slot: usize, stream: &mut Near, since: Instant) -> bool {
     let Some(limit) = plan_of(core, slot).map(|plan| plan.idle_timeout) else { return false };
     let cells = core.cells();
     cells.connections_parked.inc();
@@ -211,7 +226,7 @@ enum Stop {
 }
 
 /// Serves requests until the connection ends, is idle, or switches protocols.
-async fn busy(core: &Rc<Core>, slot: usize, stream: TcpStream, rewind: Bytes, peer: SocketAddr) -> Ended {
+async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, peer: SocketAddr) -> Ended {
     let Some(plan) = plan_of(core, slot) else { return Ended::Closed };
     let watched = core.watches.add(core.now(), plan.idle_timeout);
     core.wake_ticker();
@@ -320,14 +335,14 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
 
 /// Has the connection reset instead of ended, because its answer broke off: for an HTTP/1.0 client,
 /// whose answers have no other end, a proper one would make it complete.
-fn reset(stream: &TcpStream) {
+fn reset(stream: &Near) {
     // Where it fails the connection is gone already.
     let _ = stream.set_zero_linger();
 }
 
 /// Ends our side and reads on for a moment. Closing a socket with unread bytes resets it, and a reset
 /// can overtake the answer (RFC 9112 §9.6).
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut Near) {
     if stream.shutdown().await.is_err() {
         return;
     }

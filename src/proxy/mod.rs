@@ -27,6 +27,7 @@ mod request_id;
 mod retry;
 mod sticky;
 mod stream;
+mod tls;
 mod upgrade;
 mod watch;
 

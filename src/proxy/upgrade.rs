@@ -14,7 +14,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::body::{Flow, RequestBody};
@@ -24,7 +23,7 @@ use super::exchange::Exchange;
 use super::forward::{self, Failure};
 use super::headers::has_token;
 use super::pool::{self, Driver, Lease};
-use super::stream;
+use super::stream::{self, Near};
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
 use crate::error::{Kind, ProxyError, Sent};
@@ -189,7 +188,7 @@ impl Drop for Listed<'_> {
 
 /// Moves bytes both ways until both sides have ended, one fails, the tunnel is idle for too long, or
 /// its server is cut.
-pub(super) async fn run(mut near: TcpStream, near_read: Bytes, tunnel: Tunnel) {
+pub(super) async fn run(mut near: Near, near_read: Bytes, tunnel: Tunnel) {
     let Tunnel { mut far, mut exchange } = tunnel;
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
@@ -255,7 +254,7 @@ impl Half {
 }
 
 fn poll_both(
-    near: &mut TcpStream,
+    near: &mut Near,
     far: &mut stream::Upstream,
     up: &mut Half,
     down: &mut Half,
@@ -288,6 +287,8 @@ where
             half.pending.advance(written);
         }
         half.pending = BytesMut::new();
+        // TLS may hold back what it has taken.
+        ready!(Pin::new(&mut *to).poll_flush(cx))?;
         if half.ended {
             ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
             half.closed = true;

@@ -14,12 +14,15 @@ use arc_swap::ArcSwap;
 
 use super::{Routes, Upstream};
 use crate::config::plan::ListenerPlan;
+use crate::tls;
 
 /// A listener and the routes it serves.
 #[derive(Debug)]
 pub struct Listening {
     pub plan: Arc<ListenerPlan>,
     pub routes: Arc<Routes>,
+    /// What handshakes are made from; none is plain HTTP.
+    pub tls: Option<Arc<tls::Server>>,
 }
 
 /// Everything a request needs.

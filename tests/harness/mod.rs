@@ -14,6 +14,7 @@ mod fake;
 mod name_server;
 mod process;
 mod raw;
+pub mod tls;
 mod websocket;
 
 use std::net::SocketAddr;

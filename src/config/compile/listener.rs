@@ -56,6 +56,7 @@ impl Compiler<'_> {
         let plan = ListenerPlan {
             name: listener_name(spec).unwrap_or_default(),
             bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            tls: spec.tls.as_ref().and_then(|tls| self.tls(tls)),
             backlog: self.within(&spec.backlog, "backlog", &(1..=65_535)),
             trusted_proxies,
             forwarded: match spec.forwarded {

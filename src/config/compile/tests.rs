@@ -162,6 +162,7 @@ fn every_key_reaches_the_plan() {
         listeners: vec![ListenerPlan {
             name: "l".into(),
             bind: "1.2.3.4:80".parse().unwrap(),
+            tls: None,
             backlog: 9,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             forwarded: Forwarded::Both,

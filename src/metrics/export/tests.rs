@@ -129,7 +129,7 @@ fn server_named(uid: u32, upstream: &str, name: &str, operational: Operational) 
 
 fn listening(name: &str, routes: Vec<Arc<Route>>) -> Option<Listening> {
     let plan = ListenerPlan { name: name.to_owned(), ..ListenerPlan::example() };
-    Some(Listening { plan: Arc::new(plan), routes: Arc::new(Routes::new(routes)) })
+    Some(Listening { plan: Arc::new(plan), routes: Arc::new(Routes::new(routes)), tls: None })
 }
 
 fn now() -> u32 {

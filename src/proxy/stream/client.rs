@@ -4,12 +4,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use super::Near;
 use crate::config::plan::ListenerPlan;
 use crate::proxy::core::Core;
 use crate::proxy::watch::{Phase, Watch};
@@ -17,7 +17,7 @@ use crate::proxy::watch::{Phase, Watch};
 /// A client's connection while a parser runs on it: it tells the watch when a head begins to arrive
 /// and when the client takes bytes.
 pub(in crate::proxy) struct Client {
-    stream: TcpStream,
+    stream: Near,
     /// Bytes read before this parser was made.
     rewind: Bytes,
     core: Rc<Core>,
@@ -27,7 +27,7 @@ pub(in crate::proxy) struct Client {
 
 impl Client {
     pub(in crate::proxy) fn new(
-        stream: TcpStream,
+        stream: Near,
         rewind: Bytes,
         core: &Rc<Core>,
         watch: &Rc<Watch>,
@@ -36,7 +36,7 @@ impl Client {
         Self { stream, rewind, core: Rc::clone(core), watch: Rc::clone(watch), plan: Arc::clone(plan) }
     }
 
-    pub(in crate::proxy) fn into_stream(self) -> TcpStream {
+    pub(in crate::proxy) fn into_stream(self) -> Near {
         self.stream
     }
 
@@ -91,9 +91,15 @@ impl AsyncWrite for Client {
     }
 
     /// The parser calls this when it has nothing left to write.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watch.phase() == Phase::Flush {
-            self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout);
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.stream.holds_back() {
+            let polled = Pin::new(&mut this.stream).poll_flush(cx)?;
+            this.wrote(polled.is_ready());
+            ready!(polled);
+        }
+        if this.watch.phase() == Phase::Flush {
+            this.watch.enter(Phase::Idle, this.core.clock.get(), this.plan.idle_timeout);
         }
         Poll::Ready(Ok(()))
     }

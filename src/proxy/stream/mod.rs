@@ -1,7 +1,9 @@
 //! The byte streams of both sides.
 
 mod client;
+mod near;
 mod upstream;
 
 pub(super) use client::Client;
+pub(super) use near::Near;
 pub(super) use upstream::Upstream;
