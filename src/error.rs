@@ -101,6 +101,8 @@ kinds! {
     Unresolved => "unresolved", 502, Upstream;
     /// The server closed or reset the connection before its answer.
     Reset => "reset", 502, Upstream;
+    /// The server refused the HTTP/2 stream and has done nothing with it.
+    StreamRefused => "stream_refused", 503, Upstream;
     /// The server's answer is malformed.
     BadAnswer => "bad_answer", 502, Upstream;
     /// The server did not begin to answer in time.

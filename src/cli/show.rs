@@ -285,6 +285,7 @@ impl Serialize for Upstreams<'_> {
 #[derive(Serialize)]
 struct UpstreamView<'a> {
     policy: Choice,
+    protocol: Choice,
     check: Choice,
     fail_open: bool,
     max_sessions: usize,
@@ -302,6 +303,7 @@ impl<'a> UpstreamView<'a> {
         let UpstreamPlan {
             name: _, // the key under which it stands
             policy,
+            protocol,
             check,
             fail_open,
             timeouts,
@@ -314,6 +316,7 @@ impl<'a> UpstreamView<'a> {
         } = plan;
         Self {
             policy: choice::policy(policy),
+            protocol: choice::protocol(protocol),
             check: check.as_ref().map_or_else(choice::off, choice::check),
             fail_open: *fail_open,
             max_sessions: *max_sessions,

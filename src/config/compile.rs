@@ -169,4 +169,6 @@ mod refused_routes;
 #[cfg(test)]
 mod refused_tests;
 #[cfg(test)]
+mod refused_upstream_tests;
+#[cfg(test)]
 mod tests;

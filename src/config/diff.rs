@@ -245,6 +245,7 @@ impl Diff {
         let UpstreamPlan {
             name,
             policy,
+            protocol,
             check,
             fail_open,
             timeouts,
@@ -260,6 +261,11 @@ impl Diff {
             fields.key("policy options", *policy == new.policy);
         } else {
             fields.value("policy", &policy.name(), &new.policy.name());
+        }
+        if protocol.name() == new.protocol.name() {
+            fields.key("protocol options", *protocol == new.protocol);
+        } else {
+            fields.value("protocol", &protocol.name(), &new.protocol.name());
         }
         let check_name = |check: &Option<Check>| check.as_ref().map_or("off", Check::name);
         if check_name(check) == check_name(&new.check) {

@@ -7,6 +7,7 @@
 mod compile;
 pub mod diff;
 pub mod plan;
+pub mod protocol;
 mod read;
 pub mod report;
 pub mod spec;

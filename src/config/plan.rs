@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 pub use tls::{CertificatePlan, TlsPlan};
 
+pub use super::protocol::{Http2, Protocol};
 use crate::balance::Policy;
 use crate::health::Check;
 use crate::path::Escapes;
@@ -194,6 +195,8 @@ pub struct UpstreamPlan {
     /// Unique.
     pub name: String,
     pub policy: Policy,
+    /// What is spoken with its servers.
+    pub protocol: Protocol,
     /// None: servers count as healthy, and only traffic tells otherwise.
     pub check: Option<Check>,
     /// Whether all ready servers get traffic when none is healthy.

@@ -18,6 +18,7 @@ use serde::Deserialize;
 pub use tls::{CertificateSpec, CertificatesSpec, TlsSpec};
 pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Time, TimeOrOff};
 
+use super::protocol::Protocol;
 use crate::balance::{Policy, RoundRobin};
 
 /// A value and the bytes of the file where it stands; `0..0` for a default.
@@ -233,6 +234,7 @@ impl Default for RouteSpec {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct UpstreamSpec {
     pub policy: At<Policy>,
+    pub protocol: At<Protocol>,
     pub check: At<CheckOrOff>,
     pub fail_open: bool,
     pub servers: Vec<At<String>>,
@@ -250,6 +252,7 @@ impl Default for UpstreamSpec {
     fn default() -> Self {
         Self {
             policy: nowhere(Policy::RoundRobin(RoundRobin::default())),
+            protocol: nowhere(Protocol::default()),
             check: nowhere(CheckOrOff::default()),
             fail_open: true,
             servers: Vec::new(),

@@ -115,6 +115,7 @@ fn every_key_occurs_in_the_full_file() {
             "policy.sticky_cookie" => keys_of::<StickyCookie>(),
             "check.http" => keys_of::<HttpCheck>(),
             "check.tcp" => keys_of::<TcpCheck>(),
+            "protocol.h2c" => keys_of::<Http2>(),
             other => panic!("[upstream.app.{other}] has no struct here"),
         };
         assert_eq!(shown, known.into_iter().collect(), "[upstream.app.{section}]");
@@ -137,7 +138,7 @@ fn option_tables() -> Vec<(&'static str, String)> {
 #[test]
 fn every_choice_that_has_options_has_a_table_in_the_full_file() {
     let shown: BTreeSet<&str> = option_tables().into_iter().map(|(section, _)| section).collect();
-    for (key, names) in [("policy", Policy::NAMES), ("check", Check::NAMES)] {
+    for (key, names) in [("policy", Policy::NAMES), ("check", Check::NAMES), ("protocol", Protocol::NAMES)] {
         for name in names {
             // An option that nobody knows is refused with the list of those that are known, if any.
             let refused = parse(&format!("{MINIMAL}{key}.{name}.'?' = 1"), "test.toml").unwrap_err();

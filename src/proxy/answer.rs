@@ -99,6 +99,7 @@ fn sentence(kind: Kind) -> &'static str {
         Kind::Internal => "Something went wrong here.",
         Kind::ConnectRefused | Kind::ConnectFailed | Kind::Unresolved => "The application could not be reached.",
         Kind::Reset | Kind::Truncated | Kind::Cut => "The application ended the connection before its answer.",
+        Kind::StreamRefused => "The application takes no more requests at the moment. Please try again.",
         Kind::BadAnswer => "The application's answer could not be understood.",
         Kind::ConnectTimeout | Kind::FirstByteTimeout | Kind::BetweenBytesTimeout | Kind::RequestTimeout => {
             "The application did not answer in time."

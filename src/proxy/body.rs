@@ -6,6 +6,7 @@
 //! when the body is dropped because somebody left.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,11 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::core::Core;
 use super::exchange::Exchange;
 use super::inbound::Inbound;
+use super::server_body::ServerBody;
 use super::watch::{Phase, Watch};
 use crate::error::{Kind, ProxyError, Sent};
 
@@ -53,6 +54,8 @@ impl Flow {
 pub(super) struct RequestBody(Option<Box<Sending>>);
 
 struct Sending {
+    /// Frames that were taken for a try that failed before the server had seen them.
+    again: VecDeque<Frame<Bytes>>,
     incoming: Inbound,
     flow: Rc<Flow>,
     core: Rc<Core>,
@@ -89,9 +92,22 @@ impl RequestBody {
             bytes: Cell::new(0),
             fault: Cell::new(None),
         });
-        let sending =
-            Sending { incoming, flow: Rc::clone(&flow), core: Rc::clone(core), watch: Rc::clone(watch), limits };
+        let sending = Sending {
+            again: VecDeque::new(),
+            incoming,
+            flow: Rc::clone(&flow),
+            core: Rc::clone(core),
+            watch: Rc::clone(watch),
+            limits,
+        };
         (Self(Some(Box::new(sending))), Some(flow))
+    }
+
+    /// Puts frames back that were taken and reached no server: they come first again.
+    pub(super) fn put_back(&mut self, frames: VecDeque<Frame<Bytes>>) {
+        if let Some(sending) = &mut self.0 {
+            sending.again = frames;
+        }
     }
 
     /// Whether there is nothing to send.
@@ -133,6 +149,14 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let Some(sending) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        if let Some(frame) = sending.again.pop_front() {
+            if sending.again.is_empty() && sending.incoming.is_end_stream() {
+                sending.end();
+            } else {
+                sending.enter(Phase::UpstreamWrite, sending.limits.taking);
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
         let Poll::Ready(polled) = Pin::new(&mut sending.incoming).poll_frame(cx) else {
             if sending.watch.phase() != Phase::ClientBody {
                 sending.enter(Phase::ClientBody, sending.limits.between_bytes);
@@ -168,11 +192,16 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|sending| sending.incoming.is_end_stream())
+        self.0.as_ref().is_none_or(|sending| sending.again.is_empty() && sending.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |sending| sending.incoming.size_hint())
+        let Some(sending) = &self.0 else { return SizeHint::with_exact(0) };
+        let again: usize = sending.again.iter().filter_map(|frame| Some(frame.data_ref()?.len())).sum();
+        match sending.incoming.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + again as u64),
+            None => SizeHint::default(),
+        }
     }
 }
 
@@ -184,14 +213,14 @@ pub(super) enum Body {
     Text(Option<Bytes>),
     /// A server's answer.
     Passing {
-        incoming: Incoming,
+        incoming: ServerBody,
         exchange: Box<Exchange>,
     },
 }
 
 impl Body {
     /// Passes a server's body on. What has no body ends the exchange at once.
-    pub(super) fn passing(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
+    pub(super) fn passing(incoming: ServerBody, mut exchange: Box<Exchange>) -> Self {
         if incoming.is_end_stream() {
             exchange.finish();
             return Self::Empty;
@@ -230,7 +259,7 @@ impl http_body::Body for Body {
 }
 
 fn poll_passing(
-    incoming: &mut Incoming,
+    incoming: &mut ServerBody,
     exchange: &mut Exchange,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {

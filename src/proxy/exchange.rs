@@ -180,13 +180,13 @@ impl Exchange {
     /// Gives back the connection and the claim, as early as they can be.
     fn release(&mut self) {
         let lease = self.lease.take();
-        if let (Some(claim), Some(lease)) = (&self.claim, lease)
+        if let (Some(claim), Some(Lease::Http1(line))) = (&self.claim, lease)
             && self.reusable
             && self.flow.as_ref().is_none_or(|flow| flow.has_ended())
             && let Some(upstream) = self.upstream()
         {
             let core = &self.conn.core;
-            core.pools.give(claim.server(), core.id, &upstream.plan.pool, lease, core.clock.get());
+            core.pools.give(claim.server(), core.id, &upstream.plan.pool, line, core.clock.get());
         }
         if let Some(flow) = &self.flow
             && !self.is_tunnel

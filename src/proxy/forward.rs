@@ -1,5 +1,7 @@
 //! Sending one request over one connection and getting the head of its answer.
 
+mod http2;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -7,12 +9,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::body::{Flow, RequestBody};
 use super::connection::Conn;
 use super::core::CoreClaim;
-use super::pool::{self, Lease};
+use super::pool::{self, Lease, Line};
+use super::server_body::ServerBody;
 use super::watch::{Phase, Watch};
 use crate::config::plan::{Address, UpstreamPlan};
 use crate::error::{Kind, ProxyError, Sent};
@@ -96,33 +98,36 @@ pub(super) async fn send(
     mut request: Request<RequestBody>,
     flow: Option<&Flow>,
     reuse: bool,
-) -> Result<(Response<Incoming>, Lease), Failure> {
+) -> Result<(Response<ServerBody>, Lease), Failure> {
+    if let Some(options) = plan.protocol.http2() {
+        return Box::pin(http2::send(conn, plan, options, claim, request, flow, !reuse)).await;
+    }
     let (core, counts) = (&conn.core, &claim.cell().counts);
     loop {
         let idle = if reuse { core.pools.take(claim.server(), core.id, &plan.pool, core.clock.get()) } else { None };
-        let mut lease = match idle {
-            Some(lease) => {
+        let mut line = match idle {
+            Some(line) => {
                 counts.reused.inc();
-                lease
+                line
             }
             None => match open(conn, plan, claim).await {
-                Ok(lease) => lease,
+                Ok(line) => line,
                 Err(error) => return Err(Failure::Returned(Box::new(request), error)),
             },
         };
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
-        let sent = guarded(&conn.watch, lease.sender.try_send_request(request)).await;
+        let sent = guarded(&conn.watch, line.sender.try_send_request(request)).await;
         match sent {
-            Ok(Ok(response)) => return Ok((response, lease)),
+            Ok(Ok(response)) => return Ok((response.map(ServerBody::Http1), Lease::Http1(line))),
             Ok(Err(mut refused)) => match refused.take_message() {
-                Some(unsent) if lease.is_reused() => request = unsent,
+                Some(unsent) if line.is_reused() => request = unsent,
                 Some(unsent) => {
                     counts.failures.inc();
                     let error = ProxyError::new(Kind::Reset).because(refused.into_error());
                     return Err(Failure::Returned(Box::new(unsent), error));
                 }
                 None => {
-                    let stale = lease.is_reused();
+                    let stale = line.is_reused();
                     if !stale {
                         counts.failures.inc();
                     }
@@ -138,17 +143,17 @@ pub(super) async fn send(
     }
 }
 
-async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim) -> Result<Lease, ProxyError> {
+async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim) -> Result<Line, ProxyError> {
     let outings = claim.server().outings();
     let stream = connect(conn, plan, claim).await?;
-    let (lease, driver) = pool::handshake(stream, conn.core.now(), outings)
+    let (line, driver) = pool::handshake(stream, conn.core.now(), outings)
         .await
         .map_err(|error| ProxyError::new(Kind::ConnectFailed).because(error))?;
     // Its own errors reach whoever waits for an answer; there is nobody else to tell.
     tokio::task::spawn_local(async move {
         let _ = driver.await;
     });
-    Ok(lease)
+    Ok(line)
 }
 
 /// What an error of the connection means, once the request may have been sent.

@@ -19,8 +19,9 @@ pub(super) enum Inbound {
     Http2(Received),
 }
 
-/// The body of one HTTP/2 stream. What is read of it is given back to the client's window as it is
-/// taken, so a slow server holds up the client and nothing is kept but the window.
+/// The body of one HTTP/2 stream, a client's or a server's. What is read of it is given back to its sender's window as it is
+/// taken, so a slow receiver holds up the sender and nothing is kept but the window.
+#[derive(Debug)]
 pub(super) struct Received {
     stream: RecvStream,
     /// Bytes still to come, where the client announced a length.
@@ -29,14 +30,32 @@ pub(super) struct Received {
 }
 
 impl Received {
-    #[expect(dead_code, reason = "the HTTP/2 server comes next")]
-    /// Wraps a stream. `length` is its `Content-Length`, which h2 holds the client to.
+    /// Wraps a stream. `length` is its `Content-Length`, which h2 holds the sender to.
     pub(super) fn new(stream: RecvStream, length: Option<u64>) -> Self {
         let ended = stream.is_end_stream();
         Self { stream, left: if ended { Some(0) } else { length }, ended }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    /// Whether nothing more comes.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether all that was announced is here; where nothing was, whatever came may be all.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.left.unwrap_or(0) == 0
+    }
+
+    /// Nothing more comes.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -91,7 +110,7 @@ impl Body for Inbound {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
-            Self::Http2(received) => received.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(received) => received.size_hint(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod proxy_protocol;
 mod request;
 mod request_id;
 mod retry;
+mod server_body;
 mod sticky;
 mod stream;
 mod tls;

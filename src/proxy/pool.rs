@@ -1,8 +1,11 @@
-//! Idle connections to servers, per core, newest first.
+//! Connections to servers, per core.
 //!
-//! The newest connection is the likeliest to be alive and warm, and lets the rest grow old and go. A
+//! Idle HTTP/1 connections are used newest first. The newest connection is the likeliest to be alive and warm, and lets the rest grow old and go. A
 //! connection comes back here only when both bodies of its exchange have ended: one whose answer came
-//! early would carry the rest of the old request into the next.
+//! early would carry the rest of the old request into the next. HTTP/2 connections are shared: see
+//! [`http2`].
+
+pub(super) mod http2;
 
 use std::cell::RefCell;
 use std::io;
@@ -20,9 +23,18 @@ use super::stream;
 use crate::config::plan::{Address, PoolPlan};
 use crate::upstream::{Admin, Server};
 
-/// A connection to a server in somebody's hands.
+/// What a request holds of a server's connection until its answer has ended.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) enum Lease {
+    /// A connection of its own, which may be given back.
+    Http1(Line),
+    /// A place on a shared one, which is freed by dropping it.
+    Http2(#[expect(dead_code, reason = "held, and freed by its `Drop`")] http2::Place),
+}
+
+/// An HTTP/1 connection to a server in somebody's hands.
+#[derive(Debug)]
+pub(super) struct Line {
     pub(super) sender: SendRequest<RequestBody>,
     born: Instant,
     requests: u64,
@@ -30,7 +42,7 @@ pub(super) struct Lease {
     outings: u32,
 }
 
-impl Lease {
+impl Line {
     /// Whether it carried a request before.
     pub(super) fn is_reused(&self) -> bool {
         self.requests > 1
@@ -39,35 +51,36 @@ impl Lease {
 
 #[derive(Debug)]
 struct Idle {
-    lease: Lease,
+    line: Line,
     since: Instant,
 }
 
-/// The idle connections of one core, by server uid.
+/// The connections of one core, by server uid.
 #[derive(Debug)]
 pub(super) struct Pools {
     by_server: RefCell<HashMap<u32, Vec<Idle>, foldhash::fast::RandomState>>,
+    pub(super) http2: http2::Connections,
     cores: usize,
 }
 
-/// A connection that still has to be driven.
+/// An HTTP/1 connection that still has to be driven.
 pub(super) type Driver = Connection<TokioIo<stream::Upstream>, RequestBody>;
 
 impl Pools {
     pub(super) fn new(cores: usize) -> Self {
-        Self { by_server: RefCell::default(), cores }
+        Self { by_server: RefCell::default(), http2: http2::Connections::default(), cores }
     }
 
     /// Takes the newest idle connection to `server` that can be used.
-    pub(super) fn take(&self, server: &Server, core: usize, plan: &PoolPlan, now: Instant) -> Option<Lease> {
+    pub(super) fn take(&self, server: &Server, core: usize, plan: &PoolPlan, now: Instant) -> Option<Line> {
         let mut all = self.by_server.borrow_mut();
         let idle = all.get_mut(&server.uid)?;
         let found = loop {
-            let Some(Idle { mut lease, .. }) = idle.pop() else { break None };
-            let usable = !lease.sender.is_closed() && lease.outings == server.outings();
-            if usable && now.duration_since(lease.born) < plan.max_age {
-                lease.requests += 1;
-                break Some(lease);
+            let Some(Idle { mut line, .. }) = idle.pop() else { break None };
+            let usable = !line.sender.is_closed() && line.outings == server.outings();
+            if usable && now.duration_since(line.born) < plan.max_age {
+                line.requests += 1;
+                break Some(line);
             }
         };
         server.cells[core].counts.idle.set(idle.len() as u64);
@@ -75,14 +88,14 @@ impl Pools {
     }
 
     /// Gives a connection back, if it may be used again and there is room.
-    pub(super) fn give(&self, server: &Server, core: usize, plan: &PoolPlan, lease: Lease, now: Instant) {
-        if lease.sender.is_closed() || lease.requests >= plan.max_requests || is_out(server) {
+    pub(super) fn give(&self, server: &Server, core: usize, plan: &PoolPlan, line: Line, now: Instant) {
+        if line.sender.is_closed() || line.requests >= plan.max_requests || is_out(server) {
             return;
         }
         let mut all = self.by_server.borrow_mut();
         let idle = all.entry(server.uid).or_default();
         if idle.len() < (plan.max_idle / self.cores).max(1) && plan.max_idle > 0 {
-            idle.push(Idle { lease, since: now });
+            idle.push(Idle { line, since: now });
         }
         server.cells[core].counts.idle.set(idle.len() as u64);
     }
@@ -93,19 +106,21 @@ impl Pools {
         let mut known: Vec<u32> = servers.filter(|s| !is_out(s)).map(|s| s.uid).collect();
         known.sort_unstable();
         self.by_server.borrow_mut().retain(|uid, _| known.binary_search(uid).is_ok());
+        self.http2.keep_only(&known);
     }
 
     /// Closes connections that were idle for too long, are too old, or were closed by their server.
     pub(super) fn expire(&self, now: Instant, view: &View, core: usize) {
+        self.http2.expire(now, view, self.cores, core);
         let mut all = self.by_server.borrow_mut();
         for upstream in &view.upstreams {
             let plan = &upstream.plan.pool;
             for server in &upstream.servers {
                 let Some(idle) = all.get_mut(&server.uid) else { continue };
                 idle.retain(|i| {
-                    !i.lease.sender.is_closed()
+                    !i.line.sender.is_closed()
                         && now.duration_since(i.since) < plan.idle_timeout
-                        && now.duration_since(i.lease.born) < plan.max_age
+                        && now.duration_since(i.line.born) < plan.max_age
                 });
                 server.cells[core].counts.idle.set(idle.len() as u64);
             }
@@ -151,7 +166,7 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Speaks HTTP/1 on a new connection. The driver must be polled for anything to move. `outings` are
 /// those of the server before the connection was opened.
-pub(super) async fn handshake(stream: stream::Upstream, now: Instant, outings: u32) -> hyper::Result<(Lease, Driver)> {
+pub(super) async fn handshake(stream: stream::Upstream, now: Instant, outings: u32) -> hyper::Result<(Line, Driver)> {
     let (sender, driver) = Builder::new().handshake(TokioIo::new(stream)).await?;
-    Ok((Lease { sender, born: now, requests: 1, outings }, driver))
+    Ok((Line { sender, born: now, requests: 1, outings }, driver))
 }

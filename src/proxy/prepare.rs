@@ -65,7 +65,10 @@ pub(super) fn prepare(
     {
         return Err(ProxyError::new(Kind::BodyTooLarge));
     }
-    let protocol = if noted.has(Noted::UPGRADE) { upgrade::asks(request) } else { None };
+    // HTTP/2 has no Upgrade (RFC 9113 §8.6): such a server gets a request without it, as from a proxy that
+    // knows of none.
+    let may_switch = noted.has(Noted::UPGRADE) && upstream.plan.protocol.http2().is_none();
+    let protocol = if may_switch { upgrade::asks(request) } else { None };
     headers::strip_hop_by_hop(request.headers_mut(), noted);
     if noted.has(Noted::EXPECT) {
         // Answered on this hop: the parser says 100 when the server begins to take the body.

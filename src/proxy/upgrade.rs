@@ -22,7 +22,8 @@ use super::core::{Core, CoreClaim};
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
 use super::headers::has_token;
-use super::pool::{self, Driver, Lease};
+use super::pool::{self, Driver, Lease, Line};
+use super::server_body::ServerBody;
 use super::stream::{self, Near};
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
@@ -38,9 +39,9 @@ thread_local! {
 /// The answer to an upgrade request.
 pub(super) enum Answer {
     /// The server does not switch: an ordinary answer.
-    Ordinary(Response<Incoming>, Lease),
+    Ordinary(Response<ServerBody>, Lease),
     /// 101: from here on the bytes are not HTTP.
-    Switched(Response<Incoming>, Far),
+    Switched(Response<ServerBody>, Far),
 }
 
 /// The server's end of a tunnel.
@@ -78,7 +79,7 @@ pub(super) async fn send(
         Ok(stream) => stream,
         Err(error) => return Err(Failure::Returned(Box::new(request), error)),
     };
-    let (mut lease, mut driver) = match pool::handshake(stream, conn.core.now(), outings).await {
+    let (mut line, mut driver) = match pool::handshake(stream, conn.core.now(), outings).await {
         Ok(pair) => pair,
         Err(error) => {
             let error = ProxyError::new(Kind::ConnectFailed).because(error);
@@ -88,9 +89,9 @@ pub(super) async fn send(
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol.clone());
     conn.watch.enter(Phase::FirstByte, conn.core.clock.get(), forward::first_byte(plan));
-    let shaking = shake(&mut lease, &mut driver, request, flow);
+    let shaking = shake(&mut line, &mut driver, request, flow);
     let response = match forward::guarded(&conn.watch, shaking).await {
-        Ok(Ok(response)) => response,
+        Ok(Ok(response)) => response.map(ServerBody::Http1),
         Ok(Err(error)) => {
             claim.cell().counts.failures.inc();
             return Err(Failure::Lost { error, stale: false });
@@ -101,7 +102,7 @@ pub(super) async fn send(
         tokio::task::spawn_local(async move {
             let _ = driver.await;
         });
-        return Ok(Answer::Ordinary(response, lease));
+        return Ok(Answer::Ordinary(response, Lease::Http1(line)));
     }
     let same = response.headers().get(header::UPGRADE).is_some_and(|answered| {
         answered
@@ -120,12 +121,12 @@ pub(super) async fn send(
 
 /// Drives the connection until the head of the answer is there, and for a 101 until the parser is done.
 async fn shake(
-    lease: &mut Lease,
+    line: &mut Line,
     driver: &mut Driver,
     request: Request<RequestBody>,
     flow: Option<&Flow>,
 ) -> Result<Response<Incoming>, ProxyError> {
-    let mut answer = std::pin::pin!(lease.sender.try_send_request(request));
+    let mut answer = std::pin::pin!(line.sender.try_send_request(request));
     let mut response = None;
     poll_fn(|cx| {
         let driven = driver.poll_without_shutdown(cx);

@@ -11,6 +11,7 @@
 mod api;
 mod client;
 mod fake;
+mod h2_server;
 mod name_server;
 mod process;
 mod raw;
@@ -27,6 +28,7 @@ pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
 pub use fake::{Fake, Refusing, answer, full_backlog, full_backlog_at, read_head};
+pub use h2_server::{Asked, Call, H2Server, frame, send};
 pub use name_server::{NameServer, local};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
 pub use raw::{Raw, raw};

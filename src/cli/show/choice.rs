@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use crate::balance::{IpHash, LeastRequests, Policy, RoundRobin, StickyCookie};
+use crate::config::plan::{Http2, Protocol};
 use crate::health::{Check, HttpCheck, TcpCheck};
 use crate::units::show_duration;
 
@@ -41,6 +42,17 @@ pub(super) fn policy(policy: &Policy) -> Choice {
         ]),
     };
     named(policy.name(), options)
+}
+
+/// A protocol with every option.
+pub(super) fn protocol(protocol: &Protocol) -> Choice {
+    let options = protocol.http2().map_or_else(Table::new, |Http2 { max_streams, ping }| {
+        table([
+            ("max_streams", Some(i64::from(*max_streams).into())),
+            ("ping", Some(ping.0.map_or_else(|| "off".to_owned(), show_duration).into())),
+        ])
+    });
+    named(protocol.name(), options)
 }
 
 /// A check with every option.

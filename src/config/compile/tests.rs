@@ -134,7 +134,7 @@ fn every_key_reaches_the_plan() {
          forwarded = 'both'\nrequest_id = false\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
          max_header_bytes = 8192\nmax_body = '1MiB'\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
          [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nstrip_prefix = true\nupstream = 'u'\n\
-         [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nfail_open = false\nmax_sessions = 7\n\
+         [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nmax_sessions = 7\n\
          cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\n\
          [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\ntunnel_half_closed = '6s'\n\
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
@@ -187,6 +187,7 @@ fn every_key_reaches_the_plan() {
         upstreams: vec![UpstreamPlan {
             name: "u".into(),
             policy: crate::balance::Policy::StickyCookie(crate::balance::StickyCookie::default()),
+            protocol: Protocol::H2c(Http2 { max_streams: 5, ping: spec::TimeOrOff(Some(s(60))) }),
             check: Some(Check::Http(crate::health::HttpCheck::default())),
             fail_open: false,
             timeouts: UpstreamTimeouts {

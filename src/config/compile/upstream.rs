@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::config::plan::{DrainPlan, PoolPlan, RetryPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::config::plan::{DrainPlan, PoolPlan, Protocol, RetryPlan, UpstreamPlan, UpstreamTimeouts};
 use crate::config::read::place_of;
 use crate::config::spec::{At, DrainSpec, PoolSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec};
 use crate::health::Check;
@@ -38,6 +38,7 @@ impl Compiler<'_> {
         UpstreamPlan {
             name: name.get_ref().clone(),
             policy: spec.policy.get_ref().clone(),
+            protocol: self.protocol(name.get_ref(), &spec.protocol),
             check,
             fail_open: spec.fail_open,
             timeouts: self.timeouts(&spec.timeouts),
@@ -48,6 +49,24 @@ impl Compiler<'_> {
             cookie_keys: self.cookie_keys(whole, name, spec),
             servers: self.servers(name, spec),
         }
+    }
+
+    fn protocol(&mut self, upstream: &str, spec: &At<Protocol>) -> Protocol {
+        let protocol = *spec.get_ref();
+        if let Some(http2) = protocol.http2() {
+            let tree = self.tree;
+            let place = |key: &str| {
+                place_of(tree, &["upstream", upstream, "protocol", protocol.name(), key]).unwrap_or_else(|| spec.span())
+            };
+            if !(1..=10_000).contains(&http2.max_streams) {
+                let message = format!("`max_streams` is {}, which is out of range", http2.max_streams);
+                self.error(place("max_streams"), message, "write a number from 1 to 10000");
+            }
+            if let Some(ping) = http2.ping.0 {
+                self.positive_at(place("ping"), ping, "ping");
+            }
+        }
+        protocol
     }
 
     fn timeouts(&mut self, spec: &TimeoutsSpec) -> UpstreamTimeouts {

@@ -78,13 +78,14 @@ fn servers_come_go_and_change() {
 fn options_of_upstreams_change() {
     let diff = after(&[(
         "policy = 'round_robin'",
-        "policy = 'ip_hash'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
+        "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
          pool = { max_requests = 10 }\nretry = { attempts = 0 }\ndrain = { in_flight = '1m' }\nmax_sessions = 5",
     )]);
     assert_eq!(
         lines(&diff),
         [
             "upstream shop: policy round_robin → ip_hash",
+            "upstream shop: protocol http1 → h2c",
             "upstream shop: check tcp → off",
             "upstream shop: fail_open true → false",
             "upstream shop: timeouts.request off → 5s",
