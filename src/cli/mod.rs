@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod console;
 mod demo;
+mod descriptors;
 mod document;
 mod drain;
 mod exit;
@@ -46,6 +47,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { Exit::Ok.code() });
         }
     };
+    descriptors::raise();
     let mut console = Console::new(&args.global);
     let exit = match obey(args, &program, &mut console) {
         Ok(exit) => exit,

@@ -46,6 +46,7 @@ struct PlanView<'a> {
     cores: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_dir: Option<String>,
+    max_connections: Count,
     admin: AdminView,
     log: LogView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,10 +60,23 @@ struct PlanView<'a> {
 
 impl<'a> PlanView<'a> {
     fn of(plan: &'a Plan) -> Self {
-        let Plan { cores, state_dir, admin, log, access_log, shutdown, dns, listeners, routes, upstreams } = plan;
+        let Plan {
+            cores,
+            state_dir,
+            max_connections,
+            admin,
+            log,
+            access_log,
+            shutdown,
+            dns,
+            listeners,
+            routes,
+            upstreams,
+        } = plan;
         Self {
             cores: *cores,
             state_dir: state_dir.as_ref().map(|p| p.display().to_string()),
+            max_connections: Count(*max_connections),
             admin: AdminView::of(admin),
             log: LogView::of(log),
             access_log: access_log.as_ref().map(AccessLogView::of),
@@ -178,6 +192,9 @@ struct ListenerView<'a> {
     max_body: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy_protocol: Option<ProxyProtocolView>,
+    max_connections_per_client: Count,
+    unlimited_clients: Vec<String>,
+    max_requests_per_connection: Count,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsView>,
 }
@@ -211,6 +228,9 @@ impl<'a> ListenerView<'a> {
             max_header_bytes,
             max_body,
             proxy_protocol,
+            max_connections_per_client,
+            unlimited_clients,
+            max_requests_per_connection,
         } = plan;
         Self {
             name,
@@ -230,6 +250,9 @@ impl<'a> ListenerView<'a> {
             between_bytes: show_duration(*between_bytes),
             max_header_bytes: show_size(*max_header_bytes as u64),
             max_body: show_size(*max_body),
+            max_connections_per_client: Count(*max_connections_per_client),
+            unlimited_clients: unlimited_clients.iter().map(ToString::to_string).collect(),
+            max_requests_per_connection: Count(*max_requests_per_connection),
             proxy_protocol: proxy_protocol.as_ref().map(ProxyProtocolView::of),
             tls: tls.as_ref().map(TlsView::of),
         }

@@ -22,7 +22,7 @@ use toml::de::DeTable;
 use super::plan::Plan;
 use super::read::Gaps;
 use super::report::{Problem, Severity};
-use super::spec::{At, Spec, Time};
+use super::spec::{At, Count, Spec, Time};
 use crate::units;
 
 /// Longer than any timeout that was meant, and short enough that a deadline can be computed.
@@ -32,6 +32,8 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 pub(super) struct Surroundings<'a> {
     /// Cores that this process may use.
     pub(super) cores: usize,
+    /// Files and sockets that this process may have open.
+    pub(super) descriptors: u64,
     /// `EVENKEEL_COOKIE_KEYS`.
     pub(super) cookie_keys: Option<String>,
     pub(super) read: &'a dyn Fn(&Path) -> io::Result<String>,
@@ -41,6 +43,7 @@ impl Surroundings<'_> {
     pub(super) fn of_this_process() -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            descriptors: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX),
             cookie_keys: std::env::var("EVENKEEL_COOKIE_KEYS").ok().filter(|keys| !keys.trim().is_empty()),
             read: &|path| std::fs::read_to_string(path),
         }
@@ -56,12 +59,14 @@ pub(super) fn compile(
 ) -> (Option<Plan>, Vec<Problem>) {
     let mut c = Compiler { tree, gaps, around, problems: Vec::new() };
     let admin = c.admin(&spec.admin);
-    let listeners = c.listeners(spec, &admin);
+    let max_connections = c.max_connections(spec.max_connections.as_ref());
+    let listeners = c.listeners(spec, &admin, max_connections);
     let upstreams = c.upstreams(spec);
     let routes = c.routes(spec);
     let plan = Plan {
         cores: c.cores(spec.cores.as_ref()),
         state_dir: spec.state_dir.clone(),
+        max_connections,
         log: c.log(&spec.log),
         access_log: c.access_log(spec.access_log.as_ref()),
         shutdown: c.shutdown(&spec.shutdown),
@@ -123,6 +128,15 @@ impl Compiler<'_> {
         let hint = format!("write a number from {} to {}", range.start(), range.end());
         self.error(value.span(), format!("`{key}` is {number}, which is out of range"), &hint);
         *range.start()
+    }
+
+    /// A number above zero, or no limit.
+    fn count(&mut self, value: &At<Count>, key: &str) -> u64 {
+        let number = value.get_ref().0;
+        if number == 0 {
+            self.error(value.span(), format!("`{key}` is zero"), "write a whole number from 1, or \"unlimited\"");
+        }
+        number
     }
 
     /// A duration that may be zero.

@@ -55,6 +55,7 @@ pub struct Change {
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
+    Process,
     Shutdown,
     Listener(String),
     Route(String),
@@ -80,6 +81,7 @@ pub enum What {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
+            Subject::Process => f.write_str("process")?,
             Subject::Shutdown => f.write_str("shutdown")?,
             Subject::Listener(name) => write!(f, "listener {name}")?,
             Subject::Route(name) => write!(f, "route {name}")?,
@@ -154,8 +156,19 @@ fn sockets(old: &[ListenerPlan], new: &[ListenerPlan]) -> Sockets {
 
 impl Diff {
     fn process(&mut self, old: &Plan, new: &Plan) {
-        let Plan { cores, state_dir, admin, log, access_log, shutdown, dns, listeners: _, routes: _, upstreams: _ } =
-            old;
+        let Plan {
+            cores,
+            state_dir,
+            max_connections,
+            admin,
+            log,
+            access_log,
+            shutdown,
+            dns,
+            listeners: _,
+            routes: _,
+            upstreams: _,
+        } = old;
         let AdminPlan { socket, bind, token } = admin;
         let LogPlan { level, format } = log;
         let DnsPlan { servers, min_ttl, max_ttl } = dns;
@@ -178,6 +191,8 @@ impl Diff {
                 self.needs_restart.push(key.to_owned());
             }
         }
+        let mut fields = self.of(Subject::Process);
+        fields.value("max_connections", &count(*max_connections), &count(new.max_connections));
         let ShutdownPlan { announce, idle_grace, deadline } = *shutdown;
         let mut fields = self.of(Subject::Shutdown);
         fields.time("announce", announce, new.shutdown.announce);
@@ -203,6 +218,9 @@ impl Diff {
             max_header_bytes,
             max_body,
             proxy_protocol,
+            max_connections_per_client,
+            unlimited_clients,
+            max_requests_per_connection,
         } = old;
         let mut fields = self.of(Subject::Listener(name.clone()));
         fields.value("bind", bind, &new.bind);
@@ -216,6 +234,17 @@ impl Diff {
         fields.time("between_bytes", *between_bytes, new.between_bytes);
         fields.value("max_header_bytes", max_header_bytes, &new.max_header_bytes);
         fields.value("max_body", &count(*max_body), &count(new.max_body));
+        fields.value(
+            "max_connections_per_client",
+            &count(*max_connections_per_client),
+            &count(new.max_connections_per_client),
+        );
+        fields.key("unlimited_clients", *unlimited_clients == new.unlimited_clients);
+        fields.value(
+            "max_requests_per_connection",
+            &count(*max_requests_per_connection),
+            &count(new.max_requests_per_connection),
+        );
         fields.key("proxy_protocol", *proxy_protocol == new.proxy_protocol);
     }
 

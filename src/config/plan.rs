@@ -25,6 +25,8 @@ pub struct Plan {
     pub cores: usize,
     /// Where made keys and run-time state are kept; none keeps them in memory only.
     pub state_dir: Option<PathBuf>,
+    /// Most client connections at once, over all listeners.
+    pub max_connections: u64,
     pub admin: AdminPlan,
     pub log: LogPlan,
     pub access_log: Option<AccessLogPlan>,
@@ -144,6 +146,12 @@ pub struct ListenerPlan {
     pub max_body: u64,
     /// Peers that say ahead of each connection who the client is; none where nobody does.
     pub proxy_protocol: Option<ProxyProtocolPlan>,
+    /// Most connections of one client address at once.
+    pub max_connections_per_client: u64,
+    /// Clients to whom that does not apply.
+    pub unlimited_clients: Vec<IpNet>,
+    /// The answer to this request is the last one of a connection.
+    pub max_requests_per_connection: u64,
 }
 
 /// Who sends PROXY protocol headers.

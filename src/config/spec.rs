@@ -40,6 +40,8 @@ pub struct Spec {
     /// Absent: as many as the process may use.
     pub cores: Option<At<usize>>,
     pub state_dir: Option<PathBuf>,
+    /// Absent: what the descriptors of the process allow.
+    pub max_connections: Option<At<Count>>,
     pub admin: AdminSpec,
     pub log: LogSpec,
     pub access_log: Option<AccessLogSpec>,
@@ -135,6 +137,9 @@ impl Default for DnsSpec {
     }
 }
 
+/// A large office behind one address has some hundred; an attacker would have tens of thousands.
+pub(super) const CONNECTIONS_PER_CLIENT: u64 = 1000;
+
 /// `[[listener]]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -154,6 +159,10 @@ pub struct ListenerSpec {
     pub max_header_bytes: At<Size>,
     pub max_body: Size,
     pub proxy_protocol: Option<At<ProxyProtocolSpec>>,
+    /// Absent: [`CONNECTIONS_PER_CLIENT`], or a quarter of `max_connections` where that is less.
+    pub max_connections_per_client: Option<At<Count>>,
+    pub unlimited_clients: Vec<At<String>>,
+    pub max_requests_per_connection: At<Count>,
 }
 
 impl Default for ListenerSpec {
@@ -173,6 +182,9 @@ impl Default for ListenerSpec {
             max_header_bytes: nowhere(Size(32 << 10)),
             max_body: Size(u64::MAX),
             proxy_protocol: None,
+            max_connections_per_client: None,
+            unlimited_clients: vec![nowhere("127.0.0.0/8".to_owned()), nowhere("::1".to_owned())],
+            max_requests_per_connection: nowhere(Count(10_000)),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::health::{Check, HttpCheck, TcpCheck};
 use crate::named::Named as _;
 
 fn around() -> Surroundings<'static> {
-    Surroundings { cores: 4, cookie_keys: None, read: &files }
+    Surroundings { cores: 4, descriptors: 16_128, cookie_keys: None, read: &files }
 }
 
 /// The files that examples name.
@@ -63,7 +63,7 @@ fn the_examples_of_the_full_file_are_right() {
         Ok(text) => Ok(text),
         Err(_) => Ok("0123456789abcdef".to_owned()),
     };
-    let around = Surroundings { cores: 4, cookie_keys: None, read: &files };
+    let around = Surroundings { cores: 4, descriptors: 16_128, cookie_keys: None, read: &files };
     let is_value = |l: &&str| !l.starts_with("token = ") && !l.starts_with("cookie_keys = ");
     let whole: String = text.lines().filter(is_value).flat_map(|l| [l, "\n"]).collect();
     assert_eq!(parse_in(&whole, "full.toml", &around).unwrap().plan.admin.token.as_deref(), Some("0123456789abcdef"));
@@ -286,8 +286,12 @@ fn key_and_token_files_are_read() {
         Some("/keys") => Ok("# keys\nfirst-first-first-first\n\nsecond-second-second\n".to_owned()),
         _ => Err(std::io::ErrorKind::PermissionDenied.into()),
     };
-    let around =
-        Surroundings { cores: 1, cookie_keys: Some("env-env-env-env-env, b-b-b-b-b-b-b-b-b-b".into()), read: &files };
+    let around = Surroundings {
+        cores: 1,
+        descriptors: 1024,
+        cookie_keys: Some("env-env-env-env-env, b-b-b-b-b-b-b-b-b-b".into()),
+        read: &files,
+    };
     let text = format!("[admin]\nbind = '0.0.0.0:9191'\ntoken_file = '/token'\n{MINIMAL}policy = 'sticky_cookie'\n");
     let plan = parse_in(&text, "t", &around).unwrap().plan;
     assert_eq!(plan.admin.token.as_deref(), Some("0123456789abcdef"));

@@ -221,7 +221,12 @@ impl Supervisor {
                 listeners[slot] = Some(Listening { plan, routes, tls });
             }
         }
-        self.plane.publish(Snapshot { generation: 0, listeners, upstreams });
+        self.plane.publish(Snapshot {
+            generation: 0,
+            max_connections: self.plan.max_connections,
+            listeners,
+            upstreams,
+        });
         if self.shared.phase() == Phase::Starting && self.registry.all_decided() {
             info!("serving");
             self.shared.set_phase(Phase::Serving);

@@ -90,6 +90,7 @@ pub(super) fn plan(upstreams: Vec<UpstreamPlan>) -> Plan {
     Plan {
         cores: CORES,
         state_dir: None,
+        max_connections: 8000,
         admin: AdminPlan::default(),
         log: LogPlan { level: "info".to_owned(), format: LogFormat::Text },
         access_log: None,

@@ -156,6 +156,10 @@ pub struct CoreCells {
     pub bad_requests: Counter,
     /// Connections closed for want of a valid PROXY protocol header.
     pub bad_proxy_headers: Counter,
+    /// Connections closed because as many as there may be were open.
+    pub refused_full: Counter,
+    /// Connections closed because their client had as many as it may.
+    pub refused_client: Counter,
     /// Connections closed because they were idle for too long.
     pub idle_closed: Counter,
     /// Panics caught in a connection.

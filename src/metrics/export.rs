@@ -87,6 +87,7 @@ impl Collector for Sums {
         process::collect(&mut families);
         families.value(Id::Cores, &[], self.cells.len() as f64);
         families.value(Id::Generation, &[], snapshot.generation as f64);
+        families.value(Id::ConnectionsMax, &[], snapshot.max_connections as f64);
         cores(&mut families, &self.cells);
         routes(&mut families, &snapshot);
         for upstream in &snapshot.upstreams {
@@ -103,6 +104,8 @@ fn cores(families: &mut Families, cells: &[CoreCells]) {
     families.value(Id::ConnectionsParked, &[], total(|c| &c.connections_parked));
     families.value(Id::ConnectionsClosed, &["bad_request"], total(|c| &c.bad_requests));
     families.value(Id::ConnectionsClosed, &["proxy_protocol"], total(|c| &c.bad_proxy_headers));
+    families.value(Id::ConnectionsClosed, &["full"], total(|c| &c.refused_full));
+    families.value(Id::ConnectionsClosed, &["client_limit"], total(|c| &c.refused_client));
     families.value(Id::ConnectionsClosed, &["idle"], total(|c| &c.idle_closed));
     families.value(Id::AcceptErrors, &[], total(|c| &c.accept_errors));
     families.value(Id::Panics, &[], total(|c| &c.panics));

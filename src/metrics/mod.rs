@@ -85,7 +85,8 @@ metrics! {
     ConnectionsAccepted: Counter "connections_accepted_total" [] "Client connections accepted.";
     ConnectionsOpen: Gauge "connections_open" [] "Client connections open now.";
     ConnectionsParked: Gauge "connections_parked" [] "Client connections parked now: open, idle, and without a parser.";
-    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `idle` for being idle too long.";
+    ConnectionsMax: Gauge "connections_max" [] "Client connections that may be open at once.";
+    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `full` and `client_limit` for the limits of connections in all and of one client, `idle` for being idle too long.";
     AcceptErrors: Counter "accept_errors_total" [] "Accept calls that failed for want of descriptors or memory.";
     Panics: Counter "panics_total" [] "Panics caught in a connection; each is a bug.";
     Errors: Counter "errors_total" ["reason"] "Requests that evenkeel itself answered with an error or gave up, by reason.";

@@ -1,56 +1,141 @@
-//! What is settled about a connection before its first byte is anybody's: who is at the other end.
+//! What is settled about a connection before its first byte is anybody's: who is at the other end, and
+//! whether there is room for them.
 //!
 //! Runs once for a connection, before TLS and before any parser, and takes from the socket nothing that
-//! belongs to them.
+//! belongs to them. A connection too many is closed without a word: an answer would have to wait for a
+//! request, or for a handshake, and waiting is what there is no room for.
 
+use std::cell::Cell;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tracing::warn;
 
+use super::census::Counted;
 use super::connection::plan_of;
 use super::core::Core;
 use super::proxy_protocol::{self, Header, Parsed};
-use crate::config::plan::ProxyProtocolPlan;
+use crate::config::plan::{ListenerPlan, ProxyProtocolPlan};
 
 /// How much of a header is looked at in one go: all of it, if it carries few extensions.
 const PEEK: usize = 512;
 
-/// Lets a connection in: the stream, and the address of who is at the other end of it. None when it was
-/// refused, and so is over.
+/// A connection that was let in, from then to its end, parked or not.
+pub(super) struct Entry {
+    core: Rc<Core>,
+    /// Who is at the other end.
+    pub(super) peer: SocketAddr,
+    /// Where the connections of its address are counted.
+    place: Option<usize>,
+    requests: Cell<u64>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("peer", &self.peer).field("requests", &self.requests).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    /// Another request has come.
+    pub(super) fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Whether the connection has carried as many requests as one may.
+    pub(super) fn is_spent(&self, plan: &ListenerPlan) -> bool {
+        self.requests.get() >= plan.max_requests_per_connection
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.core.census.leave(place);
+        }
+    }
+}
+
+/// Lets a connection in, unless it is too many or hides who it is: then none, and it is over. The caller
+/// has counted it as open.
 pub(super) async fn admit(
     core: &Rc<Core>,
     slot: usize,
     mut stream: TcpStream,
     peer: SocketAddr,
-) -> Option<(TcpStream, SocketAddr)> {
+) -> Option<(TcpStream, Rc<Entry>)> {
+    let most = core.view().max_connections;
+    if core.open_connections() > most {
+        core.cells().refused_full.inc();
+        core.complaints.full.warn(core.now(), |more| {
+            warn!(%peer, most, more, "connection closed: as many as `max_connections` are open");
+        });
+        return None;
+    }
     let plan = plan_of(core, slot)?;
-    let Some(expected) = plan.proxy_protocol.as_ref().filter(|expected| expected.is_expected_from(peer.ip())) else {
-        return Some((stream, peer));
+    let peer = match &plan.proxy_protocol {
+        Some(expected) if expected.is_expected_from(peer.ip()) => {
+            who_is_behind(core, &plan.name, expected, &mut stream, peer).await?
+        }
+        _ => peer,
     };
-    match read_header(&mut stream, expected).await {
-        Ok(Header::Proxied { source, .. }) => Some((stream, source)),
-        Ok(Header::Local) => Some((stream, peer)),
-        Err(error) => {
-            core.cells().bad_proxy_headers.inc();
-            core.complaints.proxy_header.warn(core.clock.get(), |more| {
-                tracing::warn!(listener = plan.name, %peer, %error, more, "connection closed: no valid PROXY header");
+    let place = count(core, slot, &plan, peer.ip().to_canonical(), most)?;
+    Some((stream, Rc::new(Entry { core: Rc::clone(core), peer, place, requests: Cell::new(0) })))
+}
+
+/// Counts a connection of that client, if its connections are counted. None where it has too many.
+fn count(core: &Core, slot: usize, plan: &ListenerPlan, client: IpAddr, most: u64) -> Option<Option<usize>> {
+    let limit = plan.max_connections_per_client;
+    let is_free = || {
+        let mut free = plan.unlimited_clients.iter().chain(&plan.trusted_proxies);
+        free.any(|network| network.contains(&client))
+    };
+    if limit >= most || is_free() {
+        return Some(None);
+    }
+    match core.census.enter(slot, client, limit, most) {
+        Counted::At(place) => Some(Some(place)),
+        Counted::Not => Some(None),
+        Counted::Full => {
+            core.cells().refused_client.inc();
+            core.complaints.client_limit.warn(core.now(), |more| {
+                warn!(listener = plan.name, %client, limit, more, "connection closed: its client has too many");
             });
             None
         }
     }
 }
 
-/// Reads one header within the time it has, and not a byte more.
-async fn read_header(stream: &mut TcpStream, expected: &ProxyProtocolPlan) -> io::Result<Header> {
-    match tokio::time::timeout(expected.timeout, Box::pin(take_header(stream))).await {
+/// The client, as the peer says.
+async fn who_is_behind(
+    core: &Core,
+    listener: &str,
+    expected: &ProxyProtocolPlan,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    let read = match tokio::time::timeout(expected.timeout, Box::pin(take_header(stream))).await {
         Ok(read) => read,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    match read {
+        Ok(Header::Proxied { source, .. }) => Some(source),
+        Ok(Header::Local) => Some(peer),
+        Err(error) => {
+            core.cells().bad_proxy_headers.inc();
+            core.complaints.proxy_header.warn(core.now(), |more| {
+                warn!(listener, %peer, %error, more, "connection closed: no valid PROXY header");
+            });
+            None
+        }
     }
 }
 
+/// Reads one header, and not a byte more.
 async fn take_header(stream: &mut TcpStream) -> io::Result<Header> {
     let mut bytes = Vec::with_capacity(PEEK);
     loop {

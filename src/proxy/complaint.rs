@@ -17,6 +17,8 @@ pub(super) struct Complaint {
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     pub(super) proxy_header: Complaint,
+    pub(super) full: Complaint,
+    pub(super) client_limit: Complaint,
 }
 
 impl Complaint {

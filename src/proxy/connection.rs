@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::admit::admit;
+use super::admit::{Entry, admit};
 use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
@@ -53,8 +53,17 @@ pub(super) struct Link {
     pub(super) core: Rc<Core>,
     pub(super) slot: usize,
     pub(super) peer: Peer,
+    pub(super) entry: Rc<Entry>,
     pub(super) plan: Arc<ListenerPlan>,
     pub(super) protocol: Protocol,
+}
+
+impl Link {
+    /// Whether the connection is to end when what it carries now has: it has carried as many requests as
+    /// one may, its listener was removed, or the process stops.
+    pub(super) fn is_ending(&self) -> bool {
+        self.entry.is_spent(&self.plan) || self.core.is_leaving(self.slot)
+    }
 }
 
 /// What a client's connection speaks.
@@ -134,7 +143,7 @@ enum Ended {
 /// Serves one connection until it ends.
 pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: SocketAddr) {
     let _open = Open::new(&core);
-    let Some((socket, peer)) = admit(&core, slot, socket, peer).await else { return };
+    let Some((socket, entry)) = admit(&core, slot, socket, peer).await else { return };
     let mut stream = match tls_of(&core, slot) {
         None => Near::Plain(socket),
         // Boxed, so that no connection holds the room of a handshake for life.
@@ -146,7 +155,7 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
     let mut rewind = Bytes::new();
     loop {
         // Boxed, so that a parked connection does not hold the room that a busy one needs.
-        match Box::pin(busy(&core, slot, stream, rewind, peer)).await {
+        match Box::pin(busy(&core, slot, stream, rewind, &entry)).await {
             Ended::Closed => return,
             Ended::Tunnel(parts) => {
                 let (stream, read, tunnel) = *parts;
@@ -226,7 +235,7 @@ enum Stop {
 }
 
 /// Serves requests until the connection ends, is idle, or switches protocols.
-async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, peer: SocketAddr) -> Ended {
+async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: &Rc<Entry>) -> Ended {
     let Some(plan) = plan_of(core, slot) else { return Ended::Closed };
     let watched = core.watches.add(core.now(), plan.idle_timeout);
     core.wake_ticker();
@@ -234,7 +243,8 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, peer: S
     let link = Rc::new(Link {
         core: Rc::clone(core),
         slot,
-        peer: Peer::new(peer),
+        peer: Peer::new(entry.peer),
+        entry: Rc::clone(entry),
         plan: Arc::clone(&plan),
         protocol: Protocol::Http1,
     });

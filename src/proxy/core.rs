@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::warn;
 
 use super::access_log;
+use super::census::Census;
 use super::complaint::Complaints;
 use super::pool::Pools;
 use super::retry::Budget;
@@ -82,6 +83,8 @@ pub(super) struct Core {
     pub(super) close_idle_at: Cell<Option<Instant>>,
     pub(super) tunnel_cuts: RefCell<Vec<(u32, Rc<Notify>)>>,
     pub(super) complaints: Complaints,
+    /// Connections by client, of all cores.
+    pub(super) census: Arc<Census>,
     events: Events,
     cells: Arc<[CoreCells]>,
     swap: Arc<Swap>,
@@ -102,6 +105,7 @@ impl Core {
         cells: Arc<[CoreCells]>,
         events: Events,
         log: Option<access_log::Buffer>,
+        census: Arc<Census>,
     ) -> Self {
         let view = RefCell::new(Rc::new(swap.current.load_full()));
         Self {
@@ -115,6 +119,7 @@ impl Core {
             close_idle_at: Cell::new(None),
             tunnel_cuts: RefCell::default(),
             complaints: Complaints::default(),
+            census,
             events,
             cells,
             swap,
@@ -130,6 +135,11 @@ impl Core {
     /// The counters of this core.
     pub(super) fn cells(&self) -> &CoreCells {
         &self.cells[self.id]
+    }
+
+    /// Client connections open on all cores. Each counts for itself, so this only reads.
+    pub(super) fn open_connections(&self) -> u64 {
+        self.cells.iter().map(|cells| cells.connections_open.get()).fold(0, u64::wrapping_add)
     }
 
     /// The newest Snapshot.
@@ -239,6 +249,7 @@ impl Cores {
 pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
     let swap = Arc::new(Swap::default());
     let cells: Arc<[CoreCells]> = (0..settings.cores).map(|_| CoreCells::default()).collect();
+    let census = Arc::new(Census::default());
     let mut orders = Vec::with_capacity(settings.cores);
     let mut threads = Vec::with_capacity(settings.cores);
     // The same for all cores, so that their cursors start apart by design rather than by chance.
@@ -247,6 +258,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
         let (sender, receiver) = unbounded_channel();
         let (swap, cells, events) = (Arc::clone(&swap), Arc::clone(&cells), settings.events.clone());
         let log = settings.access_log.as_ref().map(|make| make());
+        let census = Arc::clone(&census);
         let (started, outcome) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("core-{id}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -256,7 +268,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(Core::new(id, seed, swap, cells, events, log), receiver));
+                    runtime.block_on(run(Core::new(id, seed, swap, cells, events, log, census), receiver));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -360,6 +372,6 @@ pub(super) mod tests {
     pub(in crate::proxy) fn core() -> Core {
         let (events, _) = tokio::sync::mpsc::channel(1);
         let cells = Arc::from([CoreCells::default()]);
-        Core::new(0, 1, Arc::new(Swap::default()), cells, events, None)
+        Core::new(0, 1, Arc::new(Swap::default()), cells, events, None, Arc::default())
     }
 }

@@ -9,6 +9,7 @@ pub mod access_log;
 mod admit;
 mod answer;
 mod body;
+mod census;
 mod check;
 mod client;
 mod complaint;

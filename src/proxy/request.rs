@@ -36,6 +36,7 @@ pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection
 pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let now = conn.core.now();
     conn.linger.set(false);
+    conn.entry.count_request();
     let form = Form::of(request.method(), request.headers());
     let exchange = Box::new(Exchange::begin(&conn, conn.core.view_of(conn.slot), &request, now));
     let mut response = match serve(exchange, request, now).await {
@@ -53,7 +54,7 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
             response
         }
     };
-    if conn.core.is_leaving(conn.slot) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if conn.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

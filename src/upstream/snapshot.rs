@@ -30,6 +30,8 @@ pub struct Listening {
 pub struct Snapshot {
     /// Grows with every publication.
     pub generation: u64,
+    /// Most client connections at once.
+    pub max_connections: u64,
     /// By listener slot, which a bound address keeps for the life of the process; none for a slot
     /// that is no longer configured.
     pub listeners: Vec<Option<Listening>>,

@@ -131,7 +131,8 @@ impl Proxy {
     pub(crate) fn complete(toml: &str, bind: &str, socket: &std::path::Path) -> String {
         let tables = if toml.starts_with('[') { 0 } else { toml.find("\n[").map_or(toml.len(), |at| at + 1) };
         let (keys, tables) = toml.split_at(tables);
-        let of_the_process = |line: &&str| line.starts_with("cores =") || line.starts_with("state_dir =");
+        let of_the_process =
+            |line: &&str| ["cores =", "state_dir =", "max_connections ="].iter().any(|key| line.starts_with(key));
         let (mut top, listener): (Vec<&str>, Vec<&str>) = keys.lines().partition(of_the_process);
         if !keys.contains("cores =") {
             top.push("cores = 2");

@@ -41,6 +41,7 @@ pub(crate) fn plan() -> Plan {
     Plan {
         cores: 2,
         state_dir: None,
+        max_connections: 8000,
         admin: AdminPlan { socket: None, bind: None, token: None },
         log: LogPlan { level: "info".into(), format: LogFormat::Text },
         access_log: Some(AccessLogPlan { file: None, format: AccessLogFormat::Json }),

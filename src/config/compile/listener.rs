@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use super::Compiler;
 use super::names::Seen;
 use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan, ProxyProtocolPlan};
-use crate::config::spec::{At, ForwardedSpec, ListenerSpec, ProxyProtocolSpec, Size, Spec};
+use crate::config::spec::{At, CONNECTIONS_PER_CLIENT, ForwardedSpec, ListenerSpec, ProxyProtocolSpec, Size, Spec};
 
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
 
 impl Compiler<'_> {
-    pub(super) fn listeners(&mut self, spec: &Spec, admin: &AdminPlan) -> Vec<ListenerPlan> {
+    pub(super) fn listeners(&mut self, spec: &Spec, admin: &AdminPlan, max_connections: u64) -> Vec<ListenerPlan> {
         if spec.listener.is_empty() {
             self.lack(None, "no listener", "add `[[listener]]` with `bind = \"0.0.0.0:8080\"`");
         }
@@ -20,7 +20,7 @@ impl Compiler<'_> {
         let mut addresses = Seen::default();
         let mut plans = Vec::new();
         for entry in &spec.listener {
-            let Some(plan) = self.listener(entry) else { continue };
+            let Some(plan) = self.listener(entry, max_connections) else { continue };
             let listener = entry.get_ref();
             let bind = listener.bind.as_ref().map_or(entry.span(), At::span);
             // Two listeners may both ask for any free port.
@@ -47,12 +47,13 @@ impl Compiler<'_> {
         plans
     }
 
-    fn listener(&mut self, entry: &At<ListenerSpec>) -> Option<ListenerPlan> {
+    fn listener(&mut self, entry: &At<ListenerSpec>, max_connections: u64) -> Option<ListenerPlan> {
         let spec = entry.get_ref();
         if let Some(name) = &spec.name {
             self.name(name, "listener");
         }
         let trusted_proxies = spec.trusted_proxies.iter().filter_map(|text| self.network(text)).collect();
+        let unlimited_clients = spec.unlimited_clients.iter().filter_map(|text| self.any_network(text)).collect();
         let plan = ListenerPlan {
             name: listener_name(spec).unwrap_or_default(),
             bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
@@ -72,6 +73,12 @@ impl Compiler<'_> {
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
             max_header_bytes: self.header_bytes(&spec.max_header_bytes),
             max_body: spec.max_body.0,
+            max_connections_per_client: match &spec.max_connections_per_client {
+                Some(most) => self.count(most, "max_connections_per_client"),
+                None => CONNECTIONS_PER_CLIENT.min(max_connections / 4).max(1),
+            },
+            unlimited_clients,
+            max_requests_per_connection: self.count(&spec.max_requests_per_connection, "max_requests_per_connection"),
             proxy_protocol: spec.proxy_protocol.as_ref().and_then(|spec| self.proxy_protocol(spec)),
         };
         let Some(bind) = &spec.bind else {
@@ -100,7 +107,17 @@ impl Compiler<'_> {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
+    /// Proxies that are believed.
     fn network(&mut self, text: &At<String>) -> Option<IpNet> {
+        let network = self.any_network(text)?;
+        if network.prefix_len() == 0 {
+            let message = format!("`{}` trusts everyone to say who the client is", text.get_ref().trim());
+            self.warn(text.span(), message, "name the networks of your own proxies only");
+        }
+        Some(network)
+    }
+
+    fn any_network(&mut self, text: &At<String>) -> Option<IpNet> {
         let given = text.get_ref().trim();
         let Ok(network) = given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from)) else {
             let message = format!("`{given}` is not a network");
@@ -110,10 +127,6 @@ impl Compiler<'_> {
         if network.trunc() != network {
             let message = format!("`{given}` has bits beyond its prefix length, which are ignored");
             self.warn(text.span(), message, &format!("write \"{}\"", network.trunc()));
-        }
-        if network.prefix_len() == 0 {
-            let message = format!("`{given}` trusts everyone to say who the client is");
-            self.warn(text.span(), message, "name the networks of your own proxies only");
         }
         Some(network.trunc())
     }

@@ -7,11 +7,13 @@ use tracing_subscriber::EnvFilter;
 use super::{Compiler, listener};
 use crate::config::plan::{AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, LogFormat, LogPlan, ShutdownPlan};
 use crate::config::spec::{
-    AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, DnsSpec, LogFormatSpec, LogSpec, ShutdownSpec,
+    AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, Count, DnsSpec, LogFormatSpec, LogSpec, ShutdownSpec,
 };
 use crate::config::suggest;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+/// Descriptors that are not for connections: listeners, pollers, logs, checks, the admin API.
+const OWN_DESCRIPTORS: u64 = 128;
 const SHORTEST_TOKEN: usize = 16;
 /// The longest path of a Unix socket, its end mark aside: `sun_path` of unix(7).
 pub(super) const LONGEST_SOCKET_PATH: usize = 107;
@@ -24,6 +26,21 @@ impl Compiler<'_> {
         if number > available {
             let message = format!("`cores` is {number}, but this process may use {available}");
             self.warn(cores.span(), message, "leave the key out to use what there is");
+        }
+        number
+    }
+
+    pub(super) fn max_connections(&mut self, most: Option<&At<Count>>) -> u64 {
+        let descriptors = self.around.descriptors;
+        let Some(most) = most else {
+            // A connection that is served needs another one, to a server.
+            return (descriptors.saturating_sub(OWN_DESCRIPTORS) / 2).max(1);
+        };
+        let number = self.count(most, "max_connections");
+        if number > descriptors && number != u64::MAX {
+            let message =
+                format!("`max_connections` is {number}, but this process may have {descriptors} descriptors open");
+            self.warn(most.span(), message, "raise the limit of open files (LimitNOFILE of systemd, ulimit -n)");
         }
         number
     }

@@ -5,7 +5,12 @@ use super::Surroundings;
 
 /// Checks the whole text of the report.
 pub(super) fn refused(text: &str, expected: &str) {
-    let around = Surroundings { cores: 2, cookie_keys: None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    let around = Surroundings {
+        cores: 2,
+        descriptors: 20_000,
+        cookie_keys: None,
+        read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
     let report = parse_in(text, "evenkeel.toml", &around).expect_err("this file is wrong").to_string();
     assert_eq!(report, expected.trim_matches('\n'), "\n{report}");
 }
@@ -966,6 +971,58 @@ error: `tunnel_half_closed` is zero
    |                                   ^^^^
    |
    = help: write a duration above zero, such as "5s"
+
+4 errors in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
+fn limits_of_connections() {
+    refused(
+        r##"max_connections = 0
+
+[[listener]]
+bind = ":8080"
+max_connections_per_client = 0
+unlimited_clients = ["me"]
+max_requests_per_connection = 0
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: `max_connections` is zero
+ --> evenkeel.toml:1:19
+  |
+1 | max_connections = 0
+  |                   ^
+  |
+  = help: write a whole number from 1, or "unlimited"
+
+error: `max_connections_per_client` is zero
+ --> evenkeel.toml:5:30
+  |
+5 | max_connections_per_client = 0
+  |                              ^
+  |
+  = help: write a whole number from 1, or "unlimited"
+
+error: `me` is not a network
+ --> evenkeel.toml:6:22
+  |
+6 | unlimited_clients = ["me"]
+  |                      ^^^^
+  |
+  = help: write an address and a prefix length, such as "10.0.0.0/8"
+
+error: `max_requests_per_connection` is zero
+ --> evenkeel.toml:7:31
+  |
+7 | max_requests_per_connection = 0
+  |                               ^
+  |
+  = help: write a whole number from 1, or "unlimited"
 
 4 errors in evenkeel.toml
 "##,

@@ -126,13 +126,13 @@ fn what_is_hardly_meant_is_a_warning() {
 #[test]
 fn every_key_reaches_the_plan() {
     let plan = good(
-        "cores = 2\nstate_dir = '/s'\n\
+        "cores = 2\nstate_dir = '/s'\nmax_connections = 77\n\
          [admin]\nsocket = '/a.sock'\nbind = 9191\ntoken = '0123456789abcdef'\n\
          [log]\nlevel = 'info,evenkeel=debug'\nformat = 'json'\n[access_log]\nfile = '-'\nformat = 'combined'\n\
          [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n[dns]\nservers = ['10.0.0.2', '[::1]:8600']\nmin_ttl = '2s'\nmax_ttl = '4s'\n\
          [[listener]]\nname = 'l'\nbind = '1.2.3.4:80'\nbacklog = 9\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
          forwarded = 'both'\nrequest_id = false\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
-         max_header_bytes = 8192\nmax_body = '1MiB'\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
+         max_header_bytes = 8192\nmax_body = '1MiB'\nmax_connections_per_client = 5\nunlimited_clients = []\nmax_requests_per_connection = 6\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
          [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nstrip_prefix = true\nupstream = 'u'\n\
          [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nmax_sessions = 7\n\
          cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\n\
@@ -146,6 +146,7 @@ fn every_key_reaches_the_plan() {
     let expected = Plan {
         cores: 2,
         state_dir: Some("/s".into()),
+        max_connections: 77,
         admin: AdminPlan {
             socket: Some("/a.sock".into()),
             bind: "[::]:9191".parse().ok(),
@@ -173,6 +174,9 @@ fn every_key_reaches_the_plan() {
             between_bytes: s(3),
             max_header_bytes: 8192,
             max_body: 1 << 20,
+            max_connections_per_client: 5,
+            unlimited_clients: Vec::new(),
+            max_requests_per_connection: 6,
             proxy_protocol: Some(ProxyProtocolPlan { from: vec!["10.1.0.0/16".parse().unwrap()], timeout: s(4) }),
         }],
         routes: vec![RoutePlan {

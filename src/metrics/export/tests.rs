@@ -169,6 +169,7 @@ fn world() -> World {
     let swap = Arc::new(Swap::default());
     swap.publish(Snapshot {
         generation: 0,
+        max_connections: 100,
         listeners: vec![
             listening("http", vec![Arc::clone(&route)]),
             None,
