@@ -152,3 +152,6 @@ impl Evenkeel {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;

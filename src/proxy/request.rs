@@ -258,6 +258,9 @@ fn respond(
         Answer::Switched(response, far) => (response, Some(far), None),
     };
     let (mut head, incoming) = response.into_parts();
+    // A fault where it hurts: with a claim and a connection in hand.
+    #[cfg(test)]
+    assert!(!head.headers.contains_key("x-fault"), "a fault in one request");
     let noted = headers::note(&head.headers);
     if noted.has(Noted::TRANSFER_ENCODING) && !check::is_framed_once(&head, noted) {
         let error = ProxyError::sent(Kind::BadAnswer, Sent::Answered);

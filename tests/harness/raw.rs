@@ -75,6 +75,13 @@ impl Raw {
         Some(String::from_utf8_lossy(&head).into_owned())
     }
 
+    /// Takes what was read already and not yet asked for; how many bytes those are.
+    pub fn buffered(&mut self) -> usize {
+        let n = self.stream.buffer().len();
+        self.stream.consume(n);
+        n
+    }
+
     /// The next line, without its end; empty at the end of the stream.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
