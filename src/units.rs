@@ -140,6 +140,20 @@ pub fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     duration(deserializer).map(Some)
 }
 
+/// A size in the largest unit that tells it exactly, as [`parse_size`] reads it.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    if bytes == u64::MAX {
+        return "unlimited".to_owned();
+    }
+    for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes >= factor && bytes.is_multiple_of(factor) {
+            return format!("{}{unit}", bytes / factor);
+        }
+    }
+    format!("{bytes}B")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

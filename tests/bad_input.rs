@@ -96,8 +96,6 @@ fn malformed_and_ambiguous_requests_are_refused_and_reach_nobody() {
     assert_eq!(served(&origins), [""; 0]);
 }
 
-/// RFC 9112 §6.1: a length beside a transfer coding is either refused or the coding alone counts and
-/// the connection ends with the answer.
 #[test]
 fn a_length_beside_chunks_smuggles_nothing() {
     let (origins, proxy) = pair("");
@@ -109,10 +107,9 @@ fn a_length_beside_chunks_smuggles_nothing() {
     ] {
         let got =
             raw(proxy.address, format!("POST /echo HTTP/1.1\r\nhost: a\r\n{one}\r\n{other}\r\n\r\n{rest}").as_bytes());
-        assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{got}");
-        assert!(got.starts_with("HTTP/1.1 400") || !got.contains("content-length\","), "{got}");
+        assert!(got.starts_with("HTTP/1.1 400") && got.matches("HTTP/1.1 ").count() == 1, "{got}");
     }
-    assert!(!served(&origins).contains(&"/smuggled".to_owned()));
+    assert_eq!(served(&origins), [""; 0]);
 }
 
 #[test]
@@ -120,7 +117,7 @@ fn what_is_unusual_but_clear_is_served() {
     let (_origins, proxy) = pair("");
     for line in [
         "\r\nGET /echo HTTP/1.1\r\nhost: a\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\na",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 01\r\n\r\na",
         "POST /echo HTTP/1.1\r\nhost: a\r\nTRANSFER-ENCODING: Chunked\r\n\r\n1;ext=\"x\"\r\na\r\n0\r\n\r\n",
         "GET /echo HTTP/1.1\r\nhost:a\r\nx:  y \t\r\n\r\n",
         "GET http://a HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -154,7 +151,7 @@ fn oversized_heads_are_431_or_414() {
         (format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {long}\r\n\r\n"), "431"),
         (format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "a: b\r\n".repeat(2000)), "431"),
         (format!("GET / HTTP/1.1\r\nhost: a\r\n{long}: x\r\n\r\n"), "431"),
-        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), "4"),
+        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), "414"),
         (format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "a:\r\n".repeat(200)), "431"),
     ] {
         let got = raw(proxy.address, head.as_bytes());

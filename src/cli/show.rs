@@ -20,7 +20,7 @@ use crate::config::plan::{
     LogPlan, PoolPlan, ProxyProtocolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan,
     UpstreamTimeouts,
 };
-use crate::units::show_duration;
+use crate::units::{show_duration, show_size};
 
 /// What stands in the place of a secret.
 const MASK: &str = "(secret)";
@@ -188,7 +188,9 @@ struct ListenerView<'a> {
     header_timeout: String,
     idle_timeout: String,
     between_bytes: String,
+    max_request_line: String,
     max_header_bytes: String,
+    max_headers: usize,
     max_body: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy_protocol: Option<ProxyProtocolView>,
@@ -225,7 +227,9 @@ impl<'a> ListenerView<'a> {
             header_timeout,
             idle_timeout,
             between_bytes,
+            max_request_line,
             max_header_bytes,
+            max_headers,
             max_body,
             proxy_protocol,
             max_connections_per_client,
@@ -248,7 +252,9 @@ impl<'a> ListenerView<'a> {
             header_timeout: show_duration(*header_timeout),
             idle_timeout: show_duration(*idle_timeout),
             between_bytes: show_duration(*between_bytes),
+            max_request_line: show_size(*max_request_line as u64),
             max_header_bytes: show_size(*max_header_bytes as u64),
+            max_headers: *max_headers,
             max_body: show_size(*max_body),
             max_connections_per_client: Count(*max_connections_per_client),
             unlimited_clients: unlimited_clients.iter().map(ToString::to_string).collect(),
@@ -446,19 +452,6 @@ impl<'a> ServerView<'a> {
     fn of(ServerPlan { name, address, weight }: &'a ServerPlan) -> Self {
         Self { name, address: address.to_string(), weight: *weight }
     }
-}
-
-/// A size in the largest unit that tells it exactly, as `units::parse_size` reads it.
-fn show_size(bytes: u64) -> String {
-    if bytes == u64::MAX {
-        return "unlimited".to_owned();
-    }
-    for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= factor && bytes.is_multiple_of(factor) {
-            return format!("{}{unit}", bytes / factor);
-        }
-    }
-    format!("{bytes}B")
 }
 
 #[cfg(test)]

@@ -215,7 +215,9 @@ impl Diff {
             header_timeout,
             idle_timeout,
             between_bytes,
+            max_request_line,
             max_header_bytes,
+            max_headers,
             max_body,
             proxy_protocol,
             max_connections_per_client,
@@ -232,7 +234,9 @@ impl Diff {
         fields.time("header_timeout", *header_timeout, new.header_timeout);
         fields.time("idle_timeout", *idle_timeout, new.idle_timeout);
         fields.time("between_bytes", *between_bytes, new.between_bytes);
+        fields.value("max_request_line", max_request_line, &new.max_request_line);
         fields.value("max_header_bytes", max_header_bytes, &new.max_header_bytes);
+        fields.value("max_headers", max_headers, &new.max_headers);
         fields.value("max_body", &count(*max_body), &count(new.max_body));
         fields.value(
             "max_connections_per_client",

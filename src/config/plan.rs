@@ -140,8 +140,12 @@ pub struct ListenerPlan {
     pub idle_timeout: Duration,
     /// The longest pause within a request's body, and while the client takes its answer.
     pub between_bytes: Duration,
+    /// Longest request line in bytes; below `max_header_bytes`.
+    pub max_request_line: usize,
     /// Largest header section in bytes, 8 KiB to 1 MiB.
     pub max_header_bytes: usize,
+    /// Most header lines of a request.
+    pub max_headers: usize,
     /// Largest request body in bytes; `u64::MAX` is unlimited.
     pub max_body: u64,
     /// Peers that say ahead of each connection who the client is; none where nobody does.

@@ -3,6 +3,8 @@
 //! They say what happened and the short reason code, never a server's address or a cause that could
 //! hold one.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
@@ -67,6 +69,37 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     (response, if form.is_head { 0 } else { length })
+}
+
+/// An answer as it is written to a client whose request was never parsed.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) bytes: Vec<u8>,
+    /// Length of its body.
+    pub(super) body: usize,
+}
+
+/// The answer for a request of which nothing is known but what is wrong with it.
+pub(super) fn unread(kind: Kind, request_id: Option<&HeaderValue>) -> Unread {
+    let (mut response, length) = error(&ProxyError::new(kind), Form { html: false, is_head: false }, request_id);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    let status = response.status();
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Error")).into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_ref());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    if let Body::Text(Some(text)) = response.into_body() {
+        bytes.extend_from_slice(&text);
+    }
+    Unread { bytes, body: length }
 }
 
 /// After these the rest of the client's bytes cannot be trusted or is not wanted.

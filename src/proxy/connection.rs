@@ -25,13 +25,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::admit::{Entry, admit};
+use super::answer;
 use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
 use super::exchange;
 use super::inbound::Inbound;
 use super::request;
-use super::stream::{Client, Near};
+use super::stream::{Client, Near, Wire};
 use super::tls;
 use super::upgrade::{self, Tunnel};
 use super::watch::{Alarm, Phase, Watch};
@@ -47,6 +48,9 @@ const LINGER_BYTES: usize = 1 << 20;
 /// The most that is read ahead of a body, and so the largest buffer of a client's connection: fewer, larger
 /// reads make uploads cheaper.
 const READ_AHEAD: usize = 256 * 1024;
+
+/// As many headers the parser takes without memory of their own.
+const PARSED_HEADERS: usize = 100;
 
 /// What all requests of one connection share.
 pub(super) struct Link {
@@ -210,7 +214,10 @@ async fn closing(core: &Core) {
     }
 }
 
-struct Requests(Rc<Conn>);
+struct Requests {
+    conn: Rc<Conn>,
+    wire: Rc<Wire>,
+}
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<Body>;
@@ -218,8 +225,13 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let conn = Rc::clone(&self.0);
-        Box::pin(async move { Ok(request::handle(conn, request.map(Inbound::Http1)).await) })
+        let (conn, wire) = (Rc::clone(&self.conn), Rc::clone(&self.wire));
+        wire.begin();
+        Box::pin(async move {
+            let response = request::handle(conn, request.map(Inbound::Http1)).await;
+            wire.answer();
+            Ok(response)
+        })
     }
 }
 
@@ -228,6 +240,8 @@ type Parser = Connection<TokioIo<Client>, Requests>;
 /// Why a spell of requests stops being polled.
 enum Stop {
     Done(hyper::Result<()>),
+    /// What the client sends next is refused.
+    Refused(Kind),
     /// The head did not arrive in time.
     HeadLate,
     /// The client did not take its answer, or its server was cut meanwhile.
@@ -239,7 +253,8 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
     let Some(plan) = plan_of(core, slot) else { return Ended::Closed };
     let watched = core.watches.add(core.now(), plan.idle_timeout);
     core.wake_ticker();
-    let client = Client::new(stream, rewind, core, &watched.watch, &plan);
+    let wire = Rc::new(Wire::default());
+    let client = Client::new(stream, rewind, core, &watched.watch, &wire, &plan);
     let link = Rc::new(Link {
         core: Rc::clone(core),
         slot,
@@ -249,23 +264,27 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
         protocol: Protocol::Http1,
     });
     let conn = Rc::new(Conn::new(&link, &watched.watch));
-    let mut parser = Builder::new()
-        .max_buf_size(plan.max_header_bytes.max(READ_AHEAD))
-        .max_header_size(plan.max_header_bytes)
-        .serve_connection(TokioIo::new(client), Requests(Rc::clone(&conn)));
+    let mut builder = Builder::new();
+    builder.max_buf_size(plan.max_header_bytes.max(READ_AHEAD)).max_header_size(plan.max_header_bytes);
+    if plan.max_headers > PARSED_HEADERS {
+        builder.max_headers(plan.max_headers);
+    }
+    let requests = Requests { conn: Rc::clone(&conn), wire: Rc::clone(&wire) };
+    let mut parser = builder.serve_connection(TokioIo::new(client), requests);
     let mut parking = None;
-    let stop = poll_fn(|cx| poll_parser(&mut parser, &conn, &mut parking, cx)).await;
+    let stop = poll_fn(|cx| poll_parser(&mut parser, &conn, &wire, &mut parking, cx)).await;
     let parts = parser.into_parts();
-    let mut stream = parts.io.into_inner().into_stream();
+    let (mut stream, held) = parts.io.into_inner().into_parts();
     drop(parts.service);
+    let read = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
     let tunnel = conn.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
-        return Ended::Tunnel(Box::new((stream, parts.read_buf, tunnel)));
+        return Ended::Tunnel(Box::new((stream, read, tunnel)));
     }
     match stop {
         Stop::Done(Ok(())) => {
             if let Some(since) = parking {
-                return Ended::Idle(stream, parts.read_buf, since);
+                return Ended::Idle(stream, read, since);
             }
             if conn.linger.get() {
                 linger(&mut stream).await;
@@ -273,23 +292,36 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
         }
         Stop::Done(Err(error)) => {
             if error.is_parse() || error.is_parse_too_large() {
-                exchange::refused_unread(&conn, unread(&error));
-                linger(&mut stream).await;
+                if wire.is_between() {
+                    refuse(&conn, &mut stream, unread(&error)).await;
+                } else {
+                    // Behind an answer that was not taken yet the parser's own went out.
+                    exchange::refused_unread(&conn, unread(&error), None, 0);
+                    linger(&mut stream).await;
+                }
             } else {
                 reset(&stream);
             }
         }
-        Stop::HeadLate => {
-            exchange::refused_unread(&conn, Kind::HeaderTimeout);
-            let _ = stream.try_write(request::LATE_HEAD);
-            linger(&mut stream).await;
-        }
+        Stop::Refused(kind) => refuse(&conn, &mut stream, kind).await,
+        Stop::HeadLate => refuse(&conn, &mut stream, Kind::HeaderTimeout).await,
         Stop::Abandon => reset(&stream),
     }
     Ended::Closed
 }
 
-/// What the parser, which has answered already, found wrong with a head.
+/// Answers what never became a request, and closes.
+async fn refuse(conn: &Conn, stream: &mut Near, kind: Kind) {
+    let id = conn.plan.request_id.then(|| conn.core.ids.make());
+    let answer = answer::unread(kind, id.as_ref());
+    exchange::refused_unread(conn, kind, id.as_ref(), answer.body);
+    // Whoever takes nothing of it is not waited for.
+    if let Ok(Ok(())) = tokio::time::timeout(LINGER, stream.write_all(&answer.bytes)).await {
+        linger(stream).await;
+    }
+}
+
+/// What the parser found wrong with a head.
 fn unread(error: &hyper::Error) -> Kind {
     match error.is_parse_too_large() {
         // The two differ in their words alone.
@@ -300,7 +332,13 @@ fn unread(error: &hyper::Error) -> Kind {
 }
 
 /// Polls the parser, after dealing with what has come up from outside.
-fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, cx: &mut Context<'_>) -> Poll<Stop> {
+fn poll_parser(
+    parser: &mut Parser,
+    conn: &Conn,
+    wire: &Wire,
+    parking: &mut Option<Instant>,
+    cx: &mut Context<'_>,
+) -> Poll<Stop> {
     let watch = &conn.watch;
     watch.set_waker(cx.waker());
     match (watch.phase(), watch.alarm()) {
@@ -314,8 +352,8 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
         (Phase::Idle, Some(alarm)) => {
             watch.take_alarm();
             // A request may have arrived that the parser has not seen.
-            if let Poll::Ready(done) = Pin::new(&mut *parser).poll(cx) {
-                return Poll::Ready(Stop::Done(done));
+            if let Poll::Ready(stop) = drive(parser, wire, cx) {
+                return Poll::Ready(stop);
             }
             if watch.phase() != Phase::Idle {
                 return Poll::Pending;
@@ -339,8 +377,21 @@ fn poll_parser(parser: &mut Parser, conn: &Conn, parking: &mut Option<Instant>, 
         // The request that runs takes it.
         (_, Some(_)) => {}
     }
-    // It ends when everything is written; the socket stays open.
-    Pin::new(parser).poll(cx).map(Stop::Done)
+    drive(parser, wire, cx)
+}
+
+/// Polls the parser, again where what was kept from it no longer needs to be. It ends when everything is
+/// written; the socket stays open.
+fn drive(parser: &mut Parser, wire: &Wire, cx: &mut Context<'_>) -> Poll<Stop> {
+    loop {
+        let polled = Pin::new(&mut *parser).poll(cx).map(Stop::Done);
+        if polled.is_ready() || !wire.take_stall() {
+            return polled;
+        }
+        if let Some(refusal) = wire.refusal() {
+            return Poll::Ready(Stop::Refused(refusal.kind));
+        }
+    }
 }
 
 /// Has the connection reset instead of ended, because its answer broke off: for an HTTP/1.0 client,

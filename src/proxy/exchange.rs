@@ -250,7 +250,7 @@ impl Exchange {
 
 /// Counts and logs a head that was refused before it was a request: nothing of it is known but where
 /// it came from.
-pub(super) fn refused_unread(conn: &Conn, kind: Kind) {
+pub(super) fn refused_unread(conn: &Conn, kind: Kind, request_id: Option<&HeaderValue>, bytes_out: usize) {
     conn.core.cells().bad_requests.inc();
     conn.core.cells().errors[kind as usize].inc();
     let Some(log) = &conn.core.log else { return };
@@ -263,7 +263,7 @@ pub(super) fn refused_unread(conn: &Conn, kind: Kind) {
         host: None,
         status: kind.status(),
         bytes_in: 0,
-        bytes_out: 0,
+        bytes_out: bytes_out as u64,
         duration: Duration::ZERO,
         first_byte: None,
         route: None,
@@ -272,7 +272,7 @@ pub(super) fn refused_unread(conn: &Conn, kind: Kind) {
         retries: 0,
         sticky: None,
         reason: Some(kind.reason()),
-        request_id: None,
+        request_id: request_id.map(HeaderValue::as_bytes),
         referer: None,
         user_agent: None,
     });

@@ -17,6 +17,7 @@ mod connection;
 mod core;
 mod exchange;
 mod forward;
+mod head;
 mod headers;
 mod inbound;
 mod listener;

@@ -28,10 +28,6 @@ use crate::balance::Pick;
 use crate::error::{Kind, ProxyError, Sent};
 use crate::upstream::{Claim, Tried, Upstream};
 
-/// Written by hand to a client whose head never ended: the parser has no request to answer.
-pub(super) const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\
-    server-timing: evenkeel;desc=\"header_timeout\"\r\n\r\n";
-
 /// Serves one request, whatever becomes of it.
 pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let now = conn.core.now();

@@ -1,6 +1,7 @@
 //! Listeners.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
@@ -8,8 +9,11 @@ use super::Compiler;
 use super::names::Seen;
 use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan, ProxyProtocolPlan};
 use crate::config::spec::{At, CONNECTIONS_PER_CLIENT, ForwardedSpec, ListenerSpec, ProxyProtocolSpec, Size, Spec};
+use crate::units::show_size;
 
-const HEADER_BYTES: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
+const HEADER_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
+/// Longer targets than these are not parsed.
+const REQUEST_LINE: RangeInclusive<u64> = 1 << 10..=64 << 10;
 
 impl Compiler<'_> {
     pub(super) fn listeners(&mut self, spec: &Spec, admin: &AdminPlan, max_connections: u64) -> Vec<ListenerPlan> {
@@ -52,6 +56,8 @@ impl Compiler<'_> {
         if let Some(name) = &spec.name {
             self.name(name, "listener");
         }
+        let max_header_bytes = self.size_within(&spec.max_header_bytes, "max_header_bytes", &HEADER_BYTES);
+        let max_request_line = self.size_within(&spec.max_request_line, "max_request_line", &REQUEST_LINE);
         let trusted_proxies = spec.trusted_proxies.iter().filter_map(|text| self.network(text)).collect();
         let unlimited_clients = spec.unlimited_clients.iter().filter_map(|text| self.any_network(text)).collect();
         let plan = ListenerPlan {
@@ -71,7 +77,10 @@ impl Compiler<'_> {
             header_timeout: self.positive(&spec.header_timeout, "header_timeout"),
             idle_timeout: self.positive(&spec.idle_timeout, "idle_timeout"),
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
-            max_header_bytes: self.header_bytes(&spec.max_header_bytes),
+            // A line that alone fills a head, its end aside, is too long before the head is too large.
+            max_request_line: max_request_line.min(max_header_bytes.saturating_sub(2)),
+            max_header_bytes,
+            max_headers: self.within(&spec.max_headers, "max_headers", &(1..=10_000)),
             max_body: spec.max_body.0,
             max_connections_per_client: match &spec.max_connections_per_client {
                 Some(most) => self.count(most, "max_connections_per_client"),
@@ -98,11 +107,12 @@ impl Compiler<'_> {
         Some(ProxyProtocolPlan { from, timeout: self.positive(&spec.timeout, "timeout") })
     }
 
-    fn header_bytes(&mut self, size: &At<Size>) -> usize {
+    fn size_within(&mut self, size: &At<Size>, key: &str, range: &RangeInclusive<u64>) -> usize {
         let bytes = size.get_ref().0;
-        if !HEADER_BYTES.contains(&bytes) {
-            let message = format!("`max_header_bytes` is {bytes} bytes, which is out of range");
-            self.error(size.span(), message, "write a size from \"8KiB\" to \"1MiB\"");
+        if !range.contains(&bytes) {
+            let hint =
+                format!("write a size from \"{}\" to \"{}\"", show_size(*range.start()), show_size(*range.end()));
+            self.error(size.span(), format!("`{key}` is {bytes} bytes, which is out of range"), &hint);
         }
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }

@@ -751,6 +751,8 @@ name = "a b"
 bind = ":80"
 trusted_proxies = ["10.1.2.3/8", "x", "0.0.0.0/0"]
 max_header_bytes = "1KiB"
+max_request_line = "65KiB"
+max_headers = 0
 
 [upstream.shop]
 servers = ["127.0.0.1:9001"]
@@ -812,7 +814,23 @@ error: `max_header_bytes` is 1024 bytes, which is out of range
    |
    = help: write a size from "8KiB" to "1MiB"
 
-5 errors, 2 warnings in evenkeel.toml
+error: `max_request_line` is 66560 bytes, which is out of range
+  --> evenkeel.toml:12:20
+   |
+12 | max_request_line = "65KiB"
+   |                    ^^^^^^^
+   |
+   = help: write a size from "1KiB" to "64KiB"
+
+error: `max_headers` is 0, which is out of range
+  --> evenkeel.toml:13:15
+   |
+13 | max_headers = 0
+   |               ^
+   |
+   = help: write a number from 1 to 10000
+
+7 errors, 2 warnings in evenkeel.toml
 "##,
     );
 }

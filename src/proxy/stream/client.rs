@@ -10,18 +10,22 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Near;
+use super::wire::Wire;
 use crate::config::plan::ListenerPlan;
 use crate::proxy::core::Core;
+use crate::proxy::head::{Inspector, Verdict};
 use crate::proxy::watch::{Phase, Watch};
 
 /// A client's connection while a parser runs on it: it tells the watch when a head begins to arrive
-/// and when the client takes bytes.
+/// and when the client takes bytes, and keeps from the parser what must not be served.
 pub(in crate::proxy) struct Client {
     stream: Near,
-    /// Bytes read before this parser was made.
+    /// Bytes read before this parser was made, or before it may have them.
     rewind: Bytes,
+    inspector: Inspector,
     core: Rc<Core>,
     watch: Rc<Watch>,
+    wire: Rc<Wire>,
     plan: Arc<ListenerPlan>,
 }
 
@@ -31,13 +35,23 @@ impl Client {
         rewind: Bytes,
         core: &Rc<Core>,
         watch: &Rc<Watch>,
+        wire: &Rc<Wire>,
         plan: &Arc<ListenerPlan>,
     ) -> Self {
-        Self { stream, rewind, core: Rc::clone(core), watch: Rc::clone(watch), plan: Arc::clone(plan) }
+        Self {
+            stream,
+            rewind,
+            inspector: Inspector::new(plan),
+            core: Rc::clone(core),
+            watch: Rc::clone(watch),
+            wire: Rc::clone(wire),
+            plan: Arc::clone(plan),
+        }
     }
 
-    pub(in crate::proxy) fn into_stream(self) -> Near {
-        self.stream
+    /// The socket, and what was read from it and is not the parser's.
+    pub(in crate::proxy) fn into_parts(self) -> (Near, Bytes) {
+        (self.stream, self.rewind)
     }
 
     fn arrived(&self) {
@@ -61,30 +75,99 @@ impl Client {
             _ => {}
         }
     }
+
+    /// How many of the bytes that have arrived the parser may have.
+    fn inspect(&mut self, bytes: &[u8]) -> usize {
+        self.arrived();
+        match self.inspector.feed(bytes) {
+            Verdict::Pass => bytes.len(),
+            Verdict::Refuse { pass, kind, in_body } => {
+                self.wire.refuse(kind, in_body);
+                pass
+            }
+            Verdict::Hold { pass } => pass,
+        }
+    }
+
+    /// What the parser gets when it asks for more, if that does not depend on the socket.
+    fn withheld(&mut self) -> Option<Poll<io::Result<()>>> {
+        let refusal = self.wire.refusal()?;
+        if refusal.in_body {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "the body is not framed as it must be");
+            return Some(Poll::Ready(Err(error)));
+        }
+        // Requests before it are served first.
+        self.wire.stall();
+        Some(Poll::Pending)
+    }
+
+    /// Reads while a request to switch protocols is served: only the end is passed on.
+    fn poll_held(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.rewind.is_empty() {
+            let before = buf.filled().len();
+            let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if buf.filled().len() == before {
+                return polled;
+            }
+            self.rewind = Bytes::copy_from_slice(&buf.filled()[before..]);
+            buf.set_filled(before);
+        }
+        self.wire.stall();
+        Poll::Pending
+    }
+}
+
+/// Whether this is what the parser says when it cannot parse a head: an answer of its own, without a
+/// body, to a request that nobody was asked to serve.
+fn is_the_parsers_own(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.") && bytes.get(8..10) == Some(b" 4") && bytes.ends_with(b"\r\n\r\n")
 }
 
 impl AsyncRead for Client {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.rewind.is_empty() {
-            let n = this.rewind.len().min(buf.remaining());
-            buf.put_slice(&this.rewind[..n]);
-            this.rewind.advance(n);
-            this.arrived();
-            return Poll::Ready(Ok(()));
+        if let Some(withheld) = this.withheld() {
+            return withheld;
+        }
+        if this.inspector.is_waiting() {
+            if !this.wire.is_between() {
+                return this.poll_held(cx, buf);
+            }
+            this.inspector.resume();
         }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
-            this.arrived();
+        if this.rewind.is_empty() {
+            let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+            let arrived = &buf.filled()[before..];
+            if arrived.is_empty() {
+                return polled;
+            }
+            let pass = this.inspect(arrived);
+            if pass < arrived.len() {
+                this.rewind = Bytes::copy_from_slice(&arrived[pass..]);
+                buf.set_filled(before + pass);
+            }
+        } else {
+            let arrived = this.rewind.slice(..this.rewind.len().min(buf.remaining()));
+            let pass = this.inspect(&arrived);
+            buf.put_slice(&arrived[..pass]);
+            this.rewind.advance(pass);
         }
-        polled
+        if buf.filled().len() == before {
+            // Nothing of it may be passed on.
+            return this.withheld().unwrap_or(Poll::Pending);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Client {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.wire.is_between() && is_the_parsers_own(buf) {
+            // Taken and dropped: what the client gets says more.
+            return Poll::Ready(Ok(buf.len()));
+        }
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(polled.is_ready());
         polled
@@ -100,6 +183,9 @@ impl AsyncWrite for Client {
         }
         if this.watch.phase() == Phase::Flush {
             this.watch.enter(Phase::Idle, this.core.clock.get(), this.plan.idle_timeout);
+        }
+        if this.watch.phase() == Phase::Idle {
+            this.wire.flushed();
         }
         Poll::Ready(Ok(()))
     }

@@ -3,7 +3,9 @@
 mod client;
 mod near;
 mod upstream;
+mod wire;
 
 pub(super) use client::Client;
 pub(super) use near::Near;
 pub(super) use upstream::Upstream;
+pub(super) use wire::Wire;

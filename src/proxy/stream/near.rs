@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -36,16 +36,6 @@ impl Near {
     /// Has the connection reset when it is dropped, without an end of either TCP or TLS.
     pub(in crate::proxy) fn set_zero_linger(&self) -> io::Result<()> {
         self.socket().set_zero_linger()
-    }
-
-    /// Sends what the connection takes at once.
-    pub(in crate::proxy) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut cx = Context::from_waker(Waker::noop());
-        let stream = Pin::new(self);
-        match stream.poll_write(&mut cx, bytes) {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
     }
 
     /// Whether what is written may wait in here, until a flush has brought it out.
