@@ -4,6 +4,7 @@
 //! it is shown. Secrets are never shown, not even their length.
 
 mod choice;
+mod filters;
 mod tls;
 
 use std::time::Duration;
@@ -277,11 +278,13 @@ struct RouteView<'a> {
     strip_prefix: bool,
     allow_escapes: Vec<&'static str>,
     upstream: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compress: Option<filters::Compress<'a>>,
 }
 
 impl<'a> RouteView<'a> {
     fn of(route: &'a RoutePlan, plan: &'a Plan) -> Self {
-        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream } = route;
+        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream, filters } = route;
         Self {
             name: Some(name.as_str()).filter(|name| !name.contains(['/', '*', '#'])),
             listener: listeners.iter().filter_map(|i| plan.listeners.get(*i)).map(|l| l.name.as_str()).collect(),
@@ -294,6 +297,7 @@ impl<'a> RouteView<'a> {
             strip_prefix: *strip_prefix,
             allow_escapes: allow_escapes.names().collect(),
             upstream: plan.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
+            compress: filters.compress.as_ref().map(filters::Compress::of),
         }
     }
 }

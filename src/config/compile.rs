@@ -3,6 +3,7 @@
 //! Pure: what is known of the machine comes in as [`Surroundings`]. A part that is wrong is noted and
 //! left out, and the rest is judged all the same.
 
+mod filters;
 mod listener;
 mod names;
 mod process;
@@ -178,6 +179,8 @@ impl Compiler<'_> {
     }
 }
 
+#[cfg(test)]
+mod refused_filters_tests;
 #[cfg(test)]
 mod refused_routes;
 #[cfg(test)]

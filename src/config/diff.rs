@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::plan::{
     AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, Plan, PoolPlan, RetryPlan,
-    RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Check;
 use crate::units::show_duration;
@@ -254,7 +254,7 @@ impl Diff {
 
     fn route(&mut self, event: &Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {
         let Some((old, new)) = self.both(event, |r| Subject::Route(r.name.clone())) else { return };
-        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream } = old;
+        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream, filters } = old;
         // Positions say nothing across two Plans; and a route for all listeners stays one when they change.
         let all = |plan: &Plan, listeners: &[usize]| listeners.len() == plan.listeners.len();
         let names = |plan: &Plan, listeners: &[usize]| {
@@ -268,6 +268,8 @@ impl Diff {
         fields.key("listener", same_listeners);
         fields.value("host", &show_host(host), &show_host(&new.host));
         fields.value("path", path, &new.path);
+        let RouteFilters { compress } = filters;
+        fields.key("compress", *compress == new.filters.compress);
         fields.value("strip_prefix", strip_prefix, &new.strip_prefix);
         fields.value("allow_escapes", allow_escapes, &new.allow_escapes);
         fields.value("upstream", &old_plan.upstreams[*upstream].name, &new_plan.upstreams[new.upstream].name);

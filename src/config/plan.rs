@@ -3,6 +3,7 @@
 //! No `Option` in here means "default"; every reference is an index that exists; every address is
 //! parsed. Only [`super::compile`] makes one. Both planes read these types, neither changes them.
 
+mod filters;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use filters::{CompressPlan, Encoding, Level, RouteFilters};
 pub use tls::{CertificatePlan, TlsPlan};
 
 pub use super::protocol::{Http2, Protocol};
@@ -200,6 +202,7 @@ pub struct RoutePlan {
     pub allow_escapes: Escapes,
     /// Position of its upstream.
     pub upstream: usize,
+    pub filters: RouteFilters,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -6,6 +6,7 @@
 //! enum may come in: both lose places. Keys that must be given are optional here, so that a file
 //! that lacks several is told so at once.
 
+mod filters;
 mod tls;
 mod values;
 
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use filters::{CompressSpec, LevelSpec};
 pub use tls::{CertificateSpec, CertificatesSpec, TlsSpec};
-pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Time, TimeOrOff};
+pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Switch, Time, TimeOrOff};
 
 use super::protocol::Protocol;
 use crate::balance::{Policy, RoundRobin};
@@ -228,6 +230,7 @@ pub struct RouteSpec {
     pub path: At<String>,
     pub strip_prefix: bool,
     pub allow_escapes: Vec<At<String>>,
+    pub compress: Option<Switch<CompressSpec>>,
     pub upstream: Option<At<String>>,
 }
 
@@ -240,6 +243,7 @@ impl Default for RouteSpec {
             path: nowhere("/".to_owned()),
             strip_prefix: false,
             allow_escapes: Vec::new(),
+            compress: None,
             upstream: None,
         }
     }

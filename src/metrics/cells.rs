@@ -188,6 +188,10 @@ pub struct RouteCell {
     pub bytes_in: Counter,
     /// Bytes of response bodies.
     pub bytes_out: Counter,
+    /// Answers compressed.
+    pub compressed: Counter,
+    /// Their bytes before that.
+    pub compressed_bytes: Counter,
 }
 
 /// What one core counts for one server; [`crate::upstream::Server`] adds the in-flight count.

@@ -136,6 +136,8 @@ fn routes(families: &mut Families, snapshot: &Snapshot) {
             }
             families.histogram(Id::RequestDuration, &[name], cells.iter().map(|c| &c.duration));
             families.value(Id::RequestBytes, &[name], sum(cells.iter().map(|c| &c.bytes_in)));
+            families.value(Id::Compressed, &[name], sum(cells.iter().map(|c| &c.compressed)));
+            families.value(Id::CompressedBytes, &[name], sum(cells.iter().map(|c| &c.compressed_bytes)));
             families.value(Id::ResponseBytes, &[name], sum(cells.iter().map(|c| &c.bytes_out)));
         }
     }

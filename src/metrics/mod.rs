@@ -99,6 +99,8 @@ metrics! {
     RequestDuration: Histogram "request_duration_seconds" ["route"] "Time from a request's head to the last byte of its answer.";
     RequestBytes: Counter "request_body_bytes_total" ["route"] "Bytes of request bodies.";
     ResponseBytes: Counter "response_body_bytes_total" ["route"] "Bytes of response bodies.";
+    Compressed: Counter "responses_compressed_total" ["route"] "Answers that evenkeel compressed.";
+    CompressedBytes: Counter "responses_compressed_bytes_total" ["route"] "Bytes of those answers before they were compressed.";
 
     UpstreamInfo: Gauge "upstream_info" ["upstream", "policy"] "Always 1; the policy is a label.";
     FailingOpen: Gauge "upstream_failing_open" ["upstream"] "1 while no server is healthy and every ready one gets traffic.";

@@ -15,11 +15,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::compress::Compressed;
 use super::core::Core;
 use super::exchange::Exchange;
 use super::inbound::Inbound;
 use super::server_body::ServerBody;
 use super::watch::{Phase, Watch};
+use crate::config::plan::{Encoding, Level};
 use crate::error::{Kind, ProxyError, Sent};
 
 /// What the exchange must know of a request's body while it is sent.
@@ -216,6 +218,8 @@ pub(super) enum Body {
         incoming: ServerBody,
         exchange: Box<Exchange>,
     },
+    /// A server's answer, compressed on its way.
+    Compressed(Box<Compressed>),
 }
 
 impl Body {
@@ -226,6 +230,22 @@ impl Body {
             return Self::Empty;
         }
         Self::Passing { incoming, exchange }
+    }
+
+    /// The same compressed, if there is a body.
+    pub(super) fn compressed(
+        incoming: ServerBody,
+        exchange: Box<Exchange>,
+        encoding: Encoding,
+        level: Level,
+    ) -> Result<Self, (Box<Exchange>, ProxyError)> {
+        if incoming.is_end_stream() {
+            return Ok(Self::passing(incoming, exchange));
+        }
+        match Compressed::new(incoming, exchange, encoding, level) {
+            Ok(body) => Ok(Self::Compressed(Box::new(body))),
+            Err((exchange, error)) => Err((exchange, ProxyError::sent(Kind::Internal, Sent::Answered).because(error))),
+        }
     }
 }
 
@@ -238,6 +258,7 @@ impl http_body::Body for Body {
             Self::Empty => Poll::Ready(None),
             Self::Text(text) => Poll::Ready(text.take().map(|t| Ok(Frame::data(t)))),
             Self::Passing { incoming, exchange } => poll_passing(incoming, exchange, cx),
+            Self::Compressed(body) => body.poll(cx),
         }
     }
 
@@ -246,6 +267,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Text(text) => text.is_none(),
             Self::Passing { incoming, .. } => incoming.is_end_stream(),
+            Self::Compressed(body) => body.has_ended(),
         }
     }
 
@@ -254,6 +276,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Text(None) => SizeHint::with_exact(0),
             Self::Text(Some(text)) => SizeHint::with_exact(text.len() as u64),
             Self::Passing { incoming, .. } => incoming.size_hint(),
+            Self::Compressed(_) => SizeHint::default(),
         }
     }
 }

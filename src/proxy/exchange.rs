@@ -17,6 +17,7 @@ use super::connection::Conn;
 use super::core::{CoreClaim, View};
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
+use crate::config::plan::Encoding;
 use crate::error::{Kind, ProxyError};
 use crate::upstream::{Route, Upstream};
 
@@ -50,6 +51,8 @@ pub(super) struct Exchange {
     /// What became of a sticky session.
     pub(super) sticky: Option<&'static str>,
     pub(super) is_tunnel: bool,
+    /// What the client would have its answer compressed with, on a route that does.
+    pub(super) encoding: Option<Encoding>,
     status: u16,
     reason: Option<Kind>,
     started: Instant,
@@ -95,6 +98,7 @@ impl Exchange {
             retries: 0,
             sticky: None,
             is_tunnel: false,
+            encoding: None,
             status: 0,
             reason: None,
             started: now,

@@ -13,6 +13,7 @@ mod census;
 mod check;
 mod client;
 mod complaint;
+mod compress;
 mod connection;
 mod core;
 mod exchange;

@@ -16,7 +16,7 @@ use super::headers::{self, Noted, X_REQUEST_ID};
 use super::inbound::Inbound;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, request_id, retry, upgrade};
+use super::{client, compress, request_id, retry, upgrade};
 use crate::config::plan::{ListenerPlan, RoutePlan};
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
@@ -57,6 +57,9 @@ pub(super) fn prepare(
     let route = &listening.routes.all[route];
     if !cleaned.escapes.is_within(route.plan.allow_escapes) {
         return Err(ProxyError::new(Kind::BadRequest).because("the path has escapes that servers read differently"));
+    }
+    if let Some(plan) = &route.plan.filters.compress {
+        exchange.encoding = compress::negotiate(plan, request.headers());
     }
     let upstream = &view.upstreams[route.upstream];
 
@@ -110,7 +113,7 @@ fn take_request_id(conn: &Conn, plan: &ListenerPlan, headers: &mut HeaderMap, no
     Some(id)
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     std::str::from_utf8(headers.get(header::CONTENT_LENGTH)?.as_bytes()).ok()?.parse().ok()
 }
 

@@ -7,12 +7,14 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::response::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::answer::{self, Form};
 use super::body::Body;
 use super::check;
+use super::compress;
 use super::connection::Conn;
 use super::core::{CoreClaim, ServerRef};
 use super::exchange::Exchange;
@@ -20,8 +22,9 @@ use super::forward::{self, Failure};
 use super::headers::{self, Noted, X_REQUEST_ID, has_token};
 use super::inbound::Inbound;
 use super::pool::Lease;
-use super::prepare::{Outgoing, prepare, wrap};
+use super::prepare::{Outgoing, content_length, prepare, wrap};
 use super::retry;
+use super::server_body::ServerBody;
 use super::sticky::{self, Session};
 use super::upgrade::{self, Answer, Tunnel};
 use crate::balance::Pick;
@@ -282,7 +285,8 @@ fn respond(
     }
     exchange.answered(head.status.as_u16());
     let Some(far) = far else {
-        return Ok(Response::from_parts(head, Body::passing(incoming, exchange)));
+        let body = filtered(&mut head, incoming, exchange)?;
+        return Ok(Response::from_parts(head, body));
     };
     upgrade::accept(&mut head, protocol);
     let conn = Rc::clone(&exchange.conn);
@@ -291,8 +295,28 @@ fn respond(
     Ok(Response::from_parts(head, Body::Empty))
 }
 
+/// The body for the client, through the filters of the route.
+fn filtered(head: &mut Parts, incoming: ServerBody, exchange: Box<Exchange>) -> Result<Body, Refused> {
+    let Some(route) = exchange.route() else { return Ok(Body::passing(incoming, exchange)) };
+    let Some(plan) = &route.plan.filters.compress else { return Ok(Body::passing(incoming, exchange)) };
+    // What a HEAD is told of the length is in its head alone.
+    let length = incoming.size_hint().exact().filter(|length| *length > 0).or_else(|| content_length(&head.headers));
+    let wanted = exchange.encoding;
+    if !compress::apply(plan, wanted, head, length) {
+        return Ok(Body::passing(incoming, exchange));
+    }
+    if !incoming.is_end_stream() {
+        route.cells[exchange.conn.core.id].compressed.inc();
+    }
+    let level = plan.level;
+    match wanted {
+        Some(encoding) => Body::compressed(incoming, exchange, encoding, level),
+        None => Ok(Body::passing(incoming, exchange)),
+    }
+}
+
 /// Notes whether the server's connection may carry another request.
-fn keep(exchange: &mut Exchange, lease: Option<Lease>, head: &http::response::Parts, noted: Noted, closes: bool) {
+fn keep(exchange: &mut Exchange, lease: Option<Lease>, head: &Parts, noted: Noted, closes: bool) {
     let old = head.version < Version::HTTP_11
         && !(noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "keep-alive"));
     exchange.reusable = !closes && !old;

@@ -8,7 +8,7 @@ use super::listener::listener_name;
 use super::names::Seen;
 use super::server::is_host_name;
 use super::{Compiler, upstream};
-use crate::config::plan::{HostPattern, RoutePlan};
+use crate::config::plan::{HostPattern, RouteFilters, RoutePlan};
 use crate::config::spec::{At, RouteSpec, Spec};
 use crate::config::suggest;
 use crate::path::{self, Escapes};
@@ -63,6 +63,7 @@ impl Compiler<'_> {
                 strip_prefix: false,
                 allow_escapes: Escapes::default(),
                 upstream: 0,
+                filters: RouteFilters::default(),
             }],
             0 => Vec::new(),
             many => {
@@ -97,6 +98,7 @@ impl Compiler<'_> {
         let upstream = self.route_upstream(entry, targets);
         let path_is_right = self.route_path(&spec.path);
         let allow_escapes = self.allow_escapes(&spec.allow_escapes);
+        let filters = self.filters(spec);
         let hosts = self.hosts(entry);
         let many = hosts.len() > 1;
         let mut plans = Vec::new();
@@ -119,7 +121,16 @@ impl Compiler<'_> {
             };
             if let (Some(upstream), true) = (upstream, path_is_right) {
                 let (listeners, path, strip_prefix) = (listeners.clone(), path.clone(), spec.strip_prefix);
-                plans.push(RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream });
+                plans.push(RoutePlan {
+                    name,
+                    listeners,
+                    host,
+                    path,
+                    strip_prefix,
+                    allow_escapes,
+                    upstream,
+                    filters: filters.clone(),
+                });
             }
         }
         plans

@@ -2,8 +2,10 @@
 //! stands is [`At`]'s business.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -56,6 +58,34 @@ impl<'de> Deserialize<'de> for TimeOrOff {
         }
 
         deserializer.deserialize_any(Text)
+    }
+}
+
+/// Something that is on with every option at its default (`true`), on with options (a table), or off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch<T>(pub Option<T>);
+
+impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Switch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BoolOrTable<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for BoolOrTable<T> {
+            type Value = Switch<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a table of options")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Switch<T>, E> {
+                Ok(Switch(on.then(T::default)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Switch<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|options| Switch(Some(options)))
+            }
+        }
+
+        deserializer.deserialize_any(BoolOrTable(PhantomData))
     }
 }
 

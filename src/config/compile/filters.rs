@@ -1,0 +1,59 @@
+//! What a route does to answers and beside them.
+
+use super::Compiler;
+use crate::config::plan::{CompressPlan, Encoding, Level, RouteFilters};
+use crate::config::spec::{At, CompressSpec, LevelSpec, RouteSpec};
+use crate::config::suggest;
+
+impl Compiler<'_> {
+    pub(super) fn filters(&mut self, spec: &RouteSpec) -> RouteFilters {
+        RouteFilters { compress: spec.compress.as_ref().and_then(|s| s.0.as_ref()).map(|s| self.compress(s)) }
+    }
+
+    fn compress(&mut self, spec: &CompressSpec) -> CompressPlan {
+        if spec.encodings.get_ref().is_empty() {
+            let hint = "name some of \"zstd\", \"br\" and \"gzip\", or leave the key out for all";
+            self.error(spec.encodings.span(), "`encodings` is empty", hint);
+        }
+        let mut encodings = Vec::new();
+        for name in spec.encodings.get_ref() {
+            match Encoding::ALL.into_iter().find(|known| known.name() == name.get_ref()) {
+                Some(encoding) if encodings.contains(&encoding) => {
+                    self.warn(name.span(), format!("encoding `{}` is there twice", name.get_ref()), "remove one");
+                }
+                Some(encoding) => encodings.push(encoding),
+                None => {
+                    let known = Encoding::ALL.map(Encoding::name);
+                    let hint = suggest::hint(name.get_ref(), "encodings", &known).unwrap_or_default();
+                    self.error(name.span(), format!("unknown encoding `{}`", name.get_ref()), &hint);
+                }
+            }
+        }
+        CompressPlan {
+            encodings,
+            level: match spec.level {
+                LevelSpec::Fast => Level::Fast,
+                LevelSpec::Balanced => Level::Balanced,
+                LevelSpec::Small => Level::Small,
+            },
+            min_size: spec.min_size.0,
+            types: spec.types.iter().filter_map(|text| self.media_type(text)).collect(),
+        }
+    }
+
+    /// `text/html`, `text/*` or `application/*+json`.
+    fn media_type(&mut self, text: &At<String>) -> Option<String> {
+        let lower = text.get_ref().to_ascii_lowercase();
+        let token = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+        };
+        let right = lower.split_once('/').is_some_and(|(kind, sub)| {
+            token(kind) && (token(sub) || sub.strip_prefix('*').is_some_and(|rest| rest.is_empty() || token(rest)))
+        });
+        if !right {
+            let message = format!("`{}` is not a media type", text.get_ref().escape_debug());
+            self.error(text.span(), message, "write \"text/html\", \"text/*\" or \"application/*+json\"");
+        }
+        right.then_some(lower)
+    }
+}

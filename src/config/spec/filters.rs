@@ -1,0 +1,46 @@
+//! What a route does to answers and beside them.
+
+use serde::Deserialize;
+
+use super::{At, Size, nowhere};
+
+/// `compress` of a route.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct CompressSpec {
+    pub encodings: At<Vec<At<String>>>,
+    pub level: LevelSpec,
+    pub min_size: Size,
+    pub types: Vec<At<String>>,
+}
+
+impl Default for CompressSpec {
+    fn default() -> Self {
+        let types = [
+            "text/*",
+            "application/json",
+            "application/javascript",
+            "application/xml",
+            "application/*+json",
+            "application/*+xml",
+            "application/wasm",
+            "image/svg+xml",
+            "font/ttf",
+            "font/otf",
+        ];
+        Self {
+            encodings: nowhere(["zstd", "br", "gzip"].map(|name| nowhere(name.to_owned())).to_vec()),
+            level: LevelSpec::Fast,
+            min_size: Size(1024),
+            types: types.map(|name| nowhere(name.to_owned())).to_vec(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LevelSpec {
+    Fast,
+    Balanced,
+    Small,
+}
