@@ -177,3 +177,13 @@ fn in_order(parsed: &[X509Certificate<'_>]) -> Result<(), Wrong> {
     }
     Ok(())
 }
+
+/// A certificate that nobody issued, for development: chain and key as one PEM text.
+///
+/// # Errors
+/// What the library says.
+pub fn self_signed() -> Result<String, String> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| error.to_string())?;
+    Ok(made.cert.pem() + &made.signing_key.serialize_pem())
+}

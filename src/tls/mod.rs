@@ -2,18 +2,23 @@
 //!
 //! The control plane reads files and makes these objects, the configuration judges with the same code
 //! what the files hold, and the data plane only uses what was made. So that the TLS library can be
-//! exchanged, its types stay in here and in the two places of the data plane that speak TLS. Nothing in
+//! exchanged, its types stay in here and in the places of the data plane that speak TLS. Nothing in
 //! here opens a file or a socket, and no message in here says anything of a private key.
 
 mod certificate;
+mod choice;
+mod clients;
 mod server;
+mod tickets;
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use certificate::{Certificate, Wrong};
-pub use server::{Server, Settings};
+pub use certificate::{Certificate, Wrong, self_signed};
+pub use clients::{ClientIdentity, Clients};
+pub use server::{InUse, Material, Resumption, Server, Settings};
+pub use tickets::{Secrets, fresh_secret};
 
 /// The cryptography of every connection. There is no process-wide default: a program that embeds
 /// evenkeel may have its own.

@@ -1,0 +1,104 @@
+//! Clients that prove who they are with a certificate.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::provider;
+
+/// How clients are verified.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// Of everything that decides whom it accepts.
+    pub(super) digest: [u8; 32],
+}
+
+impl Clients {
+    /// Authorities and revocation lists, PEM. Without `required` a client may come without a
+    /// certificate, never with a wrong one.
+    ///
+    /// # Errors
+    /// What is wrong: in the revocation list if the flag says so, else in the authorities.
+    pub fn new(ca_pem: &str, crl_pem: Option<&str>, required: bool) -> Result<Self, (bool, String)> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            let certificate = certificate.map_err(|error| (false, format!("cannot be read: {error}")))?;
+            roots.add(certificate).map_err(|error| (false, format!("holds what is no authority: {error}")))?;
+        }
+        if roots.is_empty() {
+            return Err((false, "there is no certificate of an authority in this file".to_owned()));
+        }
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        if let Some(pem) = crl_pem {
+            let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes()).collect();
+            let lists = lists.map_err(|error| (true, format!("cannot be read: {error}")))?;
+            if lists.is_empty() {
+                return Err((true, "there is no revocation list in this file".to_owned()));
+            }
+            // A list of one's own clients says nothing of authorities between.
+            builder = builder.with_crls(lists).only_check_end_entity_revocation();
+        }
+        if !required {
+            builder = builder.allow_unauthenticated();
+        }
+        let verifier = builder.build().map_err(|error| (crl_pem.is_some(), error.to_string()))?;
+        let mut all = vec![u8::from(required)];
+        for part in [ca_pem, crl_pem.unwrap_or_default()] {
+            all.extend_from_slice(digest(&SHA256, part.as_bytes()).as_ref());
+        }
+        let mut whole = [0; 32];
+        whole.copy_from_slice(digest(&SHA256, &all).as_ref());
+        Ok(Self { verifier, digest: whole })
+    }
+}
+
+/// What a verified certificate says of its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// RFC 4514.
+    pub subject: String,
+    /// `DNS:…`, `URI:…`, `email:…`, `IP:…`, joined by commas.
+    pub alternative_names: String,
+    /// SHA-256 of the certificate, in lower-case hexadecimal.
+    pub fingerprint: String,
+    /// The certificate itself.
+    pub der: Vec<u8>,
+}
+
+impl ClientIdentity {
+    /// Reads a certificate that was verified.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let mut names = Vec::new();
+        if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+            for name in &alternative.value.general_names {
+                match name {
+                    GeneralName::DNSName(name) => names.push(format!("DNS:{name}")),
+                    GeneralName::URI(uri) => names.push(format!("URI:{uri}")),
+                    GeneralName::RFC822Name(mail) => names.push(format!("email:{mail}")),
+                    GeneralName::IPAddress(bytes) => names.extend(address(bytes).map(|ip| format!("IP:{ip}"))),
+                    _ => {}
+                }
+            }
+        }
+        Some(Self {
+            subject: certificate.subject().to_string(),
+            alternative_names: names.join(","),
+            fingerprint: digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            der: der.to_vec(),
+        })
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from)).ok()
+}
