@@ -1,5 +1,7 @@
 //! TLS with clients.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends so")]
+
 mod harness;
 
 use harness::tls::{Authority, TlsClient};
@@ -79,4 +81,195 @@ fn a_client_that_never_shakes_hands_is_dropped() {
     let _ = slow.try_send(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC]);
     eventually("closed", || slow.try_send(&[3]).is_err().then_some(()));
     assert!(TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").is_ok());
+}
+
+/// A proxy in front of one origin that ends TLS with these keys of its table.
+fn proxy(tls: &str, origins: &[Origin]) -> Proxy {
+    Proxy::start(&(format!("tls = {{ {tls} }}\n") + &app("\"round_robin\"", origins)))
+}
+
+#[test]
+fn a_client_gets_the_certificate_for_the_name_it_asks_for() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let issued = [
+        ca.issue(&["default.example"]),
+        ca.issue(&["shop.example.com", "www.example.com"]),
+        ca.issue(&["*.example.com"]),
+        ca.issue(&["*.api.example.com"]),
+    ];
+    let list: Vec<String> = issued.iter().enumerate().map(|(i, one)| one.toml(dir.path(), &i.to_string())).collect();
+    let proxy = proxy(&format!("certificate = [{}]", list.join(", ")), &origins);
+    for (name, expected) in [
+        ("default.example", 0),
+        ("shop.example.com", 1),
+        ("SHOP.example.com", 1),
+        ("www.example.com", 1),
+        ("blog.example.com", 2),
+        ("v1.api.example.com", 3),
+        // A star is one label, and an unknown name gets the first.
+        ("a.b.example.com", 0),
+        ("example.com", 0),
+    ] {
+        let sent = openssl(&["-connect", &proxy.address.to_string(), "-servername", name, "-showcerts"], "");
+        let pem = issued[expected].chain.lines().nth(3).unwrap();
+        assert!(sent.contains(pem), "{name}: {sent}");
+    }
+    let nameless = openssl(&["-connect", &proxy.address.to_string(), "-noservername", "-showcerts"], "");
+    assert!(nameless.contains(issued[0].chain.lines().nth(3).unwrap()), "{nameless}");
+}
+
+/// What `openssl s_client` has to say.
+fn openssl(arguments: &[&str], input: &str) -> String {
+    use std::io::Write;
+    let mut child = std::process::Command::new("openssl")
+        .arg("s_client")
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("openssl is installed");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn ecdsa_and_rsa_side_by_side() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let rsa = ca.issue_rsa(&["shop.example.com"]).toml(dir.path(), "rsa");
+    let ecdsa = ca.issue(&["shop.example.com"]).toml(dir.path(), "ecdsa");
+    let proxy = proxy(&format!("certificate = [{rsa}, {ecdsa}]"), &origins);
+    let address = proxy.address.to_string();
+    let base = ["-connect", &address, "-servername", "shop.example.com"];
+    for (more, expected) in [
+        (&["-tls1_3"][..], "Peer signature type: ECDSA"),
+        (&["-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256"][..], "Peer signature type: RSA-PSS"),
+        (&["-tls1_2"][..], "Peer signature type: ECDSA"),
+        (&["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"][..], "Peer signature type: RSA"),
+    ] {
+        let said = openssl(&[&base[..], more].concat(), "");
+        assert!(said.contains(expected), "{more:?}: {said}");
+    }
+}
+
+#[test]
+fn tls_1_2_can_be_refused() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let proxy = proxy(&format!("certificate = {certificate}, min_version = \"1.3\""), &origins);
+    let old = TlsClient::of(&ca, &[&rustls::version::TLS12], None);
+    assert!(old.connect(proxy.address, "shop.example.com").is_err());
+    assert!(TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").is_ok());
+}
+
+#[test]
+fn post_quantum_key_exchange_is_preferred() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let proxy = proxy(&format!("certificate = {certificate}"), &origins);
+    let conn = TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").unwrap();
+    let group = conn.session().negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+}
+
+#[test]
+fn changed_files_are_taken_and_broken_ones_are_not() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let first = ca.issue(&["shop.example.com"]);
+    let proxy = proxy(&format!("certificate = {}", first.toml(dir.path(), "shop")), &origins);
+    let client = TlsClient::trusting(&ca);
+    let mut before = client.connect(proxy.address, "shop.example.com").unwrap();
+    assert_eq!(before.certificate(), first.der);
+
+    let second = ca.issue(&["shop.example.com"]);
+    second.write(dir.path(), "shop");
+    // Each look needs a handshake of its own: a resumed one shows the old certificate.
+    let served = || TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").unwrap().certificate();
+    eventually("the new certificate", || (served() == second.der).then_some(()));
+
+    // A key that does not belong to it.
+    let third = ca.issue(&["shop.example.com"]);
+    tls::replace(dir.path(), "shop.key", &third.key);
+    eventually("a metric", || (proxy.metric("evenkeel_certificate_problem", &["main"]) == 1.0).then_some(()));
+    assert_eq!(served(), second.der);
+    let status = proxy.status();
+    let told = status.certificates.iter().find(|c| c.listener == "main").unwrap();
+    assert!(told.problem.as_deref().unwrap().contains("does not belong to the certificate"), "{told:?}");
+    // A reload refuses it with the same words.
+    let refused = format!("{:?}", proxy.reload_file().unwrap_err());
+    assert!(refused.contains("does not belong to the certificate"), "{refused}");
+
+    // The other half arrives.
+    third.write(dir.path(), "shop");
+    eventually("the third certificate", || (served() == third.der).then_some(()));
+    eventually("no problem", || (proxy.metric("evenkeel_certificate_problem", &["main"]) == 0.0).then_some(()));
+    let expiry = proxy.metric("evenkeel_certificate_expiry_timestamp_seconds", &["main"]);
+    let days = (expiry - std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()) / 86_400.0;
+    assert!((89.0..91.0).contains(&days), "{days}");
+    // Who was there has noticed nothing.
+    assert_eq!(before.get("/echo").status, 200);
+}
+
+#[test]
+fn a_swapped_link_is_a_change() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let versions: Vec<_> = (0..2)
+        .map(|i| {
+            let issued = ca.issue(&["shop.example.com"]);
+            let place = dir.path().join(format!("..{i}"));
+            std::fs::create_dir(&place).unwrap();
+            issued.write(&place, "tls");
+            issued
+        })
+        .collect();
+    // As Kubernetes lays out a mounted secret.
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(to, dir.path().join("..new")).unwrap();
+        std::fs::rename(dir.path().join("..new"), dir.path().join("..data")).unwrap();
+    };
+    link("..0");
+    for name in ["tls.pem", "tls.key"] {
+        std::os::unix::fs::symlink(format!("..data/{name}"), dir.path().join(name)).unwrap();
+    }
+    let (chain, key) = (dir.path().join("tls.pem"), dir.path().join("tls.key"));
+    let proxy = proxy(&format!("certificate = {{ chain = {chain:?}, key = {key:?} }}"), &origins);
+    let served = || TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").unwrap().certificate();
+    assert_eq!(served(), versions[0].der);
+    link("..1");
+    eventually("the other certificate", || (served() == versions[1].der).then_some(()));
+}
+
+/// Connects, and reads an answer, so that tickets have arrived.
+fn visit(client: &TlsClient, proxy: &Proxy) -> bool {
+    let mut conn = client.connect(proxy.address, "shop.example.com").unwrap();
+    assert_eq!(conn.get("/echo").status, 200);
+    conn.is_resumed()
+}
+
+#[test]
+fn sessions_are_resumed_across_reloads_and_replicas_with_the_same_secret() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let with = |secret: &str| format!("certificate = {certificate}, ticket_secrets = [{secret}]");
+    let (one, two) = ("\"11111111111111111111111111111111\"", "\"22222222222222222222222222222222\"");
+    let proxies = [proxy(&with(one), &origins), proxy(&with(one), &origins), proxy(&with(two), &origins)];
+    for version in rustls::ALL_VERSIONS {
+        let client = || TlsClient::of(&ca, &[version], None);
+        let a = client();
+        assert!(!visit(&a, &proxies[0]));
+        assert!(visit(&a, &proxies[0]), "{version:?}");
+        assert!(visit(&a, &proxies[1]), "another replica");
+        assert!(!visit(&a, &proxies[2]), "a stranger");
+    }
+    let client = TlsClient::trusting(&ca);
+    assert!(!visit(&client, &proxies[0]));
+    let text = |tls: &str| format!("tls = {{ {tls} }}\nheader_timeout = \"9s\"\n") + &app("\"round_robin\"", &origins);
+    proxies[0].reload(&text(&with(one))).unwrap();
+    assert!(visit(&client, &proxies[0]), "after a reload");
+    proxies[0].reload(&text(&with(&format!("{two}, {one}")))).unwrap();
+    assert!(visit(&client, &proxies[0]), "after the first half of a rotation");
+    assert!(visit(&client, &proxies[2]), "and now the new secret seals");
+    proxies[0].reload(&text(&with(one)).replace("ticket_secrets", "tickets = \"off\", ticket_secrets")).unwrap();
+    assert!(!visit(&client, &proxies[0]), "without tickets");
 }

@@ -74,6 +74,7 @@ pub(super) fn status() -> Status {
         cores: 2,
         connections: 7,
         listeners: vec![ListenerStatus { name: "main".into(), address: "0.0.0.0:8080".into() }],
+        certificates: Vec::new(),
         upstreams: vec![
             UpstreamStatus {
                 name: "shop".into(),

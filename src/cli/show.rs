@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use choice::Choice;
-use tls::TlsView;
+use tls::{HstsView, RedirectView, TlsView};
 
 use crate::config::Plan;
 use crate::config::plan::{
@@ -200,6 +200,10 @@ struct ListenerView<'a> {
     max_requests_per_connection: Count,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hsts: Option<HstsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redirect_to_https: Option<RedirectView>,
 }
 
 #[derive(Serialize)]
@@ -220,6 +224,10 @@ impl<'a> ListenerView<'a> {
             name,
             bind,
             tls,
+            hsts,
+            redirect_to_https,
+            // Follows from `tls` of any listener.
+            hides_client_cert: _,
             backlog,
             trusted_proxies,
             forwarded,
@@ -262,6 +270,8 @@ impl<'a> ListenerView<'a> {
             max_requests_per_connection: Count(*max_requests_per_connection),
             proxy_protocol: proxy_protocol.as_ref().map(ProxyProtocolView::of),
             tls: tls.as_ref().map(TlsView::of),
+            hsts: hsts.as_ref().map(HstsView::of),
+            redirect_to_https: redirect_to_https.as_ref().map(RedirectView::of),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::fmt::Display;
 use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use toml::de::DeTable;
 
@@ -37,15 +37,23 @@ pub(super) struct Surroundings<'a> {
     pub(super) descriptors: u64,
     /// `EVENKEEL_COOKIE_KEYS`.
     pub(super) cookie_keys: Option<String>,
+    /// `EVENKEEL_TICKET_SECRETS`.
+    pub(super) ticket_secrets: Option<String>,
+    /// Unix seconds.
+    pub(super) now: i64,
     pub(super) read: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
 impl Surroundings<'_> {
     pub(super) fn of_this_process() -> Self {
+        let secrets = |name| std::env::var(name).ok().filter(|keys| !keys.trim().is_empty());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             descriptors: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX),
-            cookie_keys: std::env::var("EVENKEEL_COOKIE_KEYS").ok().filter(|keys| !keys.trim().is_empty()),
+            cookie_keys: secrets("EVENKEEL_COOKIE_KEYS"),
+            ticket_secrets: secrets("EVENKEEL_TICKET_SECRETS"),
+            now: i64::try_from(now).unwrap_or(i64::MAX),
             read: &|path| std::fs::read_to_string(path),
         }
     }

@@ -206,6 +206,10 @@ impl Diff {
             name,
             bind,
             tls,
+            hsts,
+            redirect_to_https,
+            // Follows from `tls` of any listener.
+            hides_client_cert: _,
             // Told by the socket, not by the name.
             backlog: _,
             trusted_proxies,
@@ -227,6 +231,8 @@ impl Diff {
         let mut fields = self.of(Subject::Listener(name.clone()));
         fields.value("bind", bind, &new.bind);
         fields.key("tls", *tls == new.tls);
+        fields.key("hsts", *hsts == new.hsts);
+        fields.key("redirect_to_https", *redirect_to_https == new.redirect_to_https);
         fields.key("trusted_proxies", *trusted_proxies == new.trusted_proxies);
         fields.key("forwarded", *forwarded == new.forwarded);
         fields.value("request_id", request_id, &new.request_id);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use filters::{CompressPlan, Encoding, Level, RouteFilters};
-pub use tls::{CertificatePlan, TlsPlan};
+pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan};
 
 pub use super::protocol::{Http2, Protocol};
 use crate::balance::Policy;
@@ -128,6 +128,11 @@ pub struct ListenerPlan {
     pub bind: SocketAddr,
     /// None is plain HTTP.
     pub tls: Option<TlsPlan>,
+    /// `Strict-Transport-Security` of every answer.
+    pub hsts: Option<Hsts>,
+    pub redirect_to_https: Option<RedirectToHttps>,
+    /// Whether what clients say of certificates is taken out: some listener tells servers the truth.
+    pub hides_client_cert: bool,
     pub backlog: u32,
     /// Peers whose forwarded headers are believed; empty by default.
     pub trusted_proxies: Vec<IpNet>,

@@ -255,7 +255,7 @@ fn brackets(text: &str, span: Option<&Range<usize>>, what: &str, expected: &str,
 }
 
 /// Keys whose values no report shows.
-const SECRETS: [&str; 2] = ["token", "cookie_keys"];
+const SECRETS: [&str; 3] = ["token", "cookie_keys", "ticket_secrets"];
 
 fn without_secrets(text: &str, tree: &DeTable<'_>) -> String {
     let mut spans = Vec::new();

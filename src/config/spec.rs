@@ -17,7 +17,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use filters::{CompressSpec, LevelSpec};
-pub use tls::{CertificateSpec, CertificatesSpec, TlsSpec};
+pub use tls::{
+    CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
+    TlsSpec, TlsVersionSpec,
+};
 pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Switch, Time, TimeOrOff};
 
 use super::protocol::Protocol;
@@ -150,6 +153,8 @@ pub struct ListenerSpec {
     pub bind: Option<At<BindText>>,
     /// Absent: plain HTTP.
     pub tls: Option<At<TlsSpec>>,
+    pub hsts: Option<At<HstsSpec>>,
+    pub redirect_to_https: At<RedirectToHttpsSpec>,
     pub backlog: At<u32>,
     pub trusted_proxies: Vec<At<String>>,
     pub forwarded: ForwardedSpec,
@@ -175,6 +180,8 @@ impl Default for ListenerSpec {
             name: None,
             bind: None,
             tls: None,
+            hsts: None,
+            redirect_to_https: nowhere(RedirectToHttpsSpec { on: false, ..RedirectToHttpsSpec::default() }),
             backlog: nowhere(1024),
             trusted_proxies: Vec::new(),
             forwarded: ForwardedSpec::XForwarded,

@@ -12,18 +12,40 @@ use crate::health::{Check, HttpCheck, TcpCheck};
 use crate::named::Named as _;
 
 fn around() -> Surroundings<'static> {
-    Surroundings { cores: 4, descriptors: 16_128, cookie_keys: None, read: &files }
+    Surroundings {
+        cores: 4,
+        descriptors: 16_128,
+        cookie_keys: None,
+        ticket_secrets: None,
+        now: 1_800_000_000,
+        read: &files,
+    }
 }
 
 /// The files that examples name.
 fn files(path: &Path) -> std::io::Result<String> {
-    static ISSUED: LazyLock<(String, String)> = LazyLock::new(|| {
-        let made = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()]).unwrap();
-        (made.cert.pem(), made.signing_key.serialize_pem())
+    static ISSUED: LazyLock<[String; 4]> = LazyLock::new(|| {
+        let mut params = rcgen::CertificateParams::new(vec!["shop.example.com".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2036, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let site = rcgen::generate_simple_self_signed(vec!["site.example.com".to_owned()]).unwrap();
+        let site = site.cert.pem() + &site.signing_key.serialize_pem();
+        [issuer.pem(), issuer.key().serialize_pem(), site, list.signed_by(&issuer).unwrap().pem().unwrap()]
     });
     match path.to_str() {
-        Some("/etc/evenkeel/tls/fullchain.pem") => Ok(ISSUED.0.clone()),
-        Some("/etc/evenkeel/tls/key.pem") => Ok(ISSUED.1.clone()),
+        Some("/etc/evenkeel/tls/fullchain.pem" | "/etc/evenkeel/tls/clients.pem") => Ok(ISSUED[0].clone()),
+        Some("/etc/evenkeel/tls/key.pem") => Ok(ISSUED[1].clone()),
+        Some("/etc/evenkeel/tls/site.pem") => Ok(ISSUED[2].clone()),
+        Some("/etc/evenkeel/tls/revoked.pem") => Ok(ISSUED[3].clone()),
+        Some("/etc/evenkeel/ticket_secrets") => Ok("0123456789abcdef0123456789abcdef\n".to_owned()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     }
 }
@@ -61,12 +83,24 @@ fn the_examples_of_the_full_file_are_right() {
 
     let files = |path: &Path| match files(path) {
         Ok(text) => Ok(text),
-        Err(_) => Ok("0123456789abcdef".to_owned()),
+        Err(_) => Ok("0123456789abcdef0123456789abcdef".to_owned()),
     };
-    let around = Surroundings { cores: 4, descriptors: 16_128, cookie_keys: None, read: &files };
-    let is_value = |l: &&str| !l.starts_with("token = ") && !l.starts_with("cookie_keys = ");
+    let around = Surroundings {
+        cores: 4,
+        descriptors: 16_128,
+        cookie_keys: None,
+        ticket_secrets: None,
+        now: 1_800_000_000,
+        read: &files,
+    };
+    let is_value = |l: &&str| {
+        !l.starts_with("token = ") && !l.starts_with("cookie_keys = ") && !l.starts_with("ticket_secrets = ")
+    };
     let whole: String = text.lines().filter(is_value).flat_map(|l| [l, "\n"]).collect();
-    assert_eq!(parse_in(&whole, "full.toml", &around).unwrap().plan.admin.token.as_deref(), Some("0123456789abcdef"));
+    assert_eq!(
+        parse_in(&whole, "full.toml", &around).unwrap().plan.admin.token.as_deref(),
+        Some("0123456789abcdef0123456789abcdef")
+    );
 }
 
 /// The keys that a section knows, by asking it for one that it cannot know.
@@ -290,6 +324,8 @@ fn key_and_token_files_are_read() {
         cores: 1,
         descriptors: 1024,
         cookie_keys: Some("env-env-env-env-env, b-b-b-b-b-b-b-b-b-b".into()),
+        ticket_secrets: None,
+        now: 0,
         read: &files,
     };
     let text = format!("[admin]\nbind = '0.0.0.0:9191'\ntoken_file = '/token'\n{MINIMAL}policy = 'sticky_cookie'\n");

@@ -17,7 +17,25 @@ pub struct Status {
     pub cores: usize,
     pub connections: u64,
     pub listeners: Vec<ListenerStatus>,
+    /// In the order of the listeners; empty without TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A certificate that a listener uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    pub listener: String,
+    /// The file of the chain.
+    pub certificate: String,
+    pub names: Vec<String>,
+    /// `ecdsa`, `rsa` or `ed25519`.
+    pub algorithm: String,
+    /// Unix seconds.
+    pub expires: i64,
+    /// Why the newest files of this listener are not in use, if they are not.
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -45,6 +45,7 @@ pub use handle::Handle;
 pub use shared::Phase;
 
 use admin::AdminAddresses;
+use certificates::Terminators;
 use listeners::Listeners;
 use registry::Registry;
 use reload::Load;
@@ -204,6 +205,7 @@ async fn begin(
         route_cells: HashMap::new(),
         routes: Vec::new(),
         tls: Vec::new(),
+        terminators: Terminators::default(),
         store: Store::open(plan.state_dir.as_deref()),
         resolver: Resolver::new(&plan.dns),
         reopen_logs,
@@ -217,6 +219,7 @@ async fn begin(
     let prepared = supervisor.prepare(&plan)?;
     let admin = admin::serve(&plan.admin, handle, metrics).await?;
     supervisor.put_in_force(plan, prepared);
+    supervisor.terminators.watch();
     Ok((supervisor, admin))
 }
 

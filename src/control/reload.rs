@@ -13,13 +13,12 @@ use tracing::{error, info, warn};
 
 use super::api::Reloaded;
 use super::bind::Bound;
-use super::certificates;
+use super::certificates::Terminator;
 use super::error::CommandError;
 use super::supervisor::Supervisor;
 use crate::balance::sticky_cookie::Keys;
 use crate::config::plan::{ListenerPlan, UpstreamPlan};
 use crate::config::{self, Plan};
-use crate::tls;
 use crate::upstream::{Ledger, Route, Routes, Sticky};
 
 /// Reads a configuration: the Plan and its warnings, or the report rendered for people.
@@ -38,7 +37,7 @@ pub(super) struct Prepared {
     /// By name of the upstream; those with a sticky policy only.
     keys: HashMap<String, Keys>,
     /// By position of the listener.
-    tls: Vec<Option<Arc<tls::Server>>>,
+    tls: Vec<Option<Arc<Terminator>>>,
 }
 
 impl Supervisor {
@@ -83,6 +82,9 @@ impl Supervisor {
             let prepared = self.prepare(&plan)?;
             warnings.extend(self.too_late(&plan));
             self.put_in_force(plan, prepared);
+        } else {
+            // The same names may be those of new files.
+            self.terminators.look(false);
         }
         let changes = diff.changes.iter().map(ToString::to_string).collect();
         Ok(Reloaded { generation: self.plane.swap.generation(), changes, warnings })
@@ -116,7 +118,8 @@ impl Supervisor {
             })?;
             keys.insert(upstream.name.clone(), made);
         }
-        let tls = plan.listeners.iter().map(certificates::make).collect::<Result<_, _>>()?;
+        let mut terminator = |listener| Terminator::of(listener, &mut self.store);
+        let tls = plan.listeners.iter().map(&mut terminator).collect::<Result<_, _>>()?;
         let opened = self.listeners.open(&plan.listeners, self.plane.orders.len())?;
         Ok(Prepared { opened, keys, tls })
     }
@@ -143,6 +146,7 @@ impl Supervisor {
         }
         self.compile_routes(&plan, cores);
         let orders = self.listeners.adopt(&plan.listeners, opened);
+        self.terminators.replace(&tls);
         self.tls = tls;
         self.plan = plan;
         // Servers without a check are healthy before anyone can see them.

@@ -22,6 +22,12 @@ pub(super) struct State {
     /// Keys made by evenkeel itself, for upstreams that have none configured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) cookie_keys: Vec<String>,
+    /// What session tickets of listeners are sealed with, where that is not configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ticket_secrets: Vec<String>,
+    /// A certificate for development with its key, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) self_signed: Option<String>,
     /// What other versions keep here.
     #[serde(flatten)]
     others: Map<String, Value>,
@@ -83,6 +89,40 @@ impl Store {
             }
         }
         Ok(self.state.cookie_keys.clone())
+    }
+
+    /// The ticket secrets kept, made by `make` if there are none.
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub(super) fn ticket_secrets<E>(&mut self, make: impl FnOnce() -> Result<String, E>) -> Result<Vec<String>, E> {
+        if self.state.ticket_secrets.is_empty() {
+            self.state.ticket_secrets.push(make()?);
+            self.keep("the ticket secret", "clients will shake hands anew at the next start");
+        }
+        Ok(self.state.ticket_secrets.clone())
+    }
+
+    /// The certificate for development kept, made by `make` if there is none.
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub(super) fn self_signed<E>(&mut self, make: impl FnOnce() -> Result<String, E>) -> Result<String, E> {
+        if let Some(made) = &self.state.self_signed {
+            return Ok(made.clone());
+        }
+        let made = make()?;
+        self.state.self_signed = Some(made.clone());
+        self.keep("the certificate for development", "another one will be made at the next start");
+        Ok(made)
+    }
+
+    fn keep(&self, what: &str, otherwise: &str) {
+        if let Some(path) = &self.path
+            && let Err(error) = write(path, &self.state)
+        {
+            warn!(file = %path.display(), %error, "{what} cannot be kept: {otherwise}");
+        }
     }
 }
 

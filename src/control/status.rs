@@ -23,6 +23,7 @@ impl Supervisor {
                 .into_iter()
                 .map(|(name, address)| ListenerStatus { name, address: address.to_string() })
                 .collect(),
+            certificates: self.tls.iter().flatten().flat_map(|terminator| terminator.status()).collect(),
             upstreams: self.plan.upstreams.iter().filter_map(|u| self.upstream_status(&u.name)).collect(),
         }
     }

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::Outcome;
 use super::api::{Reloaded, ServerChange, ServerStatus, Status};
+use super::certificates::{Terminator, Terminators};
 use super::drain::TICK;
 use super::error::CommandError;
 use super::listeners::Listeners;
@@ -29,7 +30,6 @@ use super::state::Store;
 use super::stop::Stopping;
 use crate::config::Plan;
 use crate::metrics::cells::RouteCell;
-use crate::tls;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{DataPlane, Event, Routes, Snapshot};
 
@@ -99,7 +99,8 @@ pub(super) struct Supervisor {
     /// Compiled routes, by position of the listener in the Plan.
     pub(super) routes: Vec<Arc<Routes>>,
     /// What handshakes are made from, by position of the listener in the Plan.
-    pub(super) tls: Vec<Option<Arc<tls::Server>>>,
+    pub(super) tls: Vec<Option<Arc<Terminator>>>,
+    pub(super) terminators: Terminators,
     pub(super) store: Store,
     pub(super) resolver: Resolver,
     pub(super) reopen_logs: Arc<dyn Fn() + Send + Sync>,
@@ -217,7 +218,8 @@ impl Supervisor {
         listeners.resize_with(self.listeners.slots(), || None);
         for ((plan, routes), tls) in self.listeners.plans.iter().zip(&self.routes).zip(&self.tls) {
             if let Some(slot) = self.listeners.slot(plan) {
-                let (plan, routes, tls) = (Arc::clone(plan), Arc::clone(routes), tls.clone());
+                let (plan, routes, tls) = (Arc::clone(plan), Arc::clone(routes), tls.as_ref());
+                let tls = tls.map(|terminator| Arc::clone(&terminator.server));
                 listeners[slot] = Some(Listening { plan, routes, tls });
             }
         }

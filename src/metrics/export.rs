@@ -89,6 +89,7 @@ impl Collector for Sums {
         families.value(Id::Generation, &[], snapshot.generation as f64);
         families.value(Id::ConnectionsMax, &[], snapshot.max_connections as f64);
         cores(&mut families, &self.cells);
+        certificates(&mut families, &snapshot);
         routes(&mut families, &snapshot);
         for upstream in &snapshot.upstreams {
             self::upstream(&mut families, upstream, (self.now)());
@@ -115,6 +116,17 @@ fn cores(families: &mut Families, cells: &[CoreCells]) {
     families.value(Id::LogLinesLost, &[], total(|c| &c.log_lines_lost));
     for (i, kind) in error::Kind::ALL.iter().enumerate() {
         families.value(Id::Errors, &[kind.reason()], sum(cells.iter().map(|c| &c.errors[i])));
+    }
+}
+
+fn certificates(families: &mut Families, snapshot: &Snapshot) {
+    for listening in snapshot.listeners.iter().flatten() {
+        let (name, Some(server)) = (listening.plan.name.as_str(), &listening.tls) else { continue };
+        let problem = f64::from(u8::from(server.problem().is_some()));
+        families.value(Id::CertificateProblem, &[name], problem);
+        for used in server.in_use() {
+            families.value(Id::CertificateExpiry, &[name, &used.label], used.not_after as f64);
+        }
     }
 }
 

@@ -87,6 +87,8 @@ metrics! {
     ConnectionsParked: Gauge "connections_parked" [] "Client connections parked now: open, idle, and without a parser.";
     ConnectionsMax: Gauge "connections_max" [] "Client connections that may be open at once.";
     ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `full` and `client_limit` for the limits of connections in all and of one client, `idle` for being idle too long.";
+    CertificateExpiry: Gauge "certificate_expiry_timestamp_seconds" ["listener", "certificate"] "When a certificate in use expires, in Unix seconds.";
+    CertificateProblem: Gauge "certificate_problem" ["listener"] "1 while the newest certificate files of a listener cannot be used and the old ones go on.";
     AcceptErrors: Counter "accept_errors_total" [] "Accept calls that failed for want of descriptors or memory.";
     Panics: Counter "panics_total" [] "Panics caught in a connection; each is a bug.";
     Errors: Counter "errors_total" ["reason"] "Requests that evenkeel itself answered with an error or gave up, by reason.";

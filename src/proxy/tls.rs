@@ -19,7 +19,7 @@ pub(super) struct Tls(TlsStream<TcpStream>);
 
 /// Shakes hands; none when that failed or took too long.
 pub(super) async fn handshake(stream: TcpStream, server: Arc<Server>) -> Option<Near> {
-    let accepting = TlsAcceptor::from(Arc::clone(&server.config)).accept(stream);
+    let accepting = TlsAcceptor::from(server.config()).accept(stream);
     let stream = tokio::time::timeout(server.handshake_timeout, accepting).await.ok()?.ok()?;
     Some(Near::Tls(Box::new(Tls(stream))))
 }

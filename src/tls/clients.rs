@@ -1,5 +1,6 @@
 //! Clients that prove who they are with a certificate.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,7 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::x509::X509Name;
 
 use super::provider;
 
@@ -64,7 +67,7 @@ impl Clients {
 pub struct ClientIdentity {
     /// RFC 4514.
     pub subject: String,
-    /// `DNS:…`, `URI:…`, `email:…`, `IP:…`, joined by commas.
+    /// `DNS:…`, `URI:…`, `email:…`, `IP:…`, joined by commas. A comma in a name is `%2C`.
     pub alternative_names: String,
     /// SHA-256 of the certificate, in lower-case hexadecimal.
     pub fingerprint: String,
@@ -81,21 +84,63 @@ impl ClientIdentity {
         if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
             for name in &alternative.value.general_names {
                 match name {
-                    GeneralName::DNSName(name) => names.push(format!("DNS:{name}")),
-                    GeneralName::URI(uri) => names.push(format!("URI:{uri}")),
-                    GeneralName::RFC822Name(mail) => names.push(format!("email:{mail}")),
+                    GeneralName::DNSName(name) => names.push(format!("DNS:{}", printable(name, ','))),
+                    GeneralName::URI(uri) => names.push(format!("URI:{}", printable(uri, ','))),
+                    GeneralName::RFC822Name(mail) => names.push(format!("email:{}", printable(mail, ','))),
                     GeneralName::IPAddress(bytes) => names.extend(address(bytes).map(|ip| format!("IP:{ip}"))),
                     _ => {}
                 }
             }
         }
         Some(Self {
-            subject: certificate.subject().to_string(),
+            subject: subject(certificate.subject()),
             alternative_names: names.join(","),
             fingerprint: digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
             der: der.to_vec(),
         })
     }
+}
+
+/// Text that may stand in a header: whatever may not, and `other`, is percent-encoded, so that nobody
+/// can have a name that reads as two.
+fn printable(text: &str, other: char) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' && char::from(byte) != other {
+            shown.push(char::from(byte));
+        } else {
+            let _ = write!(shown, "%{byte:02X}");
+        }
+    }
+    shown
+}
+
+/// The name in the form of RFC 4514: the last part first, special characters escaped (§2.4).
+fn subject(name: &X509Name<'_>) -> String {
+    let parts = name.iter_rdn().map(|part| {
+        let attributes = part.iter().map(|attribute| {
+            let oid = attribute.attr_type();
+            let key = oid2abbrev(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+            format!("{key}={}", escaped(attribute.as_str().unwrap_or_default()))
+        });
+        attributes.collect::<Vec<_>>().join("+")
+    });
+    let mut parts: Vec<String> = parts.collect();
+    parts.reverse();
+    printable(&parts.join(","), '%')
+}
+
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let last = value.chars().count().saturating_sub(1);
+    for (at, c) in value.chars().enumerate() {
+        let special = matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';');
+        if special || (at == 0 && (c == ' ' || c == '#')) || (at == last && c == ' ') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
 }
 
 fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {

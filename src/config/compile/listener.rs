@@ -48,6 +48,9 @@ impl Compiler<'_> {
             }
             plans.push(plan);
         }
+        // A server that believes these headers cannot know which listener a request came through.
+        let told = plans.iter().any(|plan| plan.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()));
+        plans.iter_mut().for_each(|plan| plan.hides_client_cert = told);
         plans
     }
 
@@ -63,7 +66,10 @@ impl Compiler<'_> {
         let plan = ListenerPlan {
             name: listener_name(spec).unwrap_or_default(),
             bind: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-            tls: spec.tls.as_ref().and_then(|tls| self.tls(tls)),
+            tls: spec.tls.as_ref().map(|tls| self.tls(tls)),
+            hsts: spec.hsts.as_ref().map(|hsts| self.hsts(hsts, spec.tls.is_some())),
+            redirect_to_https: self.redirect_to_https(&spec.redirect_to_https, spec.tls.is_some()),
+            hides_client_cert: false,
             backlog: self.within(&spec.backlog, "backlog", &(1..=65_535)),
             trusted_proxies,
             forwarded: match spec.forwarded {

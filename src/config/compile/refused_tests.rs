@@ -9,6 +9,8 @@ pub(super) fn refused(text: &str, expected: &str) {
         cores: 2,
         descriptors: 20_000,
         cookie_keys: None,
+        ticket_secrets: None,
+        now: 1_800_000_000,
         read: &|_| Err(std::io::ErrorKind::NotFound.into()),
     };
     let report = parse_in(text, "evenkeel.toml", &around).expect_err("this file is wrong").to_string();
