@@ -17,6 +17,9 @@ pub(super) fn check<B>(request: &mut Request<B>, noted: Noted) -> Result<(), Pro
     if *request.method() == Method::CONNECT {
         return Err(ProxyError::new(Kind::MethodRefused));
     }
+    if matches!(*request.method(), Method::OPTIONS | Method::TRACE) {
+        count_forward(request.headers_mut())?;
+    }
     if noted.has(Noted::TWO_HOSTS) {
         return Err(bad("more than one Host"));
     }
@@ -37,6 +40,17 @@ pub(super) fn check<B>(request: &mut Request<B>, noted: Noted) -> Result<(), Pro
         None if request.version() == Version::HTTP_10 => Ok(()),
         None => Err(bad("no Host")),
     }
+}
+
+/// Takes one from `Max-Forwards`. Where nothing is left this is the last recipient, which serves neither
+/// of the two methods (RFC 9110 §7.6.2).
+fn count_forward(headers: &mut HeaderMap) -> Result<(), ProxyError> {
+    let Some(value) = headers.get(header::MAX_FORWARDS) else { return Ok(()) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let left: u32 = digits.and_then(|text| text.parse().ok()).ok_or(bad("Max-Forwards is not a number"))?;
+    let left = left.checked_sub(1).ok_or(ProxyError::new(Kind::MethodRefused))?;
+    headers.insert(header::MAX_FORWARDS, left.into());
+    Ok(())
 }
 
 fn bad(why: &'static str) -> ProxyError {

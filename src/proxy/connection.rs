@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::Service;
@@ -88,6 +88,8 @@ pub(super) struct Conn {
     /// Whether the last request was answered before the end of its body, so that what comes next may
     /// be the rest of it.
     pub(super) linger: Cell<bool>,
+    /// Of an HTTP/1 connection.
+    pub(super) wire: Option<Rc<Wire>>,
 }
 
 impl Deref for Conn {
@@ -100,7 +102,13 @@ impl Deref for Conn {
 
 impl Conn {
     pub(super) fn new(link: &Rc<Link>, watch: &Rc<Watch>) -> Self {
-        Self { link: Rc::clone(link), watch: Rc::clone(watch), tunnel: RefCell::new(None), linger: Cell::new(false) }
+        Self {
+            link: Rc::clone(link),
+            watch: Rc::clone(watch),
+            tunnel: RefCell::new(None),
+            linger: Cell::new(false),
+            wire: None,
+        }
     }
 
     /// The exchange is over; the next request may come.
@@ -226,7 +234,7 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (conn, wire) = (Rc::clone(&self.conn), Rc::clone(&self.wire));
-        wire.begin();
+        wire.begin(request.version() == Version::HTTP_11);
         Box::pin(async move {
             let response = request::handle(conn, request.map(Inbound::Http1)).await;
             wire.answer();
@@ -263,7 +271,7 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
         plan: Arc::clone(&plan),
         protocol: Protocol::Http1,
     });
-    let conn = Rc::new(Conn::new(&link, &watched.watch));
+    let conn = Rc::new(Conn { wire: Some(Rc::clone(&wire)), ..Conn::new(&link, &watched.watch) });
     let mut builder = Builder::new();
     builder.max_buf_size(plan.max_header_bytes.max(READ_AHEAD)).max_header_size(plan.max_header_bytes);
     if plan.max_headers > PARSED_HEADERS {
@@ -341,6 +349,9 @@ fn poll_parser(
 ) -> Poll<Stop> {
     let watch = &conn.watch;
     watch.set_waker(cx.waker());
+    if wire.is_overrun() {
+        watch.overrun();
+    }
     match (watch.phase(), watch.alarm()) {
         (_, None) => {}
         // What is still to come belongs to a body that nobody wants: another parser, or a 408, would

@@ -215,7 +215,10 @@ async fn attempt(
 ) -> Result<Answer, ProxyError> {
     let mut fresh = fresh;
     loop {
-        let Some(request) = outgoing.take() else { return Err(ProxyError::new(Kind::Internal)) };
+        let Some(mut request) = outgoing.take() else { return Err(ProxyError::new(Kind::Internal)) };
+        if let Some(wire) = &conn.wire {
+            wire.hear_interim(&mut request, || conn.watch.waker());
+        }
         let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
         let outcome = match &outgoing.protocol {
             Some(protocol) => {

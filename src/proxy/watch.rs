@@ -71,6 +71,8 @@ pub(super) enum Alarm {
     Total,
     /// The server it uses is cut.
     Cut,
+    /// The server sends interim answers without end.
+    Overrun,
     /// It was idle long enough to be parked.
     Park,
     /// It is idle and the process stops.
@@ -155,8 +157,19 @@ impl Watch {
             Alarm::Deadline => Some(self.phase.get().kind()),
             Alarm::Total => Some(Kind::RequestTimeout),
             Alarm::Cut => Some(Kind::Cut),
+            Alarm::Overrun => Some(Kind::BadAnswer),
             Alarm::Park | Alarm::Close => None,
         }
+    }
+
+    /// The server sends interim answers without end.
+    pub(super) fn overrun(&self) {
+        self.alarm.set(Some(Alarm::Overrun));
+    }
+
+    /// Wakes the task.
+    pub(super) fn waker(&self) -> Option<Waker> {
+        self.waker.borrow().clone()
     }
 
     /// The task to wake; a task keeps its waker for life, so this is set once.

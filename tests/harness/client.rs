@@ -168,7 +168,7 @@ pub fn read_answer(stream: &mut impl BufRead, method: &str) -> std::io::Result<A
             line.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(|| std::io::Error::other(line.clone()))?;
         let headers = read_headers(stream)?;
         let mut answer = Answer { status, headers, body: Vec::new(), trailers: Vec::new() };
-        if status == 100 || status == 103 {
+        if (100..200).contains(&status) && status != 101 {
             continue;
         }
         if method == "HEAD" || status == 101 || status == 204 || status == 304 {

@@ -23,6 +23,10 @@ pub(in crate::proxy) struct Client {
     /// Bytes read before this parser was made, or before it may have them.
     rewind: Bytes,
     inspector: Inspector,
+    /// The rest of an interim answer that is being written.
+    interim: Bytes,
+    /// Whether the parser has nothing half written.
+    at_rest: bool,
     core: Rc<Core>,
     watch: Rc<Watch>,
     wire: Rc<Wire>,
@@ -42,6 +46,8 @@ impl Client {
             stream,
             rewind,
             inspector: Inspector::new(plan),
+            interim: Bytes::new(),
+            at_rest: true,
             core: Rc::clone(core),
             watch: Rc::clone(watch),
             wire: Rc::clone(wire),
@@ -87,6 +93,29 @@ impl Client {
             }
             Verdict::Hold { pass } => pass,
         }
+    }
+
+    /// Writes what is to come before the next bytes of the parser.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let polled = Pin::new(&mut self.stream).poll_write(cx, &self.interim)?;
+            self.wrote(polled.is_ready());
+            match ready!(polled) {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.interim.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The parser is about to write.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(bytes) = self.wire.interim_before(self.at_rest && self.interim.is_empty()) {
+            self.interim = bytes;
+        }
+        ready!(self.poll_interim(cx))?;
+        self.at_rest = false;
+        Poll::Ready(Ok(()))
     }
 
     /// What the parser gets when it asks for more, if that does not depend on the socket.
@@ -168,6 +197,7 @@ impl AsyncWrite for Client {
             // Taken and dropped: what the client gets says more.
             return Poll::Ready(Ok(buf.len()));
         }
+        ready!(this.poll_begin(cx))?;
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(polled.is_ready());
         polled
@@ -176,6 +206,13 @@ impl AsyncWrite for Client {
     /// The parser calls this when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.at_rest = true;
+        if this.interim.is_empty()
+            && let Some(bytes) = this.wire.interim_at_rest()
+        {
+            this.interim = bytes;
+        }
+        ready!(this.poll_interim(cx))?;
         if this.stream.holds_back() {
             let polled = Pin::new(&mut this.stream).poll_flush(cx)?;
             this.wrote(polled.is_ready());
@@ -205,6 +242,7 @@ impl AsyncWrite for Client {
             return self.poll_write(cx, only);
         }
         let this = self.get_mut();
+        ready!(this.poll_begin(cx))?;
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.wrote(polled.is_ready());
         polled

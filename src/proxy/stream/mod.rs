@@ -1,6 +1,7 @@
 //! The byte streams of both sides.
 
 mod client;
+mod interim;
 mod near;
 mod upstream;
 mod wire;

@@ -1,7 +1,12 @@
 //! What a client's stream and those who serve its connection tell each other.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::task::Waker;
 
+use bytes::Bytes;
+use http::Request;
+
+use super::interim::Interim;
 use crate::error::Kind;
 
 /// How far the request that runs has come, as far as the parser is concerned.
@@ -12,8 +17,10 @@ enum Stage {
     Between,
     /// A request was parsed and is being served.
     Serving,
-    /// The parser was given the answer, and may hold a part of it.
+    /// The parser was given the answer, and has written nothing of it yet.
     Answered,
+    /// A part of the answer was written; the parser may hold the rest.
+    Writing,
 }
 
 /// Why the parser gets no more bytes.
@@ -31,12 +38,19 @@ pub(in crate::proxy) struct Wire {
     refusal: Cell<Option<Refusal>>,
     /// Whether the stream kept bytes from the parser, which will not ask again by itself.
     stalled: Cell<bool>,
+    /// Whether the client knows interim answers.
+    takes_interim: Cell<bool>,
+    interim: OnceCell<Interim>,
 }
 
 impl Wire {
-    /// A request was parsed.
-    pub(in crate::proxy) fn begin(&self) {
+    /// A request was parsed, of a client that knows interim answers or not (RFC 9110 §15.2).
+    pub(in crate::proxy) fn begin(&self, takes_interim: bool) {
         self.stage.set(Stage::Serving);
+        self.takes_interim.set(takes_interim);
+        if let Some(interim) = self.interim.get() {
+            interim.reset();
+        }
     }
 
     /// The parser is given the answer.
@@ -44,9 +58,9 @@ impl Wire {
         self.stage.set(Stage::Answered);
     }
 
-    /// The exchange is over and everything is written.
+    /// The parser has nothing left to write, and the exchange is over.
     pub(super) fn flushed(&self) {
-        if self.stage.get() == Stage::Answered {
+        if matches!(self.stage.get(), Stage::Answered | Stage::Writing) {
             self.stage.set(Stage::Between);
         }
     }
@@ -71,5 +85,41 @@ impl Wire {
     /// Whether the parser waits for bytes that were kept from it, and no longer need to be.
     pub(in crate::proxy) fn take_stall(&self) -> bool {
         self.is_between() && self.stalled.take()
+    }
+
+    /// Has the server's interim answers to this request come here. `client` wakes the connection's task.
+    pub(in crate::proxy) fn hear_interim<B>(&self, request: &mut Request<B>, client: impl FnOnce() -> Option<Waker>) {
+        if self.interim.get().is_none()
+            && let Some(client) = client()
+        {
+            let _ = self.interim.set(Interim::new(client));
+        }
+        if let Some(interim) = self.interim.get() {
+            *request.extensions_mut() = interim.carrier();
+        }
+    }
+
+    /// Whether a server has sent more interim answers than anybody would.
+    pub(in crate::proxy) fn is_overrun(&self) -> bool {
+        self.stage.get() == Stage::Serving && self.interim.get().is_some_and(Interim::is_overrun)
+    }
+
+    /// The interim answers to write when the parser has nothing to write.
+    pub(super) fn interim_at_rest(&self) -> Option<Bytes> {
+        let interim = self.interim.get()?;
+        let bytes = if self.stage.get() == Stage::Serving { interim.take() } else { None };
+        bytes.filter(|_| self.takes_interim.get())
+    }
+
+    /// The interim answers to write before what the parser is about to write. `fresh` tells that it is
+    /// not the rest of something.
+    pub(super) fn interim_before(&self, fresh: bool) -> Option<Bytes> {
+        let stage = self.stage.get();
+        if stage == Stage::Answered {
+            self.stage.set(Stage::Writing);
+        }
+        let interim = self.interim.get()?;
+        let bytes = if fresh && matches!(stage, Stage::Serving | Stage::Answered) { interim.take() } else { None };
+        bytes.filter(|_| self.takes_interim.get())
     }
 }

@@ -1,0 +1,125 @@
+//! Interim answers (1xx) on their way from a server to an HTTP/1.1 client.
+//!
+//! The parser of the server's side tells of them by a callback, that of the client's side cannot send
+//! them: so they are written here, into a slot that the client's stream empties whenever the parser has
+//! nothing of its own to write. The callback must be `Send`, hence a lock, which is only ever taken when
+//! an interim answer has come. A request that gets none pays for carrying the callback and no more.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, Request, StatusCode, header};
+
+use crate::proxy::headers;
+
+/// Most interim answers to one request; a server that sends more is not trying to answer.
+const MOST: usize = 32;
+/// Most bytes of them that wait to be taken.
+const LARGEST: usize = 64 * 1024;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    count: usize,
+    overrun: bool,
+}
+
+/// What both sides see of the interim answers to one client.
+#[derive(Debug)]
+struct Slot {
+    /// Whether the lock has anything behind it.
+    touched: AtomicBool,
+    waiting: Mutex<Waiting>,
+    client: Waker,
+}
+
+impl Slot {
+    fn with<T>(&self, f: impl FnOnce(&mut Waiting) -> T) -> T {
+        f(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A server has sent one.
+    fn came(&self, status: StatusCode, fields: &HeaderMap) {
+        self.with(|waiting| {
+            waiting.count += 1;
+            // 100 answers an expectation, which is this hop's own matter.
+            if status != StatusCode::CONTINUE {
+                write(status, fields, &mut waiting.bytes);
+            }
+            waiting.overrun |= waiting.count > MOST || waiting.bytes.len() > LARGEST;
+        });
+        self.touched.store(true, Ordering::Relaxed);
+        self.client.wake_by_ref();
+    }
+}
+
+/// The interim answers to the requests of one client, one after the other.
+pub(super) struct Interim {
+    slot: Arc<Slot>,
+    /// Carries the callback; cloned for each request.
+    carrier: Extensions,
+}
+
+impl fmt::Debug for Interim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.slot.fmt(f)
+    }
+}
+
+impl Interim {
+    /// For the client whose connection is served by the task of that waker.
+    pub(super) fn new(client: Waker) -> Self {
+        let slot = Arc::new(Slot { touched: AtomicBool::new(false), waiting: Mutex::default(), client });
+        let callback = Arc::clone(&slot);
+        let mut carrier = Request::new(());
+        hyper::ext::on_informational(&mut carrier, move |answer| callback.came(answer.status(), answer.headers()));
+        Self { slot, carrier: carrier.extensions().clone() }
+    }
+
+    /// What makes the parser tell of those to a request that is sent with it.
+    pub(super) fn carrier(&self) -> Extensions {
+        self.carrier.clone()
+    }
+
+    /// Forgets those to the request before.
+    pub(super) fn reset(&self) {
+        if self.slot.touched.swap(false, Ordering::Relaxed) {
+            self.slot.with(|waiting| *waiting = Waiting::default());
+        }
+    }
+
+    /// Takes what is to be written, if anything.
+    pub(super) fn take(&self) -> Option<Bytes> {
+        if !self.slot.touched.load(Ordering::Relaxed) {
+            return None;
+        }
+        let bytes = self.slot.with(|waiting| std::mem::take(&mut waiting.bytes));
+        (!bytes.is_empty()).then(|| bytes.into())
+    }
+
+    /// Whether a server has sent more than anybody would.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.slot.touched.load(Ordering::Relaxed) && self.slot.with(|waiting| waiting.overrun)
+    }
+}
+
+/// Writes the head, without what belongs to the server's hop or would announce a body (RFC 9110 §7.6.1,
+/// RFC 9112 §6).
+fn write(status: StatusCode, fields: &HeaderMap, bytes: &mut Vec<u8>) {
+    let mut fields = fields.clone();
+    let noted = headers::note(&fields);
+    headers::strip_hop_by_hop(&mut fields, noted);
+    fields.remove(header::CONTENT_LENGTH);
+    let reason = status.canonical_reason().unwrap_or("");
+    bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
+    for (name, value) in &fields {
+        bytes.extend_from_slice(name.as_ref());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+}
