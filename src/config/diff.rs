@@ -219,6 +219,8 @@ impl Diff {
             header_timeout,
             idle_timeout,
             between_bytes,
+            http2,
+            http2_max_streams,
             max_request_line,
             max_header_bytes,
             max_headers,
@@ -240,6 +242,8 @@ impl Diff {
         fields.time("header_timeout", *header_timeout, new.header_timeout);
         fields.time("idle_timeout", *idle_timeout, new.idle_timeout);
         fields.time("between_bytes", *between_bytes, new.between_bytes);
+        fields.value("http2", http2, &new.http2);
+        fields.value("http2_max_streams", http2_max_streams, &new.http2_max_streams);
         fields.value("max_request_line", max_request_line, &new.max_request_line);
         fields.value("max_header_bytes", max_header_bytes, &new.max_header_bytes);
         fields.value("max_headers", max_headers, &new.max_headers);

@@ -147,6 +147,10 @@ pub struct ListenerPlan {
     pub idle_timeout: Duration,
     /// The longest pause within a request's body, and while the client takes its answer.
     pub between_bytes: Duration,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
+    /// Most requests at a time of an HTTP/2 connection.
+    pub http2_max_streams: u32,
     /// Longest request line in bytes; below `max_header_bytes`.
     pub max_request_line: usize,
     /// Largest header section in bytes, 8 KiB to 1 MiB.

@@ -34,6 +34,7 @@ const AGAIN: Duration = Duration::from_secs(86_400);
 pub(super) struct Terminator {
     listener: String,
     plan: TlsPlan,
+    http2: bool,
     secrets: Secrets,
     /// The certificate that evenkeel made itself, PEM.
     made: Option<String>,
@@ -84,11 +85,13 @@ impl Terminator {
         };
         let (stamps, texts) = (stamps(plan), read_all(plan).map_err(refuse)?);
         let material = material(plan, made.as_deref(), &secrets, &texts).map_err(refuse)?;
-        let server = Server::new(&settings(plan), material).map_err(|error| refuse(error.to_string()))?;
+        let server =
+            Server::new(&settings(plan, listener.http2), material).map_err(|error| refuse(error.to_string()))?;
         let seen = Seen { stamps, texts, read_at: Some(Instant::now()), ..Seen::default() };
         let terminator = Self {
             listener: listener.name.clone(),
             plan: plan.clone(),
+            http2: listener.http2,
             secrets,
             made,
             server: Arc::new(server),
@@ -133,7 +136,7 @@ impl Terminator {
                 return Ok(None);
             }
             let material = material(&self.plan, self.made.as_deref(), &self.secrets, &texts)?;
-            self.server.renew(&settings(&self.plan), material).map_err(|error| error.to_string())?;
+            self.server.renew(&settings(&self.plan, self.http2), material).map_err(|error| error.to_string())?;
             Ok(Some(texts))
         });
         match renewed {
@@ -220,12 +223,12 @@ impl Terminators {
     }
 }
 
-fn settings(plan: &TlsPlan) -> Settings {
-    Settings {
-        alpn: vec![b"http/1.1".to_vec()],
-        handshake_timeout: plan.handshake_timeout,
-        tls13_only: plan.tls13_only,
+fn settings(plan: &TlsPlan, http2: bool) -> Settings {
+    let mut alpn = vec![b"http/1.1".to_vec()];
+    if http2 {
+        alpn.insert(0, b"h2".to_vec());
     }
+    Settings { alpn, handshake_timeout: plan.handshake_timeout, tls13_only: plan.tls13_only }
 }
 
 /// Every file of a plan, in one order.

@@ -162,6 +162,10 @@ pub struct CoreCells {
     pub refused_client: Counter,
     /// Connections closed because they were idle for too long.
     pub idle_closed: Counter,
+    /// Connections on which HTTP/2 was spoken.
+    pub http2_connections: Counter,
+    /// Those that were closed because their frames were a flood.
+    pub http2_floods: Counter,
     /// Panics caught in a connection.
     pub panics: Counter,
     /// Requests that no route matched.

@@ -108,6 +108,8 @@ fn cores(families: &mut Families, cells: &[CoreCells]) {
     families.value(Id::ConnectionsClosed, &["full"], total(|c| &c.refused_full));
     families.value(Id::ConnectionsClosed, &["client_limit"], total(|c| &c.refused_client));
     families.value(Id::ConnectionsClosed, &["idle"], total(|c| &c.idle_closed));
+    families.value(Id::ConnectionsClosed, &["flood"], total(|c| &c.http2_floods));
+    families.value(Id::Http2Connections, &[], total(|c| &c.http2_connections));
     families.value(Id::AcceptErrors, &[], total(|c| &c.accept_errors));
     families.value(Id::Panics, &[], total(|c| &c.panics));
     families.value(Id::NoRoute, &[], total(|c| &c.no_route));

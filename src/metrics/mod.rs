@@ -86,7 +86,8 @@ metrics! {
     ConnectionsOpen: Gauge "connections_open" [] "Client connections open now.";
     ConnectionsParked: Gauge "connections_parked" [] "Client connections parked now: open, idle, and without a parser.";
     ConnectionsMax: Gauge "connections_max" [] "Client connections that may be open at once.";
-    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `full` and `client_limit` for the limits of connections in all and of one client, `idle` for being idle too long.";
+    ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `full` and `client_limit` for the limits of connections in all and of one client, `idle` for being idle too long, `flood` for an HTTP/2 client that sends frames that do nothing.";
+    Http2Connections: Counter "http2_connections_total" [] "Client connections on which HTTP/2 was spoken.";
     CertificateExpiry: Gauge "certificate_expiry_timestamp_seconds" ["listener", "certificate"] "When a certificate in use expires, in Unix seconds.";
     CertificateProblem: Gauge "certificate_problem" ["listener"] "1 while the newest certificate files of a listener cannot be used and the old ones go on.";
     AcceptErrors: Counter "accept_errors_total" [] "Accept calls that failed for want of descriptors or memory.";
@@ -164,7 +165,7 @@ mod tests {
             let name = metric.name;
             assert_eq!(IDS[i].metric().name, name);
             assert!(name.starts_with(PREFIX), "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
             assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{name}");
             assert_eq!(TABLE.iter().filter(|m| m.name == name).count(), 1, "{name}");

@@ -30,6 +30,7 @@ use super::body::Body;
 use super::client::Peer;
 use super::core::Core;
 use super::exchange;
+use super::http2;
 use super::inbound::Inbound;
 use super::request;
 use super::stream::{Client, Near, Wire};
@@ -74,7 +75,6 @@ impl Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
-    #[expect(dead_code, reason = "the HTTP/2 server comes next")]
     Http2,
 }
 
@@ -90,6 +90,13 @@ pub(super) struct Conn {
     pub(super) linger: Cell<bool>,
     /// Of an HTTP/1 connection.
     pub(super) wire: Option<Rc<Wire>>,
+}
+
+impl Link {
+    fn new(core: &Rc<Core>, slot: usize, entry: &Rc<Entry>, plan: &Arc<ListenerPlan>, protocol: Protocol) -> Self {
+        let (core, entry, plan) = (Rc::clone(core), Rc::clone(entry), Arc::clone(plan));
+        Self { core, slot, peer: Peer::new(entry.peer), entry, plan, protocol }
+    }
 }
 
 impl Deref for Conn {
@@ -147,8 +154,11 @@ impl Drop for Open {
 /// How a spell of requests ended.
 enum Ended {
     Closed,
-    /// Idle: the bare socket, what was read of the next request, and since when.
-    Idle(Near, Bytes, Instant),
+    /// Idle: the bare socket, what was read of the next request, since when, and whether nothing came at
+    /// all.
+    Idle(Near, Bytes, Instant, bool),
+    /// The client speaks HTTP/2: what was read.
+    Http2(Box<(Rc<Link>, Near, Bytes)>),
     Tunnel(Box<(Near, Bytes, Tunnel)>),
 }
 
@@ -164,20 +174,31 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
             None => return,
         },
     };
+    if stream.alpn() == Some(b"h2") {
+        let Some(plan) = plan_of(&core, slot) else { return };
+        let link = Link::new(&core, slot, &entry, &plan, Protocol::Http2);
+        return Box::pin(http2::serve(Rc::new(link), stream, Bytes::new())).await;
+    }
     let mut rewind = Bytes::new();
+    // Who could have negotiated HTTP/2 and did not speaks HTTP/1.
+    let mut is_new = stream.alpn().is_none();
     loop {
         // Boxed, so that a parked connection does not hold the room that a busy one needs.
-        match Box::pin(busy(&core, slot, stream, rewind, &entry)).await {
+        match Box::pin(busy(&core, slot, stream, rewind, &entry, is_new)).await {
             Ended::Closed => return,
+            Ended::Http2(parts) => {
+                let (link, stream, read) = *parts;
+                return Box::pin(http2::serve(link, stream, read)).await;
+            }
             Ended::Tunnel(parts) => {
                 let (stream, read, tunnel) = *parts;
                 return Box::pin(upgrade::run(stream, read, tunnel)).await;
             }
-            Ended::Idle(mut socket, read, since) => {
+            Ended::Idle(mut socket, read, since, untouched) => {
                 if read.is_empty() && !parked(&core, slot, &mut socket, since).await {
                     return;
                 }
-                (stream, rewind) = (socket, read);
+                (stream, rewind, is_new) = (socket, read, untouched);
             }
         }
     }
@@ -257,21 +278,14 @@ enum Stop {
 }
 
 /// Serves requests until the connection ends, is idle, or switches protocols.
-async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: &Rc<Entry>) -> Ended {
+async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: &Rc<Entry>, is_new: bool) -> Ended {
     let Some(plan) = plan_of(core, slot) else { return Ended::Closed };
     let watched = core.watches.add(core.now(), plan.idle_timeout);
     core.wake_ticker();
     let wire = Rc::new(Wire::default());
-    let client = Client::new(stream, rewind, core, &watched.watch, &wire, &plan);
-    let link = Rc::new(Link {
-        core: Rc::clone(core),
-        slot,
-        peer: Peer::new(entry.peer),
-        entry: Rc::clone(entry),
-        plan: Arc::clone(&plan),
-        protocol: Protocol::Http1,
-    });
-    let conn = Rc::new(Conn { wire: Some(Rc::clone(&wire)), ..Conn::new(&link, &watched.watch) });
+    let client = Client::new(stream, rewind, core, &watched.watch, &wire, &plan, is_new);
+    let link = |protocol| Rc::new(Link::new(core, slot, entry, &plan, protocol));
+    let conn = Rc::new(Conn { wire: Some(Rc::clone(&wire)), ..Conn::new(&link(Protocol::Http1), &watched.watch) });
     let mut builder = Builder::new();
     builder.max_buf_size(plan.max_header_bytes.max(READ_AHEAD)).max_header_size(plan.max_header_bytes);
     if plan.max_headers > PARSED_HEADERS {
@@ -282,8 +296,13 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
     let mut parking = None;
     let stop = poll_fn(|cx| poll_parser(&mut parser, &conn, &wire, &mut parking, cx)).await;
     let parts = parser.into_parts();
-    let (mut stream, held) = parts.io.into_inner().into_parts();
+    let mut client = parts.io.into_inner();
+    let (is_http2, untouched) = (client.take_http2(), client.is_untouched());
+    let (mut stream, held) = client.into_parts();
     drop(parts.service);
+    if let Some(read) = is_http2 {
+        return Ended::Http2(Box::new((link(Protocol::Http2), stream, read)));
+    }
     let read = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
     let tunnel = conn.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
@@ -292,7 +311,7 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
     match stop {
         Stop::Done(Ok(())) => {
             if let Some(since) = parking {
-                return Ended::Idle(stream, read, since);
+                return Ended::Idle(stream, read, since, untouched);
             }
             if conn.linger.get() {
                 linger(&mut stream).await;

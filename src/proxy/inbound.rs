@@ -15,8 +15,9 @@ use crate::error::{Kind, ProxyError, Sent};
 /// The body of a client's request.
 pub(super) enum Inbound {
     Http1(Incoming),
-    #[expect(dead_code, reason = "the HTTP/2 server comes next")]
     Http2(Received),
+    /// That of a request whose stream becomes a tunnel.
+    Empty,
 }
 
 /// The body of one HTTP/2 stream, a client's or a server's. What is read of it is given back to its sender's window as it is
@@ -97,6 +98,7 @@ impl Body for Inbound {
                 let kind = if malformed { Kind::BadRequest } else { Kind::ClientGone };
                 ProxyError::sent(kind, Sent::Maybe).because(error)
             }),
+            Self::Empty => Poll::Ready(None),
         }
     }
 
@@ -104,6 +106,7 @@ impl Body for Inbound {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(received) => received.ended,
+            Self::Empty => true,
         }
     }
 
@@ -111,6 +114,7 @@ impl Body for Inbound {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
             Self::Http2(received) => received.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
         }
     }
 }

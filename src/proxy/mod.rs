@@ -20,6 +20,7 @@ mod exchange;
 mod forward;
 mod head;
 mod headers;
+mod http2;
 mod inbound;
 mod listener;
 mod pool;

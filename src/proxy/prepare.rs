@@ -16,7 +16,7 @@ use super::headers::{self, Noted, X_REQUEST_ID};
 use super::inbound::Inbound;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, request_id, retry, upgrade};
+use super::{client, compress, http2, request_id, retry, upgrade};
 use crate::config::plan::{ListenerPlan, RoutePlan};
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
@@ -40,6 +40,9 @@ pub(super) fn prepare(
     let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
     let noted = headers::note(request.headers());
     exchange.request_id = take_request_id(&conn, &listening.plan, request.headers_mut(), noted);
+    if request.version() == Version::HTTP_2 {
+        http2::settle(request)?;
+    }
     check::check(request, noted)?;
 
     let mut buffer = [0; LONGEST_HOST + 1];

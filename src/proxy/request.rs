@@ -15,7 +15,7 @@ use super::answer::{self, Form};
 use super::body::Body;
 use super::check;
 use super::compress;
-use super::connection::Conn;
+use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, ServerRef};
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
@@ -46,14 +46,14 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
             exchange.refused(&error, bytes);
             drop(exchange);
             conn.idle();
-            if conn.linger.get() {
+            if conn.linger.get() && conn.protocol == Protocol::Http1 {
                 // A body is left unread, so no further request can be.
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response
         }
     };
-    if conn.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if conn.protocol == Protocol::Http1 && conn.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

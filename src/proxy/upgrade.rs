@@ -24,7 +24,7 @@ use super::forward::{self, Failure};
 use super::headers::has_token;
 use super::pool::{self, Driver, Lease, Line};
 use super::server_body::ServerBody;
-use super::stream::{self, Near};
+use super::stream;
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
 use crate::error::{Kind, ProxyError, Sent};
@@ -189,7 +189,7 @@ impl Drop for Listed<'_> {
 
 /// Moves bytes both ways until both sides have ended, one fails, the tunnel is idle for too long, or
 /// its server is cut.
-pub(super) async fn run(mut near: Near, near_read: Bytes, tunnel: Tunnel) {
+pub(super) async fn run<N: AsyncRead + AsyncWrite + Unpin>(mut near: N, near_read: Bytes, tunnel: Tunnel) {
     let Tunnel { mut far, mut exchange } = tunnel;
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
@@ -254,8 +254,8 @@ impl Half {
     }
 }
 
-fn poll_both(
-    near: &mut Near,
+fn poll_both<N: AsyncRead + AsyncWrite + Unpin>(
+    near: &mut N,
     far: &mut stream::Upstream,
     up: &mut Half,
     down: &mut Half,

@@ -46,13 +46,17 @@ pub(super) enum Phase {
     UpstreamBody,
     /// Nothing that is timed here: a tunnel has its own clock.
     Tunnel,
+    /// An HTTP/2 connection: more frames. Requests on it have watches of their own.
+    Open,
+    /// An HTTP/2 stream whose request has not been looked at.
+    Begun,
 }
 
 impl Phase {
     /// What is said when the deadline passes in this phase.
     pub(super) fn kind(self) -> Kind {
         match self {
-            Self::Idle | Self::Head | Self::Tunnel => Kind::HeaderTimeout,
+            Self::Idle | Self::Head | Self::Tunnel | Self::Open | Self::Begun => Kind::HeaderTimeout,
             Self::ClientBody => Kind::BodyTimeout,
             Self::ClientWrite | Self::Flush => Kind::ClientGone,
             Self::Connect => Kind::ConnectTimeout,
@@ -90,6 +94,8 @@ pub(super) struct Watch {
     /// Uid of the server in use plus one; 0 is none.
     server: Cell<u32>,
     alarm: Cell<Option<Alarm>>,
+    /// Whether an HTTP/2 connection has heard that the process stops.
+    told: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -102,6 +108,7 @@ impl Watch {
             total: Cell::new(None),
             server: Cell::new(0),
             alarm: Cell::new(None),
+            told: Cell::new(false),
             waker: RefCell::new(None),
         }
     }
@@ -199,6 +206,13 @@ impl Watch {
                     self.raise(Alarm::Deadline);
                 } else if closing.is_none() && now.duration_since(self.since.get()) >= PARK_AFTER {
                     self.raise(Alarm::Park);
+                }
+            }
+            Phase::Open => {
+                if closing.is_some() && !self.told.replace(true) {
+                    self.raise(Alarm::Close);
+                } else if now >= self.deadline.get() {
+                    self.raise(Alarm::Deadline);
                 }
             }
             Phase::Tunnel => {}

@@ -83,6 +83,8 @@ impl Compiler<'_> {
             header_timeout: self.positive(&spec.header_timeout, "header_timeout"),
             idle_timeout: self.positive(&spec.idle_timeout, "idle_timeout"),
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
+            http2: spec.http2,
+            http2_max_streams: self.within(&spec.http2_max_streams, "http2_max_streams", &(1..=10_000)),
             // A line that alone fills a head, its end aside, is too long before the head is too large.
             max_request_line: max_request_line.min(max_header_bytes.saturating_sub(2)),
             max_header_bytes,

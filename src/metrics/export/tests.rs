@@ -235,6 +235,8 @@ fn every_cell_lands_in_a_row_of_its_own() {
         (&core.accept_errors, "accept_errors_total", &[]),
         (&core.bad_requests, "connections_closed_total", &["bad_request"]),
         (&core.idle_closed, "connections_closed_total", &["idle"]),
+        (&core.http2_floods, "connections_closed_total", &["flood"]),
+        (&core.http2_connections, "http2_connections_total", &[]),
         (&core.panics, "panics_total", &[]),
         (&core.no_route, "requests_without_route_total", &[]),
         (&core.forwarded_discarded, "forwarded_headers_ignored_total", &["untrusted"]),

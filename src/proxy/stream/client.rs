@@ -14,6 +14,7 @@ use super::wire::Wire;
 use crate::config::plan::ListenerPlan;
 use crate::proxy::core::Core;
 use crate::proxy::head::{Inspector, Verdict};
+use crate::proxy::http2::PREFACE;
 use crate::proxy::watch::{Phase, Watch};
 
 /// A client's connection while a parser runs on it: it tells the watch when a head begins to arrive
@@ -31,6 +32,35 @@ pub(in crate::proxy) struct Client {
     watch: Rc<Watch>,
     wire: Rc<Wire>,
     plan: Arc<ListenerPlan>,
+    speaks: Speaks,
+}
+
+/// So many bytes of the preface are no beginning of a request in HTTP/1: `PRI` is not a method (RFC 9113
+/// §3.4).
+const DECIDED: usize = 4;
+
+/// What is known of the protocol of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    /// Nothing yet: its first bytes tell.
+    Unknown,
+    Http1,
+    /// HTTP/2 by prior knowledge (RFC 9113 §3.3): nothing here for a parser of HTTP/1.
+    Http2,
+}
+
+impl Speaks {
+    /// What a connection that begins with these bytes speaks.
+    fn of(bytes: &[u8]) -> Self {
+        let compared = bytes.len().min(PREFACE.len());
+        if bytes[..compared] != PREFACE[..compared] {
+            Self::Http1
+        } else if compared < DECIDED {
+            Self::Unknown
+        } else {
+            Self::Http2
+        }
+    }
 }
 
 impl Client {
@@ -41,7 +71,9 @@ impl Client {
         watch: &Rc<Watch>,
         wire: &Rc<Wire>,
         plan: &Arc<ListenerPlan>,
+        is_new: bool,
     ) -> Self {
+        let speaks = if is_new && plan.http2 { Speaks::Unknown } else { Speaks::Http1 };
         Self {
             stream,
             rewind,
@@ -52,6 +84,7 @@ impl Client {
             watch: Rc::clone(watch),
             wire: Rc::clone(wire),
             plan: Arc::clone(plan),
+            speaks,
         }
     }
 
@@ -79,6 +112,33 @@ impl Client {
                 self.watch.extend(self.core.clock.get(), self.plan.between_bytes);
             }
             _ => {}
+        }
+    }
+
+    /// What was read of a connection that speaks HTTP/2.
+    pub(in crate::proxy) fn take_http2(&mut self) -> Option<Bytes> {
+        (self.speaks == Speaks::Http2).then(|| std::mem::take(&mut self.rewind))
+    }
+
+    /// Whether nothing has come that tells what is spoken.
+    pub(in crate::proxy) fn is_untouched(&self) -> bool {
+        self.speaks == Speaks::Unknown
+    }
+
+    /// Reads until it is known what is spoken. HTTP/2 ends the parser with an error; what was read is
+    /// kept.
+    fn poll_decide(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.speaks == Speaks::Unknown {
+            let mut more = [0; PREFACE.len()];
+            let mut more = ReadBuf::new(&mut more);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut more))?;
+            self.rewind = [&self.rewind[..], more.filled()].concat().into();
+            // One that ends here was none.
+            self.speaks = if more.filled().is_empty() { Speaks::Http1 } else { Speaks::of(&self.rewind) };
+        }
+        match self.speaks {
+            Speaks::Http2 => Poll::Ready(Err(io::Error::other("this is HTTP/2"))),
+            Speaks::Unknown | Speaks::Http1 => Poll::Ready(Ok(())),
         }
     }
 
@@ -155,6 +215,9 @@ fn is_the_parsers_own(bytes: &[u8]) -> bool {
 impl AsyncRead for Client {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.speaks == Speaks::Unknown && !this.rewind.is_empty() {
+            ready!(this.poll_decide(cx))?;
+        }
         if let Some(withheld) = this.withheld() {
             return withheld;
         }
@@ -170,6 +233,17 @@ impl AsyncRead for Client {
             let arrived = &buf.filled()[before..];
             if arrived.is_empty() {
                 return polled;
+            }
+            if this.speaks == Speaks::Unknown {
+                this.speaks = Speaks::of(arrived);
+                if this.speaks != Speaks::Http1 {
+                    // Not for this parser, or not known to be.
+                    this.rewind = Bytes::copy_from_slice(arrived);
+                    buf.set_filled(before);
+                    this.arrived();
+                    ready!(this.poll_decide(cx))?;
+                    return Pin::new(this).poll_read(cx, buf);
+                }
             }
             let pass = this.inspect(arrived);
             if pass < arrived.len() {

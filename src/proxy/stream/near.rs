@@ -43,7 +43,6 @@ impl Near {
         matches!(self, Self::Tls(_))
     }
 
-    #[expect(dead_code, reason = "the HTTP/2 server comes next")]
     /// The protocol that was agreed on in the handshake (RFC 7301).
     pub(in crate::proxy) fn alpn(&self) -> Option<&[u8]> {
         match self {
