@@ -200,6 +200,8 @@ struct ListenerView<'a> {
     max_connections_per_client: Count,
     unlimited_clients: Vec<String>,
     max_requests_per_connection: Count,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    error_pages: Vec<filters::ErrorPage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -248,6 +250,7 @@ impl<'a> ListenerView<'a> {
             max_connections_per_client,
             unlimited_clients,
             max_requests_per_connection,
+            error_pages,
         } = plan;
         Self {
             name,
@@ -274,6 +277,7 @@ impl<'a> ListenerView<'a> {
             max_connections_per_client: Count(*max_connections_per_client),
             unlimited_clients: unlimited_clients.iter().map(ToString::to_string).collect(),
             max_requests_per_connection: Count(*max_requests_per_connection),
+            error_pages: error_pages.iter().map(filters::ErrorPage::of).collect(),
             proxy_protocol: proxy_protocol.as_ref().map(ProxyProtocolView::of),
             tls: tls.as_ref().map(TlsView::of),
             hsts: hsts.as_ref().map(HstsView::of),
@@ -296,6 +300,8 @@ struct RouteView<'a> {
     upstream: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     compress: Option<filters::Compress<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    error_pages: Vec<filters::ErrorPage>,
 }
 
 impl<'a> RouteView<'a> {
@@ -314,6 +320,7 @@ impl<'a> RouteView<'a> {
             allow_escapes: allow_escapes.names().collect(),
             upstream: plan.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
             compress: filters.compress.as_ref().map(filters::Compress::of),
+            error_pages: filters.error_pages.iter().map(filters::ErrorPage::of).collect(),
         }
     }
 }

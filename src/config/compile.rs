@@ -3,6 +3,7 @@
 //! Pure: what is known of the machine comes in as [`Surroundings`]. A part that is wrong is noted and
 //! left out, and the rest is judged all the same.
 
+mod error_page;
 mod filters;
 mod listener;
 mod names;

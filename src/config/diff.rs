@@ -229,6 +229,7 @@ impl Diff {
             max_connections_per_client,
             unlimited_clients,
             max_requests_per_connection,
+            error_pages,
         } = old;
         let mut fields = self.of(Subject::Listener(name.clone()));
         fields.value("bind", bind, &new.bind);
@@ -259,6 +260,7 @@ impl Diff {
             &count(*max_requests_per_connection),
             &count(new.max_requests_per_connection),
         );
+        fields.key("error_pages", *error_pages == new.error_pages);
         fields.key("proxy_protocol", *proxy_protocol == new.proxy_protocol);
     }
 
@@ -278,7 +280,8 @@ impl Diff {
         fields.key("listener", same_listeners);
         fields.value("host", &show_host(host), &show_host(&new.host));
         fields.value("path", path, &new.path);
-        let RouteFilters { compress } = filters;
+        let RouteFilters { compress, error_pages } = filters;
+        fields.key("error_pages", *error_pages == new.filters.error_pages);
         fields.key("compress", *compress == new.filters.compress);
         fields.value("strip_prefix", strip_prefix, &new.strip_prefix);
         fields.value("allow_escapes", allow_escapes, &new.allow_escapes);

@@ -3,6 +3,7 @@
 //! No `Option` in here means "default"; every reference is an index that exists; every address is
 //! parsed. Only [`super::compile`] makes one. Both planes read these types, neither changes them.
 
+mod error_page;
 mod filters;
 mod tls;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use error_page::{ErrorPagePlan, Piece, Variable};
 pub use filters::{CompressPlan, Encoding, Level, RouteFilters};
 pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan};
 
@@ -167,6 +169,8 @@ pub struct ListenerPlan {
     pub unlimited_clients: Vec<IpNet>,
     /// The answer to this request is the last one of a connection.
     pub max_requests_per_connection: u64,
+    /// In the place of the answers that evenkeel makes itself.
+    pub error_pages: Vec<ErrorPagePlan>,
 }
 
 /// Who sends PROXY protocol headers.

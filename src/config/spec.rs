@@ -6,6 +6,7 @@
 //! enum may come in: both lose places. Keys that must be given are optional here, so that a file
 //! that lacks several is told so at once.
 
+mod error_page;
 mod filters;
 mod tls;
 mod values;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use error_page::ErrorPageSpec;
 pub use filters::{CompressSpec, LevelSpec};
 pub use tls::{
     CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
@@ -174,6 +176,7 @@ pub struct ListenerSpec {
     pub max_connections_per_client: Option<At<Count>>,
     pub unlimited_clients: Vec<At<String>>,
     pub max_requests_per_connection: At<Count>,
+    pub error_pages: Vec<At<ErrorPageSpec>>,
 }
 
 impl Default for ListenerSpec {
@@ -202,6 +205,7 @@ impl Default for ListenerSpec {
             max_connections_per_client: None,
             unlimited_clients: vec![nowhere("127.0.0.0/8".to_owned()), nowhere("::1".to_owned())],
             max_requests_per_connection: nowhere(Count(10_000)),
+            error_pages: Vec::new(),
         }
     }
 }
@@ -242,6 +246,7 @@ pub struct RouteSpec {
     pub strip_prefix: bool,
     pub allow_escapes: Vec<At<String>>,
     pub compress: Option<Switch<CompressSpec>>,
+    pub error_pages: Vec<At<ErrorPageSpec>>,
     pub upstream: Option<At<String>>,
 }
 
@@ -255,6 +260,7 @@ impl Default for RouteSpec {
             strip_prefix: false,
             allow_escapes: Vec::new(),
             compress: None,
+            error_pages: Vec::new(),
             upstream: None,
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{Kind, ProxyError};
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What the answer's form depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Form {
     html: bool,
     is_head: bool,
@@ -28,6 +28,14 @@ impl Form {
             .get(header::ACCEPT)
             .is_some_and(|accept| memchr::memmem::find(accept.as_bytes(), b"text/html").is_some());
         Self { html, is_head: *method == Method::HEAD }
+    }
+
+    pub(super) fn is_html(self) -> bool {
+        self.html
+    }
+
+    pub(super) fn is_head(self) -> bool {
+        self.is_head
     }
 }
 
@@ -116,7 +124,7 @@ fn closes(kind: Kind) -> bool {
     )
 }
 
-fn sentence(kind: Kind) -> &'static str {
+pub(super) fn sentence(kind: Kind) -> &'static str {
     match kind {
         Kind::BadRequest => "The request is malformed or could be read in two ways.",
         Kind::HeaderTimeout | Kind::BodyTimeout => "The request did not arrive in time.",

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::{HeaderValue, Request, Version, header};
 
 use super::access_log::Entry;
+use super::answer::Form;
 use super::body::Flow;
 use super::connection::Conn;
 use super::core::{CoreClaim, View};
@@ -53,6 +54,8 @@ pub(super) struct Exchange {
     pub(super) is_tunnel: bool,
     /// What the client would have its answer compressed with, on a route that does.
     pub(super) encoding: Option<Encoding>,
+    /// The form of answers that the proxy makes.
+    pub(super) form: Form,
     status: u16,
     reason: Option<Kind>,
     started: Instant,
@@ -99,6 +102,7 @@ impl Exchange {
             sticky: None,
             is_tunnel: false,
             encoding: None,
+            form: Form::default(),
             status: 0,
             reason: None,
             started: now,

@@ -16,6 +16,7 @@ mod complaint;
 mod compress;
 mod connection;
 mod core;
+mod error_page;
 mod exchange;
 mod forward;
 mod head;

@@ -17,6 +17,7 @@ use super::check;
 use super::compress;
 use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, ServerRef};
+use super::error_page;
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
 use super::headers::{self, Noted, X_REQUEST_ID, has_token};
@@ -37,12 +38,17 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
     conn.linger.set(false);
     conn.entry.count_request();
     let form = Form::of(request.method(), request.headers());
-    let exchange = Box::new(Exchange::begin(&conn, conn.core.view_of(conn.slot), &request, now));
+    let mut exchange = Box::new(Exchange::begin(&conn, conn.core.view_of(conn.slot), &request, now));
+    exchange.form = form;
     let mut response = match serve(exchange, request, now).await {
         Ok(response) => response,
         Err(refused) => {
             let (mut exchange, error) = refused;
-            let (mut response, bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            let (mut response, mut bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            let kind = error.kind;
+            if let Some(length) = error_page::dress(&mut response, &exchange, kind.reason(), answer::sentence(kind)) {
+                bytes = length;
+            }
             exchange.refused(&error, bytes);
             drop(exchange);
             conn.idle();
@@ -299,7 +305,10 @@ fn respond(
 }
 
 /// The body for the client, through the filters of the route.
-fn filtered(head: &mut Parts, incoming: ServerBody, exchange: Box<Exchange>) -> Result<Body, Refused> {
+fn filtered(head: &mut Parts, incoming: ServerBody, mut exchange: Box<Exchange>) -> Result<Body, Refused> {
+    if error_page::intercepts(&exchange, head.status) {
+        return Ok(error_page::intercept(head, &incoming, &mut exchange));
+    }
     let Some(route) = exchange.route() else { return Ok(Body::passing(incoming, exchange)) };
     let Some(plan) = &route.plan.filters.compress else { return Ok(Body::passing(incoming, exchange)) };
     // What a HEAD is told of the length is in its head alone.

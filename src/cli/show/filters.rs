@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::show_size;
-use crate::config::plan::{CompressPlan, Encoding};
+use crate::config::plan::{CompressPlan, Encoding, ErrorPagePlan};
 
 #[derive(Serialize)]
 pub(super) struct Compress<'a> {
@@ -20,6 +20,29 @@ impl<'a> Compress<'a> {
             level: level.name(),
             min_size: show_size(*min_size),
             types,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct ErrorPage {
+    status: Vec<String>,
+    file: String,
+    content_type: String,
+    intercept: bool,
+}
+
+impl ErrorPage {
+    pub(super) fn of(ErrorPagePlan { statuses, file, pieces: _, content_type, intercept }: &ErrorPagePlan) -> Self {
+        let status = |range: &std::ops::RangeInclusive<u16>| match range.start() == range.end() {
+            true => range.start().to_string(),
+            false => format!("{}xx", range.start() / 100),
+        };
+        Self {
+            status: statuses.iter().map(status).collect(),
+            file: file.display().to_string(),
+            content_type: content_type.clone(),
+            intercept: *intercept,
         }
     }
 }

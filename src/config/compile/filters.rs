@@ -7,7 +7,10 @@ use crate::config::suggest;
 
 impl Compiler<'_> {
     pub(super) fn filters(&mut self, spec: &RouteSpec) -> RouteFilters {
-        RouteFilters { compress: spec.compress.as_ref().and_then(|s| s.0.as_ref()).map(|s| self.compress(s)) }
+        RouteFilters {
+            compress: spec.compress.as_ref().and_then(|s| s.0.as_ref()).map(|s| self.compress(s)),
+            error_pages: self.error_pages(&spec.error_pages),
+        }
     }
 
     fn compress(&mut self, spec: &CompressSpec) -> CompressPlan {

@@ -96,6 +96,7 @@ impl Compiler<'_> {
             },
             unlimited_clients,
             max_requests_per_connection: self.count(&spec.max_requests_per_connection, "max_requests_per_connection"),
+            error_pages: self.error_pages(&spec.error_pages),
             proxy_protocol: spec.proxy_protocol.as_ref().and_then(|spec| self.proxy_protocol(spec)),
         };
         let Some(bind) = &spec.bind else {

@@ -184,6 +184,7 @@ fn every_key_reaches_the_plan() {
             max_connections_per_client: 5,
             unlimited_clients: Vec::new(),
             max_requests_per_connection: 6,
+            error_pages: Vec::new(),
             proxy_protocol: Some(ProxyProtocolPlan { from: vec!["10.1.0.0/16".parse().unwrap()], timeout: s(4) }),
         }],
         routes: vec![RoutePlan {
@@ -201,6 +202,7 @@ fn every_key_reaches_the_plan() {
                     min_size: 1,
                     types: vec!["text/html".into()],
                 }),
+                error_pages: Vec::new(),
             },
         }],
         upstreams: vec![UpstreamPlan {

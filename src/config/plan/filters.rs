@@ -1,9 +1,13 @@
 //! What a route does to answers and beside them.
 
+use super::ErrorPagePlan;
+
 /// Filters of a route; each is off unless it is there.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RouteFilters {
     pub compress: Option<CompressPlan>,
+    /// These come before those of the listener.
+    pub error_pages: Vec<ErrorPagePlan>,
 }
 
 /// Which answers are compressed, and how.
