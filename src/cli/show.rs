@@ -300,6 +300,8 @@ struct RouteView<'a> {
     upstream: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     compress: Option<filters::Compress<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mirror: Option<filters::Mirror<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     error_pages: Vec<filters::ErrorPage>,
 }
@@ -319,6 +321,7 @@ impl<'a> RouteView<'a> {
             strip_prefix: *strip_prefix,
             allow_escapes: allow_escapes.names().collect(),
             upstream: plan.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
+            mirror: filters.mirror.as_ref().map(|mirror| filters::Mirror::of(mirror, plan)),
             compress: filters.compress.as_ref().map(filters::Compress::of),
             error_pages: filters.error_pages.iter().map(filters::ErrorPage::of).collect(),
         }

@@ -9,8 +9,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, Plan, PoolPlan, RetryPlan,
-    RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, MirrorPlan, Plan, PoolPlan,
+    RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Check;
 use crate::units::show_duration;
@@ -280,7 +280,12 @@ impl Diff {
         fields.key("listener", same_listeners);
         fields.value("host", &show_host(host), &show_host(&new.host));
         fields.value("path", path, &new.path);
-        let RouteFilters { compress, error_pages } = filters;
+        let RouteFilters { compress, mirror, error_pages } = filters;
+        // Positions say nothing across two Plans.
+        let shown = |plan: &Plan, mirror: &Option<MirrorPlan>| {
+            mirror.map(|m| (plan.upstreams[m.upstream].name.clone(), m.percent, m.max_body, m.max_in_flight))
+        };
+        fields.key("mirror", shown(old_plan, mirror) == shown(new_plan, &new.filters.mirror));
         fields.key("error_pages", *error_pages == new.filters.error_pages);
         fields.key("compress", *compress == new.filters.compress);
         fields.value("strip_prefix", strip_prefix, &new.strip_prefix);

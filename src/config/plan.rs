@@ -14,7 +14,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use error_page::{ErrorPagePlan, Piece, Variable};
-pub use filters::{CompressPlan, Encoding, Level, RouteFilters};
+pub use filters::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
 pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan};
 
 pub use super::protocol::{Http2, Protocol};

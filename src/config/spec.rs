@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use error_page::ErrorPageSpec;
-pub use filters::{CompressSpec, LevelSpec};
+pub use filters::{CompressSpec, LevelSpec, MirrorSpec};
 pub use tls::{
     CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
     TlsSpec, TlsVersionSpec,
@@ -246,6 +246,7 @@ pub struct RouteSpec {
     pub strip_prefix: bool,
     pub allow_escapes: Vec<At<String>>,
     pub compress: Option<Switch<CompressSpec>>,
+    pub mirror: Option<At<MirrorSpec>>,
     pub error_pages: Vec<At<ErrorPageSpec>>,
     pub upstream: Option<At<String>>,
 }
@@ -260,6 +261,7 @@ impl Default for RouteSpec {
             strip_prefix: false,
             allow_escapes: Vec::new(),
             compress: None,
+            mirror: None,
             error_pages: Vec::new(),
             upstream: None,
         }

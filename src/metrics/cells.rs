@@ -192,6 +192,14 @@ pub struct RouteCell {
     pub bytes_in: Counter,
     /// Bytes of response bodies.
     pub bytes_out: Counter,
+    /// Copies of requests under way (a gauge).
+    pub mirrors_open: Counter,
+    /// Copies that were answered.
+    pub mirrors_answered: Counter,
+    /// Copies that were not.
+    pub mirrors_failed: Counter,
+    /// Requests drawn to be copied that were not, for want of room.
+    pub mirrors_skipped: Counter,
     /// Answers compressed.
     pub compressed: Counter,
     /// Their bytes before that.

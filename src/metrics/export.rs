@@ -150,6 +150,10 @@ fn routes(families: &mut Families, snapshot: &Snapshot) {
             }
             families.histogram(Id::RequestDuration, &[name], cells.iter().map(|c| &c.duration));
             families.value(Id::RequestBytes, &[name], sum(cells.iter().map(|c| &c.bytes_in)));
+            families.value(Id::MirrorsOpen, &[name], sum(cells.iter().map(|c| &c.mirrors_open)));
+            families.value(Id::Mirrored, &[name, "answered"], sum(cells.iter().map(|c| &c.mirrors_answered)));
+            families.value(Id::Mirrored, &[name, "failed"], sum(cells.iter().map(|c| &c.mirrors_failed)));
+            families.value(Id::Mirrored, &[name, "skipped"], sum(cells.iter().map(|c| &c.mirrors_skipped)));
             families.value(Id::Compressed, &[name], sum(cells.iter().map(|c| &c.compressed)));
             families.value(Id::CompressedBytes, &[name], sum(cells.iter().map(|c| &c.compressed_bytes)));
             families.value(Id::ResponseBytes, &[name], sum(cells.iter().map(|c| &c.bytes_out)));

@@ -102,6 +102,8 @@ metrics! {
     RequestDuration: Histogram "request_duration_seconds" ["route"] "Time from a request's head to the last byte of its answer.";
     RequestBytes: Counter "request_body_bytes_total" ["route"] "Bytes of request bodies.";
     ResponseBytes: Counter "response_body_bytes_total" ["route"] "Bytes of response bodies.";
+    MirrorsOpen: Gauge "mirrors_open" ["route"] "Copies of requests under way to a second upstream.";
+    Mirrored: Counter "mirrored_requests_total" ["route", "outcome"] "Copies of requests for a second upstream: `answered`, `failed`, or `skipped` because the body was too large or too many were under way.";
     Compressed: Counter "responses_compressed_total" ["route"] "Answers that evenkeel compressed.";
     CompressedBytes: Counter "responses_compressed_bytes_total" ["route"] "Bytes of those answers before they were compressed.";
 

@@ -137,6 +137,11 @@ impl Core {
         &self.cells[self.id]
     }
 
+    /// How many cores there are.
+    pub(super) fn cores(&self) -> usize {
+        self.cells.len().max(1)
+    }
+
     /// Client connections open on all cores. Each counts for itself, so this only reads.
     pub(super) fn open_connections(&self) -> u64 {
         self.cells.iter().map(|cells| cells.connections_open.get()).fold(0, u64::wrapping_add)

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::mirror::Teed;
 use crate::error::{Kind, ProxyError, Sent};
 
 /// The body of a client's request.
@@ -18,6 +19,10 @@ pub(super) enum Inbound {
     Http2(Received),
     /// That of a request whose stream becomes a tunnel.
     Empty,
+    /// Copied as it passes.
+    Teed(Box<Teed>),
+    /// The copy.
+    Copy(Bytes),
 }
 
 /// The body of one HTTP/2 stream, a client's or a server's. What is read of it is given back to its sender's window as it is
@@ -88,6 +93,9 @@ impl Body for Inbound {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         match self.get_mut() {
+            Self::Teed(teed) => teed.poll(cx),
+            Self::Copy(copy) if copy.is_empty() => Poll::Ready(None),
+            Self::Copy(copy) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(copy))))),
             Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|error| {
                 let kind = broken(&error);
                 ProxyError::sent(kind, Sent::Maybe).because(error)
@@ -105,6 +113,8 @@ impl Body for Inbound {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Teed(teed) => teed.is_end_stream(),
+            Self::Copy(copy) => copy.is_empty(),
             Self::Http2(received) => received.ended,
             Self::Empty => true,
         }
@@ -113,6 +123,8 @@ impl Body for Inbound {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
+            Self::Teed(teed) => teed.size_hint(),
+            Self::Copy(copy) => SizeHint::with_exact(copy.len() as u64),
             Self::Http2(received) => received.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
         }

@@ -24,6 +24,7 @@ mod headers;
 mod http2;
 mod inbound;
 mod listener;
+mod mirror;
 mod pool;
 mod prepare;
 pub mod proxy_protocol;

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::Body as _;
@@ -16,7 +17,7 @@ use super::headers::{self, Noted, X_REQUEST_ID};
 use super::inbound::Inbound;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, http2, request_id, retry, upgrade};
+use super::{client, compress, http2, mirror, request_id, retry, upgrade};
 use crate::config::plan::{ListenerPlan, RoutePlan};
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
@@ -158,9 +159,18 @@ fn strip_prefix(uri: &mut Uri, route: &RoutePlan) {
 
 /// Wraps the body, and keeps a copy of the head where the request may be sent twice.
 pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol: Option<HeaderValue>) -> Outgoing {
-    let (mut parts, incoming) = request.into_parts();
+    let (mut parts, mut incoming) = request.into_parts();
     // What the parser left there (the upgrade it offers) is of no use to a server's connection.
     parts.extensions.clear();
+    if protocol.is_none()
+        && let Some(copying) = mirror::begin(exchange, &parts)
+    {
+        if incoming.is_end_stream() {
+            copying.start(Bytes::new());
+        } else {
+            incoming = copying.of(incoming);
+        }
+    }
     let conn = &exchange.conn;
     let timeouts = exchange.upstream().map(|u| u.plan.timeouts);
     let limits = RequestLimits {

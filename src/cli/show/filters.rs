@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::show_size;
-use crate::config::plan::{CompressPlan, Encoding, ErrorPagePlan};
+use crate::config::Plan;
+use crate::config::plan::{CompressPlan, Encoding, ErrorPagePlan, MirrorPlan};
 
 #[derive(Serialize)]
 pub(super) struct Compress<'a> {
@@ -44,5 +45,21 @@ impl ErrorPage {
             content_type: content_type.clone(),
             intercept: *intercept,
         }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Mirror<'a> {
+    to: &'a str,
+    percent: u32,
+    max_body: String,
+    max_in_flight: usize,
+}
+
+impl<'a> Mirror<'a> {
+    pub(super) fn of(mirror: &MirrorPlan, plan: &'a Plan) -> Self {
+        let MirrorPlan { upstream, percent, max_body, max_in_flight } = *mirror;
+        let to = plan.upstreams.get(upstream).map_or("", |u| u.name.as_str());
+        Self { to, percent, max_body: show_size(max_body), max_in_flight }
     }
 }

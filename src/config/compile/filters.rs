@@ -1,16 +1,38 @@
 //! What a route does to answers and beside them.
 
 use super::Compiler;
-use crate::config::plan::{CompressPlan, Encoding, Level, RouteFilters};
-use crate::config::spec::{At, CompressSpec, LevelSpec, RouteSpec};
+use crate::config::plan::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
+use crate::config::spec::{At, CompressSpec, LevelSpec, MirrorSpec, RouteSpec};
 use crate::config::suggest;
 
+const LARGEST_COPY: u64 = 16 << 20;
+
 impl Compiler<'_> {
-    pub(super) fn filters(&mut self, spec: &RouteSpec) -> RouteFilters {
+    pub(super) fn filters(&mut self, spec: &RouteSpec, upstreams: &[String]) -> RouteFilters {
         RouteFilters {
             compress: spec.compress.as_ref().and_then(|s| s.0.as_ref()).map(|s| self.compress(s)),
+            mirror: spec.mirror.as_ref().and_then(|entry| self.mirror(entry, upstreams)),
             error_pages: self.error_pages(&spec.error_pages),
         }
+    }
+
+    fn mirror(&mut self, entry: &At<MirrorSpec>, upstreams: &[String]) -> Option<MirrorPlan> {
+        let spec = entry.get_ref();
+        let percent = self.within(&spec.percent, "percent", &(1..=100));
+        let max_in_flight = self.within(&spec.max_in_flight, "max_in_flight", &(1..=1 << 20));
+        let Some(name) = &spec.to else {
+            let known = upstreams.last().map_or("next", String::as_str);
+            self.lack(Some(entry.span()), "this mirror has no `to`", &format!("add `to = \"{known}\"`"));
+            return None;
+        };
+        let Some(upstream) = upstreams.iter().position(|known| known == name.get_ref()) else {
+            self.unknown(name, "upstream", upstreams);
+            return None;
+        };
+        if spec.max_body.0 > LARGEST_COPY {
+            self.error(entry.span(), "`max_body` of a mirror is above 16 MiB", "copies are kept in memory: write less");
+        }
+        Some(MirrorPlan { upstream, percent, max_body: spec.max_body.0, max_in_flight })
     }
 
     fn compress(&mut self, spec: &CompressSpec) -> CompressPlan {

@@ -98,7 +98,7 @@ impl Compiler<'_> {
         let upstream = self.route_upstream(entry, targets);
         let path_is_right = self.route_path(&spec.path);
         let allow_escapes = self.allow_escapes(&spec.allow_escapes);
-        let filters = self.filters(spec);
+        let filters = self.filters(spec, &targets.upstreams);
         let hosts = self.hosts(entry);
         let many = hosts.len() > 1;
         let mut plans = Vec::new();
@@ -167,7 +167,7 @@ impl Compiler<'_> {
         position
     }
 
-    fn unknown(&mut self, name: &At<String>, what: &str, known: &[String]) {
+    pub(super) fn unknown(&mut self, name: &At<String>, what: &str, known: &[String]) {
         if self.gaps.names {
             return;
         }
@@ -245,7 +245,8 @@ impl Compiler<'_> {
             return;
         }
         for (position, (name, _)) in upstream::in_order(spec).into_iter().enumerate() {
-            if plans.iter().all(|route| route.upstream != position) {
+            let copied = |route: &RoutePlan| route.filters.mirror.is_some_and(|mirror| mirror.upstream == position);
+            if plans.iter().all(|route| route.upstream != position && !copied(route)) {
                 let message = format!("upstream `{name}` is never used");
                 self.warn(name.span(), message, "name it in a route, or remove it");
             }

@@ -133,7 +133,7 @@ fn every_key_reaches_the_plan() {
          [[listener]]\nname = 'l'\nbind = '1.2.3.4:80'\nbacklog = 9\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
          forwarded = 'both'\nrequest_id = false\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
          http2 = false\nhttp2_max_streams = 7\nmax_request_line = 8192\nmax_header_bytes = 8192\nmax_headers = 50\nmax_body = '1MiB'\nmax_connections_per_client = 5\nunlimited_clients = []\nmax_requests_per_connection = 6\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
-         [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nstrip_prefix = true\ncompress = { encodings = ['gzip'], level = 'small', min_size = 1, types = ['Text/HTML'] }\nupstream = 'u'\n\
+         [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nstrip_prefix = true\nmirror = { to = 'u', percent = 5, max_body = 9, max_in_flight = 3 }\ncompress = { encodings = ['gzip'], level = 'small', min_size = 1, types = ['Text/HTML'] }\nupstream = 'u'\n\
          [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nmax_sessions = 7\n\
          cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\n\
          [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\ntunnel_half_closed = '6s'\n\
@@ -202,6 +202,7 @@ fn every_key_reaches_the_plan() {
                     min_size: 1,
                     types: vec!["text/html".into()],
                 }),
+                mirror: Some(MirrorPlan { upstream: 0, percent: 5, max_body: 9, max_in_flight: 3 }),
                 error_pages: Vec::new(),
             },
         }],

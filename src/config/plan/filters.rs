@@ -6,8 +6,22 @@ use super::ErrorPagePlan;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RouteFilters {
     pub compress: Option<CompressPlan>,
+    pub mirror: Option<MirrorPlan>,
     /// These come before those of the listener.
     pub error_pages: Vec<ErrorPagePlan>,
+}
+
+/// Which requests are copied, and where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MirrorPlan {
+    /// Position of the upstream.
+    pub upstream: usize,
+    /// Share of the requests, 1 to 100.
+    pub percent: u32,
+    /// Requests with a larger body are not copied.
+    pub max_body: u64,
+    /// Most copies at once, over all cores.
+    pub max_in_flight: usize,
 }
 
 /// Which answers are compressed, and how.

@@ -44,3 +44,19 @@ pub enum LevelSpec {
     Balanced,
     Small,
 }
+
+/// `mirror` of a route.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct MirrorSpec {
+    pub to: Option<At<String>>,
+    pub percent: At<u32>,
+    pub max_body: Size,
+    pub max_in_flight: At<usize>,
+}
+
+impl Default for MirrorSpec {
+    fn default() -> Self {
+        Self { to: None, percent: nowhere(100), max_body: Size(64 << 10), max_in_flight: nowhere(100) }
+    }
+}
