@@ -86,3 +86,157 @@ error: `compress` cannot be the text "gzip"
 "##,
     );
 }
+
+#[test]
+fn error_pages() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+error_pages = [
+    { status = ["200", "6xx", "5xx"], file = "missing.html" },
+    { file = "missing.html" },
+    { status = "404" },
+    { status = "404", file = "page" },
+]
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: `200` is no status of an error
+ --> evenkeel.toml:4:17
+  |
+4 |     { status = ["200", "6xx", "5xx"], file = "missing.html" },
+  |                 ^^^^^
+  |
+  = help: write "404", or "5xx" for all from 500 to 599
+
+error: `6xx` is no status of an error
+ --> evenkeel.toml:4:24
+  |
+4 |     { status = ["200", "6xx", "5xx"], file = "missing.html" },
+  |                        ^^^^^
+  |
+  = help: write "404", or "5xx" for all from 500 to 599
+
+error: cannot read `file` missing.html: entity not found
+ --> evenkeel.toml:4:46
+  |
+4 |     { status = ["200", "6xx", "5xx"], file = "missing.html" },
+  |                                              ^^^^^^^^^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+error: this page has no `status`
+ --> evenkeel.toml:5:5
+  |
+5 |     { file = "missing.html" },
+  |     ^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: add `status = ["404", "5xx"]`
+
+error: cannot read `file` missing.html: entity not found
+ --> evenkeel.toml:5:14
+  |
+5 |     { file = "missing.html" },
+  |              ^^^^^^^^^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+error: this page has no `file`
+ --> evenkeel.toml:6:5
+  |
+6 |     { status = "404" },
+  |     ^^^^^^^^^^^^^^^^^^
+  |
+  = help: add `file = "/etc/evenkeel/error.html"`
+
+error: the name of this file does not tell its content type
+ --> evenkeel.toml:7:30
+  |
+7 |     { status = "404", file = "page" },
+  |                              ^^^^^^
+  |
+  = help: add `content_type = "text/html; charset=utf-8"`
+
+error: cannot read `file` page: entity not found
+ --> evenkeel.toml:7:30
+  |
+7 |     { status = "404", file = "page" },
+  |                              ^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+8 errors in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
+fn mirrors() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[[route]]
+upstream = "shop"
+mirror = { to = "shp", percent = 0, max_in_flight = 0 }
+
+[[route]]
+path = "/a"
+upstream = "shop"
+mirror = { percent = 50 }
+
+[[route]]
+path = "/b"
+upstream = "shop"
+mirror = { to = "shop", max_body = "1GiB" }
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: unknown upstream `shp`
+ --> evenkeel.toml:6:17
+  |
+6 | mirror = { to = "shp", percent = 0, max_in_flight = 0 }
+  |                 ^^^^^
+  |
+  = help: did you mean `shop`?
+
+error: `percent` is 0, which is out of range
+ --> evenkeel.toml:6:34
+  |
+6 | mirror = { to = "shp", percent = 0, max_in_flight = 0 }
+  |                                  ^
+  |
+  = help: write a number from 1 to 100
+
+error: `max_in_flight` is 0, which is out of range
+ --> evenkeel.toml:6:53
+  |
+6 | mirror = { to = "shp", percent = 0, max_in_flight = 0 }
+  |                                                     ^
+  |
+  = help: write a number from 1 to 1048576
+
+error: this mirror has no `to`
+  --> evenkeel.toml:11:10
+   |
+11 | mirror = { percent = 50 }
+   |          ^^^^^^^^^^^^^^^^
+   |
+   = help: add `to = "shop"`
+
+error: `max_body` of a mirror is above 16 MiB
+  --> evenkeel.toml:16:10
+   |
+16 | mirror = { to = "shop", max_body = "1GiB" }
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: copies are kept in memory: write less
+
+5 errors in evenkeel.toml
+"##,
+    );
+}
