@@ -273,3 +273,20 @@ fn sessions_are_resumed_across_reloads_and_replicas_with_the_same_secret() {
     proxies[0].reload(&text(&with(one)).replace("ticket_secrets", "tickets = \"off\", ticket_secrets")).unwrap();
     assert!(!visit(&client, &proxies[0]), "without tickets");
 }
+
+/// Servers are told the scheme that the client used, and a cookie of such a client is for TLS only.
+#[test]
+fn servers_are_told_that_it_was_tls() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let keys = "forwarded = \"both\"\ntrusted_proxies = [\"127.0.0.2\"]\n";
+    let proxy = Proxy::start(&(listener(&certificate, "") + keys + &app("\"sticky_cookie\"", &origins)));
+    let client = TlsClient::trusting(&ca);
+    let mut conn = client.connect(proxy.address, "shop.example.com").unwrap();
+    // A stranger cannot deny it.
+    conn.send(b"GET /echo HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: http\r\n\r\n");
+    let answer = conn.answer();
+    assert_eq!(answer.echoed("x-forwarded-proto"), ["https"]);
+    assert_eq!(answer.echoed("forwarded"), ["for=127.0.0.1;host=a;proto=https"]);
+    assert!(answer.header("set-cookie").unwrap().contains("; Secure"), "{:?}", answer.header("set-cookie"));
+}

@@ -40,7 +40,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) address: IpAddr,
-    /// Whether it came over TLS, as a trusted proxy says.
+    /// Whether it came over TLS: to the listener, or to a trusted proxy that says so.
     pub(super) is_https: bool,
 }
 
@@ -63,18 +63,21 @@ pub(super) fn identify(
     } else {
         peer.address
     };
-    let is_https = trusted
-        && noted.has(Noted::X_FORWARDED_PROTO)
-        && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let scheme = if plan.tls.is_some() { "https" } else { "http" };
+    let is_https = if trusted && noted.has(Noted::X_FORWARDED_PROTO) {
+        headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+    } else {
+        plan.tls.is_some()
+    };
     if !trusted && noted.has(ANY) {
         cells.forwarded_discarded.inc();
         discard(headers, noted);
     }
     if plan.forwarded.x_forwarded() {
-        write_x_forwarded(peer, headers, noted, trusted);
+        write_x_forwarded(peer, scheme, headers, noted, trusted);
     }
     if plan.forwarded.rfc7239() {
-        write_forwarded(peer, headers, trusted);
+        write_forwarded(peer, scheme, headers, trusted);
     }
     Identity { address, is_https }
 }
@@ -117,14 +120,14 @@ fn discard(headers: &mut HeaderMap, noted: Noted) {
     }
 }
 
-fn write_x_forwarded(peer: &Peer, headers: &mut HeaderMap, noted: Noted, trusted: bool) {
+fn write_x_forwarded(peer: &Peer, scheme: &'static str, headers: &mut HeaderMap, noted: Noted, trusted: bool) {
     if trusted && noted.has(Noted::X_FORWARDED_FOR) {
         headers.append(X_FORWARDED_FOR, peer.value.clone());
     } else {
         headers.insert(X_FORWARDED_FOR, peer.value.clone());
     }
     if !(trusted && noted.has(Noted::X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if !(trusted && noted.has(Noted::X_FORWARDED_HOST))
         && let Some(host) = headers.get(header::HOST).cloned()
@@ -134,15 +137,15 @@ fn write_x_forwarded(peer: &Peer, headers: &mut HeaderMap, noted: Noted, trusted
 }
 
 /// RFC 7239 §4: an element for this hop, after those of trusted proxies.
-fn write_forwarded(peer: &Peer, headers: &mut HeaderMap, trusted: bool) {
+fn write_forwarded(peer: &Peer, scheme: &str, headers: &mut HeaderMap, trusted: bool) {
     let node = match peer.address {
         IpAddr::V4(v4) => format!("for={v4}"),
         IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
     };
     let element = match headers.get(header::HOST).and_then(|h| h.to_str().ok()) {
-        Some(host) if host.contains([':', '[']) => format!("{node};host=\"{host}\";proto=http"),
-        Some(host) => format!("{node};host={host};proto=http"),
-        None => format!("{node};proto=http"),
+        Some(host) if host.contains([':', '[']) => format!("{node};host=\"{host}\";proto={scheme}"),
+        Some(host) => format!("{node};host={host};proto={scheme}"),
+        None => format!("{node};proto={scheme}"),
     };
     if trusted {
         headers.append(header::FORWARDED, header_value(element));
