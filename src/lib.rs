@@ -88,6 +88,8 @@ pub mod config;
 pub mod control;
 pub mod engine;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod lab;
 pub mod metrics;

@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proxy", &["balance", "config", "error", "metrics", "path", "tls", "upstream"]),
     ("control", &["balance", "config", "health", "metrics", "tls", "units", "upstream"]),
     ("lab", &[]),
+    ("fuzzing", &["balance", "config", "proxy"]),
     ("engine", &["config", "control", "metrics", "proxy", "upstream"]),
     ("cli", &["balance", "config", "control", "engine", "health", "lab", "path", "units"]),
 ];

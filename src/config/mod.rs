@@ -67,6 +67,25 @@ pub fn parse(text: &str, file_name: &str) -> Result<Loaded, Report> {
     parse_in(text, file_name, &Surroundings::of_this_process())
 }
 
+/// The same as on a machine without other files and without an environment, so that a text is judged alike
+/// everywhere and reads nothing: for what strangers write.
+///
+/// # Errors
+/// Every problem at once.
+#[doc(hidden)]
+pub fn parse_alone(text: &str) -> Result<Loaded, Report> {
+    let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    let around = Surroundings {
+        cores: 4,
+        descriptors: 16_384,
+        cookie_keys: None,
+        ticket_secrets: None,
+        now: 1_800_000_000,
+        read: &read,
+    };
+    parse_in(text, "evenkeel.toml", &around)
+}
+
 fn parse_in(text: &str, file_name: &str, around: &Surroundings<'_>) -> Result<Loaded, Report> {
     let mut reading = read::read(text);
     let mut problems = std::mem::take(&mut reading.problems);

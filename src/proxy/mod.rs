@@ -19,6 +19,8 @@ mod core;
 mod error_page;
 mod exchange;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod headers;
 mod http2;

@@ -122,7 +122,7 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Brings the target's path to the one form that is compared and forwarded.
-fn clean_path<B>(request: &mut Request<B>, merge_slashes: bool) -> Result<Cleaned, ProxyError> {
+pub(super) fn clean_path<B>(request: &mut Request<B>, merge_slashes: bool) -> Result<Cleaned, ProxyError> {
     let uri = request.uri();
     if uri.path() == "*" {
         return Ok(Cleaned::default());
