@@ -5,7 +5,6 @@
 mod harness;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::{Client, Fake, Origin, Process, Proxy, Raw, eventually, origins, unchecked, upstream};
@@ -239,72 +238,6 @@ fn an_answer_that_is_cut_never_looks_complete() {
             eventually("it serves again", || (proxy.server("app", &name).operational == "healthy").then_some(()));
         }
     }
-}
-
-/// Deadlines and cuts that come just when an exchange ends belong to that exchange: the next request on
-/// the connection is not hit.
-#[test]
-fn a_cut_that_comes_too_late_hits_nobody() {
-    const CLIENTS: usize = 48;
-    const ROUNDS: usize = 25;
-    let gate = Arc::new((Mutex::new(0), Condvar::new()));
-    let opened = Arc::clone(&gate);
-    let serve = move |_: usize, mut conn: Raw| {
-        while let Some(first) = harness::read_head(&mut conn).into_iter().next() {
-            if first.contains("/hold/") {
-                let round: usize = first.split(['/', ' ']).nth(3).unwrap().parse().unwrap();
-                if conn.try_send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nx").is_err() {
-                    return;
-                }
-                let open = opened.0.lock().unwrap();
-                drop(opened.1.wait_while(open, |open| *open <= round).unwrap());
-                if conn.try_send(b"y").is_err() {
-                    return;
-                }
-            } else if conn.try_send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
-                return;
-            }
-        }
-    };
-    let (a, b) = (Fake::start(serve.clone()), Fake::start(serve));
-    let proxy = Proxy::start(&format!(
-        "cores = 1\n[upstream.app]\ncheck = \"off\"\nretry = {{ attempts = 0 }}\n\
-         [[upstream.app.server]]\nname = \"a\"\naddress = \"{}\"\n[[upstream.app.server]]\nname = \"b\"\naddress = \"{}\"\n",
-        a.address(),
-        b.address()
-    ));
-    let (mut whole, mut cut) = (0, 0);
-    for round in 0..ROUNDS {
-        let mut conns: Vec<Raw> = (0..CLIENTS).map(|_| proxy.raw()).collect();
-        for conn in &mut conns {
-            conn.send(format!("GET /hold/{round} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes());
-        }
-        for conn in &mut conns {
-            assert!(conn.head().expect("a head").starts_with("HTTP/1.1 200"));
-            assert_eq!(conn.read(1), b"x");
-        }
-        // All last bytes and the cut of half of them arrive at about the same moment.
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                *gate.0.lock().unwrap() = round + 1;
-                gate.1.notify_all();
-            });
-            proxy.change("app", "a", &json!({ "admin": "disabled", "in_flight": "0s" }));
-        });
-        for mut conn in conns {
-            if conn.try_read(1).is_err() {
-                cut += 1;
-                continue;
-            }
-            whole += 1;
-            conn.send(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n");
-            let next = conn.try_answer().unwrap_or_else(|e| panic!("round {round}: the next request was hit: {e}"));
-            assert_eq!((next.status, next.text().as_str()), (200, "ok"), "round {round}");
-        }
-        proxy.change("app", "a", &json!({ "admin": "ready" }));
-        eventually("it serves again", || (proxy.server("app", "a").operational == "healthy").then_some(()));
-    }
-    assert!(whole >= CLIENTS * ROUNDS / 2, "{whole} whole, {cut} cut: those of the other server are whole");
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! One test for each fault that was found after the fact, named after what broke.
 
-#![allow(clippy::expect_used, reason = "a test that cannot go on ends so")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Proxy, Raw, eventually, origins, servers};
+use harness::{Fake, Proxy, Raw, Running, Signal, eventually, origins, read_head, servers};
 
 /// Long enough for an idle connection to be parked, and for its deadlines to be looked at.
 const STALL: Duration = Duration::from_millis(2_500);
@@ -129,6 +129,50 @@ fn connections_of_a_removed_listener_get_one_more_answer() {
         let answer = conn.answer();
         assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     }
+}
+
+/// A deadline that passes in the same moment in which the answer ends belongs to that answer: the next
+/// request on the connection is not hit. The process is stopped for that moment, so that it finds both when
+/// it goes on.
+#[test]
+fn an_alarm_for_an_exchange_that_is_over_does_not_hit_the_next() {
+    let (finish, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let fake = Fake::start(move |_, mut conn| {
+        while let Some(first) = read_head(&mut conn).into_iter().next() {
+            conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nx");
+            if first.contains("/held") {
+                wait.lock().unwrap().recv().unwrap();
+            }
+            conn.send(b"y");
+        }
+    });
+    let limit = Duration::from_millis(700);
+    let evenkeel = Running::start(&format!(
+        "cores = 1\n{}",
+        harness::unchecked(fake.address(), "timeouts = { request = \"700ms\" }")
+    ));
+    let mut whole = 0;
+    for _ in 0..4 {
+        let mut conn = evenkeel.raw();
+        let began = Instant::now();
+        conn.send(&get("/held", ""));
+        assert!(conn.head().expect("a head").starts_with("HTTP/1.1 200"));
+        assert_eq!(conn.read(1), b"x");
+        evenkeel.process.signal(Signal::STOP);
+        finish.send(()).unwrap();
+        std::thread::sleep((limit + Duration::from_millis(300)).saturating_sub(began.elapsed()));
+        evenkeel.process.signal(Signal::CONT);
+        // On a busy machine the deadline may have passed before the stop.
+        if conn.try_read(1).is_err() {
+            continue;
+        }
+        whole += 1;
+        conn.send(&get("/next", ""));
+        let next = conn.try_answer().unwrap_or_else(|error| panic!("the next request was hit: {error}"));
+        assert_eq!((next.status, next.text().as_str()), (200, "xy"));
+    }
+    assert!(whole > 0, "no answer ended in time");
 }
 
 #[test]

@@ -128,8 +128,10 @@ fn nothing_the_proxy_says_carries_a_servers_address() {
             }
         }
     }
-    // What a server can do wrong must all be here.
-    for kind in Kind::ALL.iter().filter(|kind| kind.side() == Side::Upstream) {
+    // What a server can do wrong must all be here, but for what only HTTP/2 servers can: their tests see
+    // that the answer is made in the same way.
+    let of_http2 = [Kind::StreamRefused];
+    for kind in Kind::ALL.iter().filter(|kind| kind.side() == Side::Upstream && !of_http2.contains(kind)) {
         assert!(seen.contains(kind.reason()), "no failure here ends as {}", kind.reason());
     }
 }
