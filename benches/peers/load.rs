@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 use crate::Result;
 use crate::proxy::Proxy;
 use crate::report::Cell;
 use crate::scenario::{Scenario, Unit, Use};
+use crate::tls::Stream;
 
 /// Before the clock starts: connections open, caches fill.
 const WARM: Duration = Duration::from_millis(250);
@@ -46,14 +48,19 @@ impl Count {
 }
 
 /// Measures one scenario once.
-pub(crate) async fn run(scenario: &'static Scenario, proxy: &Proxy, time: Duration) -> Result<Cell> {
+pub(crate) async fn run(
+    scenario: &'static Scenario,
+    proxy: &Proxy,
+    connector: &TlsConnector,
+    time: Duration,
+) -> Result<Cell> {
     let count = Rc::new(Count::default());
     let mut clients = JoinSet::new();
-    let address = proxy.address;
+    let address = if scenario.tls { proxy.tls_address } else { proxy.address };
     for number in 0..scenario.connections {
-        let count = Rc::clone(&count);
+        let (count, connector) = (Rc::clone(&count), scenario.tls.then(|| connector.clone()));
         clients.spawn_local(async move {
-            if let Err(error) = client(scenario, address, number, &count).await {
+            if let Err(error) = client(scenario, address, connector.as_ref(), number, &count).await {
                 count.error(&error);
             }
         });
@@ -76,12 +83,19 @@ pub(crate) async fn run(scenario: &'static Scenario, proxy: &Proxy, time: Durati
     Ok(Cell::measured(cpu.as_secs_f64() * 1e6 / units, units / elapsed.as_secs_f64()))
 }
 
-async fn client(scenario: &Scenario, address: SocketAddr, number: usize, count: &Count) -> io::Result<()> {
+async fn client(
+    scenario: &Scenario,
+    address: SocketAddr,
+    connector: Option<&TlsConnector>,
+    number: usize,
+    count: &Count,
+) -> io::Result<()> {
     if scenario.using == Use::WebSocket {
         return web_socket(scenario, address, number, count).await;
     }
     let mut request = request(scenario, None);
-    let mut connection = Connection::open(address, number).await?;
+    let open = || Connection::open(address, number, connector);
+    let mut connection = open().await?;
     let mut server = None;
     let mut pinned = false;
     while !count.stop.get() {
@@ -102,9 +116,9 @@ async fn client(scenario: &Scenario, address: SocketAddr, number: usize, count: 
             }
             Use::Once => {
                 connection.expect_end().await?;
-                connection = Connection::open(address, number).await?;
+                connection = open().await?;
             }
-            Use::KeepAlive | Use::WebSocket | Use::Idle => {}
+            Use::KeepAlive | Use::WebSocket | Use::Idle | Use::Http2 => {}
         }
     }
     Ok(())
@@ -131,24 +145,29 @@ struct Answer {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     first: bool,
 }
 
 impl Connection {
     /// Every client has an address in a network of its own, so that any hash of addresses can spread them.
-    async fn open(proxy: SocketAddr, number: usize) -> io::Result<Self> {
+    async fn open(proxy: SocketAddr, number: usize, connector: Option<&TlsConnector>) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         let own = Ipv4Addr::new(127, 1 + (number >> 8) as u8, number as u8, 1);
         socket.bind((own, 0).into())?;
         let stream = tokio::time::timeout(PATIENCE, socket.connect(proxy)).await??;
         stream.set_nodelay(true)?;
+        let stream = match connector {
+            Some(connector) => tokio::time::timeout(PATIENCE, Stream::tls(stream, connector)).await??,
+            None => Stream::Plain(stream),
+        };
         Ok(Self { stream, buffer: vec![0; 2 << 10], first: true })
     }
 
     async fn exchange(&mut self, request: &[u8], scenario: &Scenario, count: &Count) -> io::Result<Answer> {
         self.stream.write_all(request).await?;
+        self.stream.flush().await?;
         let mut filled = 0;
         let head = loop {
             match self.stream.read(&mut self.buffer[filled..]).await? {
@@ -204,15 +223,18 @@ impl Connection {
     }
 
     async fn expect_end(&mut self) -> io::Result<()> {
-        match self.stream.read(&mut self.buffer).await? {
-            0 => Ok(()),
-            _ => Err(io::Error::other("more bytes than announced")),
+        match self.stream.read(&mut self.buffer).await {
+            Ok(0) => Ok(()),
+            // An end of TCP without one of TLS, after an answer that had a length.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(io::Error::other("more bytes than announced")),
         }
     }
 }
 
 async fn web_socket(scenario: &Scenario, address: SocketAddr, number: usize, count: &Count) -> io::Result<()> {
-    let mut connection = Connection::open(address, number).await?;
+    let mut connection = Connection::open(address, number, None).await?;
     let upgrade = format!(
         "GET {} HTTP/1.1\r\nHost: shop.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -255,14 +277,14 @@ pub(crate) async fn idle(proxy: &Proxy) -> Result<Cell> {
     let mut open = Vec::new();
     for number in 0..200 {
         // What the first requests load into memory is not the connections'.
-        let mut connection = Connection::open(proxy.address, number).await?;
+        let mut connection = Connection::open(proxy.address, number, None).await?;
         connection.exchange(&request, scenario, &count).await?;
         drop(connection);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = proxy.memory()?;
     for number in 0..scenario.connections {
-        let mut connection = Connection::open(proxy.address, number).await?;
+        let mut connection = Connection::open(proxy.address, number, None).await?;
         connection.exchange(&request, scenario, &count).await?;
         connection.buffer = Vec::new();
         open.push(connection);
@@ -280,8 +302,9 @@ pub(crate) async fn idle(proxy: &Proxy) -> Result<Cell> {
     }
     let mut still_open = 0;
     for connection in &mut open {
-        still_open +=
-            usize::from(connection.stream.try_read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock));
+        still_open += usize::from(
+            connection.stream.socket().try_read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock),
+        );
     }
     if still_open != scenario.connections {
         return Err(format!("{still_open} of {} idle connections were kept", scenario.connections).into());
@@ -293,7 +316,7 @@ pub(crate) async fn idle(proxy: &Proxy) -> Result<Cell> {
 pub(crate) async fn answers(address: SocketAddr) -> bool {
     let scenario = &crate::SCENARIOS[0];
     let ask = async {
-        let mut connection = Connection::open(address, 0).await?;
+        let mut connection = Connection::open(address, 0, None).await?;
         connection.exchange(&request(scenario, None), scenario, &Count::default()).await
     };
     ask.await.is_ok()

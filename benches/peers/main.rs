@@ -5,10 +5,12 @@
 //! what disturbs the machine disturbs all of them. Run it with `benches/peers/run`.
 
 mod backend;
+mod http2;
 mod load;
 mod proxy;
 mod report;
 mod scenario;
+mod tls;
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -24,7 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use backend::Backend;
 use proxy::{Kind, Proxy};
 use report::{Cell, Table};
-use scenario::{MEMORY, SCENARIOS, Scenario};
+use scenario::{MEMORY, SCENARIOS, Scenario, Use};
+use tls::Certificate;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -120,7 +123,9 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Scenario>> {
 async fn rounds(options: &Options, scenarios: &[&'static Scenario], processors: &Processors) -> Result<bool> {
     let directory = tempfile::Builder::new().prefix("peers-").tempdir()?;
     let servers = [Backend::start(b'a')?, Backend::start(b'b')?];
-    let start = |kind| Proxy::start(kind, &options.evenkeel, directory.path(), &servers, processors);
+    let certificate = Certificate::make(directory.path())?;
+    let connector = certificate.connector()?;
+    let start = |kind| Proxy::start(kind, &options.evenkeel, directory.path(), &servers, &certificate, processors);
     let mut proxies = Vec::new();
     for &kind in &options.proxies {
         proxies.push(start(kind).await?);
@@ -133,7 +138,11 @@ async fn rounds(options: &Options, scenarios: &[&'static Scenario], processors: 
                 let which = (turn + round) % proxies.len();
                 let proxy = &proxies[which];
                 progress(&format!("round {} of {}: {}, {}", round + 1, options.rounds, scenario.name, proxy.kind));
-                let cell = match load::run(scenario, proxy, time).await {
+                let measured = match scenario.using {
+                    Use::Http2 => http2::run(scenario, proxy, time).await,
+                    _ => load::run(scenario, proxy, &connector, time).await,
+                };
+                let cell = match measured {
                     Ok(cell) => cell,
                     Err(error) => Cell::failed(&*error),
                 };

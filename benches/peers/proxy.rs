@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
 use crate::backend::Backend;
+use crate::tls::Certificate;
 use crate::{Processors, Result, load};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,7 @@ fn found(program: &str) -> PathBuf {
 pub(crate) struct Proxy {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
+    pub(crate) tls_address: SocketAddr,
     child: Child,
     /// The child and its workers.
     processes: Vec<u32>,
@@ -80,16 +82,21 @@ impl Proxy {
         evenkeel: &Path,
         directory: &Path,
         servers: &[Backend; 2],
+        certificate: &Certificate,
         processors: &Processors,
     ) -> Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        // Both held at once, so that they are two.
+        let free = [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
+        let (address, tls_address) = (free[0].local_addr()?, free[1].local_addr()?);
+        drop(free);
+        let listen = Listen { address, tls_address, certificate };
         let directory = directory.join(format!("{kind}-{}", address.port()));
         fs::create_dir(&directory)?;
         let [a, b] = [servers[0].address, servers[1].address];
         let (text, file) = match kind {
-            Kind::Evenkeel => (evenkeel_config(address, a, b, &directory), directory.join("evenkeel.toml")),
-            Kind::Nginx => (nginx_config(address, a, b, &directory), directory.join("nginx.conf")),
-            Kind::Haproxy => (haproxy_config(address, a, b), directory.join("haproxy.cfg")),
+            Kind::Evenkeel => (evenkeel_config(&listen, a, b, &directory), directory.join("evenkeel.toml")),
+            Kind::Nginx => (nginx_config(&listen, a, b, &directory), directory.join("nginx.conf")),
+            Kind::Haproxy => (haproxy_config(&listen, a, b), directory.join("haproxy.cfg")),
         };
         fs::write(&file, text)?;
         let mut command = match kind {
@@ -114,7 +121,7 @@ impl Proxy {
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = processors.starting(|| command.spawn());
         let child = child.map_err(|error| format!("cannot start {kind} ({:?}): {error}", command.get_program()))?;
-        let mut proxy = Self { kind, address, processes: vec![child.id()], child };
+        let mut proxy = Self { kind, address, tls_address, processes: vec![child.id()], child };
         proxy.wait(&log).await?;
         proxy.processes.extend(children(proxy.child.id())?);
         Ok(proxy)
@@ -198,27 +205,40 @@ impl Drop for Proxy {
     }
 }
 
-fn evenkeel_config(bind: SocketAddr, a: SocketAddr, b: SocketAddr, directory: &Path) -> String {
+/// What every proxy listens on: in clear, and under TLS with both versions of HTTP.
+struct Listen<'a> {
+    address: SocketAddr,
+    tls_address: SocketAddr,
+    certificate: &'a Certificate,
+}
+
+fn evenkeel_config(listen: &Listen<'_>, a: SocketAddr, b: SocketAddr, directory: &Path) -> String {
     let upstream = |name: &str, policy: &str| {
         format!(
             "[upstream.{name}]\npolicy = \"{policy}\"\nservers = [\"{a}\", \"{b}\"]\ncheck = \"off\"\n\
              pool = {{ max_idle = 1024 }}\n\n"
         )
     };
+    let common = "backlog = 4096\nforwarded = \"x_forwarded\"\nrequest_id = false\n";
     format!(
         "cores = 1\n\n[admin]\nsocket = \"{}\"\n\n\
-         [[listener]]\nbind = \"{bind}\"\nbacklog = 4096\nforwarded = \"x_forwarded\"\nrequest_id = false\n\n\
+         [[listener]]\nbind = \"{}\"\n{common}\n[[listener]]\nbind = \"{}\"\n{common}\
+         tls = {{ certificate = {{ chain = {:?}, key = {:?} }} }}\n\n\
          [[route]]\nupstream = \"plain\"\n\n\
          [[route]]\npath = \"/sticky/\"\nupstream = \"sticky\"\n\n\
          [[route]]\npath = \"/hash/\"\nupstream = \"hash\"\n\n{}{}{}",
         directory.join("admin.sock").display(),
+        listen.address,
+        listen.tls_address,
+        listen.certificate.chain,
+        listen.certificate.key,
         upstream("plain", "round_robin"),
         upstream("sticky", "sticky_cookie"),
         upstream("hash", "ip_hash"),
     )
 }
 
-fn nginx_config(bind: SocketAddr, a: SocketAddr, b: SocketAddr, directory: &Path) -> String {
+fn nginx_config(listen: &Listen<'_>, a: SocketAddr, b: SocketAddr, directory: &Path) -> String {
     let directory = directory.display();
     // Its temporary files belong to root's directory, so the worker must be root as well.
     let user = if getuid().is_root() { "user root;" } else { "" };
@@ -238,7 +258,8 @@ fn nginx_config(bind: SocketAddr, a: SocketAddr, b: SocketAddr, directory: &Path
          fastcgi_temp_path {directory}/fastcgi;\nscgi_temp_path {directory}/scgi;\nuwsgi_temp_path {directory}/uwsgi;\n\
          {}{}{}\
          proxy_http_version 1.1;\nproxy_request_buffering off;\nproxy_max_temp_file_size 0;\n\
-         server {{\nlisten {bind} backlog=4096;\n{forwarded}\nproxy_set_header Connection \"\";\n\
+         server {{\nlisten {} backlog=4096;\nlisten {} ssl http2 backlog=4096;\n\
+         ssl_certificate {};\nssl_certificate_key {};\nssl_protocols TLSv1.3;\n{forwarded}\nproxy_set_header Connection \"\";\n\
          location / {{ proxy_pass http://plain; }}\n\
          location /sticky/ {{ proxy_pass http://sticky; }}\n\
          location /hash/ {{ proxy_pass http://hash; }}\n\
@@ -247,23 +268,35 @@ fn nginx_config(bind: SocketAddr, a: SocketAddr, b: SocketAddr, directory: &Path
         upstream("plain", ""),
         upstream("sticky", "hash $cookie_sticky consistent;"),
         upstream("hash", "ip_hash;"),
+        listen.address,
+        listen.tls_address,
+        listen.certificate.chain.display(),
+        listen.certificate.key.display(),
     )
 }
 
-fn haproxy_config(bind: SocketAddr, a: SocketAddr, b: SocketAddr) -> String {
+fn haproxy_config(listen: &Listen<'_>, a: SocketAddr, b: SocketAddr) -> String {
+    let front = |name: &str, bind: &str, scheme: &str| {
+        format!(
+            "frontend {name}\n  bind {bind} backlog 4096\n\
+             \x20 http-request set-header X-Forwarded-For %[src]\n\
+             \x20 http-request set-header X-Forwarded-Proto {scheme}\n\
+             \x20 http-request set-header X-Forwarded-Host %[req.hdr(host)]\n\
+             \x20 use_backend sticky if {{ path_beg /sticky/ }}\n\
+             \x20 use_backend hash if {{ path_beg /hash/ }}\n  default_backend plain\n"
+        )
+    };
+    let certificate = listen.certificate.both.display();
+    let tls = format!("{} ssl crt {certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.3", listen.tls_address);
     format!(
         "global\n  nbthread 1\n  maxconn 7500\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 1h\n\
-         \x20 http-reuse always\n\
-         frontend front\n  bind {bind} backlog 4096\n\
-         \x20 http-request set-header X-Forwarded-For %[src]\n\
-         \x20 http-request set-header X-Forwarded-Proto http\n\
-         \x20 http-request set-header X-Forwarded-Host %[req.hdr(host)]\n\
-         \x20 use_backend sticky if {{ path_beg /sticky/ }}\n\
-         \x20 use_backend hash if {{ path_beg /hash/ }}\n  default_backend plain\n\
+         \x20 http-reuse always\n{}{}\
          backend plain\n  balance roundrobin\n  server a {a}\n  server b {b}\n\
          backend sticky\n  balance roundrobin\n  cookie sticky insert indirect nocache\n\
          \x20 server a {a} cookie a\n  server b {b} cookie b\n\
-         backend hash\n  balance source\n  server a {a}\n  server b {b}\n"
+         backend hash\n  balance source\n  server a {a}\n  server b {b}\n",
+        front("front", &listen.address.to_string(), "http"),
+        front("front_tls", &tls, "https"),
     )
 }

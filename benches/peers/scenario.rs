@@ -12,6 +12,8 @@ pub(crate) enum Use {
     Sticky,
     /// One request, then it is closed.
     Once,
+    /// Ten streams at a time.
+    Http2,
     /// Small messages to and fro after an upgrade.
     WebSocket,
     /// One request, then nothing.
@@ -48,6 +50,7 @@ pub(crate) struct Scenario {
     /// Bytes of the answer's body.
     pub(crate) answer: usize,
     pub(crate) using: Use,
+    pub(crate) tls: bool,
     pub(crate) unit: Unit,
     pub(crate) budget: Budget,
 }
@@ -64,6 +67,7 @@ const BASE: Scenario = Scenario {
     upload: 0,
     answer: SMALL,
     using: Use::KeepAlive,
+    tls: false,
     unit: Unit::Exchange("request"),
     budget: Budget::OfBestPeer(1.0),
 };
@@ -115,6 +119,34 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         path: "/ws",
         using: Use::WebSocket,
         unit: Unit::Exchange("message"),
+        ..BASE
+    },
+    Scenario { name: "tls", title: "small GET under TLS 1.3", tls: true, budget: Budget::OfBestPeer(0.9), ..BASE },
+    Scenario {
+        name: "handshake",
+        title: "full TLS 1.3 handshake with a request",
+        headers: "Connection: close\r\n",
+        using: Use::Once,
+        tls: true,
+        budget: Budget::OfBestPeer(0.9),
+        ..BASE
+    },
+    Scenario {
+        name: "tls-64k",
+        title: "answer of 64 KiB under TLS 1.3",
+        path: "/64k",
+        answer: 64 << 10,
+        tls: true,
+        budget: Budget::OfBestPeer(0.7),
+        ..BASE
+    },
+    Scenario {
+        name: "http2",
+        title: "HTTP/2 under TLS 1.3, 8 connections, 10 streams",
+        connections: 8,
+        using: Use::Http2,
+        tls: true,
+        budget: Budget::OfBestPeer(0.8),
         ..BASE
     },
     Scenario {
