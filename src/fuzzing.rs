@@ -9,8 +9,11 @@ use crate::balance::sticky_cookie::{Keys, Pin, StickyCookie, find, strip};
 use crate::config;
 pub use crate::proxy::fuzzing::{forwarded, proxy_protocol, request};
 
+/// What takes an input and panics when something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target with its name, which is that of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("request", request),
     ("cookie", cookie),
     ("proxy_protocol", proxy_protocol),

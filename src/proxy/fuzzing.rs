@@ -152,7 +152,7 @@ fn is_inspected_alike(bytes: &[u8], piece: usize) -> bool {
     }
     match (whole, last) {
         (Verdict::Hold { pass }, Verdict::Hold { pass: rest }) => {
-            assert_eq!(pass, fed + rest, "held from one place on")
+            assert_eq!(pass, fed + rest, "held from one place on");
         }
         // Which of two faults is met first may depend on the pieces, and what of the head was passed on does.
         (Verdict::Refuse { in_body, .. }, Verdict::Refuse { in_body: also, .. }) => assert_eq!(in_body, also),
