@@ -42,6 +42,15 @@ enum At {
     Payload(usize),
 }
 
+/// How a connection began: its first frame has to be SETTINGS (RFC 9113 §3.4), which the library does not
+/// insist on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Awaited,
+    Right,
+    Wrong,
+}
+
 /// The meter of one connection.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -49,6 +58,7 @@ pub(crate) struct Meter {
     header: [u8; FRAME_HEADER],
     /// Between HEADERS and the frame that ends its block.
     in_block: bool,
+    start: Start,
     points: u32,
     /// Bytes that have not earned a point yet.
     bytes: usize,
@@ -57,7 +67,15 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { at: At::Preface(0), header: [0; FRAME_HEADER], in_block: false, points: FULL, bytes: 0, since: now }
+        Self {
+            at: At::Preface(0),
+            header: [0; FRAME_HEADER],
+            in_block: false,
+            start: Start::Awaited,
+            points: FULL,
+            bytes: 0,
+            since: now,
+        }
     }
 
     /// Takes in what the client has sent.
@@ -91,6 +109,9 @@ impl Meter {
         let [a, b, c, kind, flags, ..] = self.header;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.at = if length == 0 { At::Header(0) } else { At::Payload(length) };
+        if self.start == Start::Awaited {
+            self.start = if kind == SETTINGS && flags & ACK == 0 { Start::Right } else { Start::Wrong };
+        }
         let ends_block = flags & END_HEADERS != 0;
         let price = match kind {
             DATA if length > 0 || flags & END_STREAM != 0 => {
@@ -150,6 +171,11 @@ impl Meter {
     /// Whether the client has spent everything.
     pub(crate) fn is_spent(&self) -> bool {
         self.points == 0
+    }
+
+    /// Whether the connection did not begin as it has to.
+    pub(crate) fn began_wrong(&self) -> bool {
+        self.start == Start::Wrong
     }
 
     /// Whether something has begun that is not whole: a frame, or the block of a request's head.

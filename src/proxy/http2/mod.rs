@@ -208,6 +208,12 @@ where
     }
     loop {
         let polled = connection.poll_accept(cx);
+        if shared.meter.borrow().began_wrong() && !shared.leaving.replace(true) {
+            exchange::refused_unread(&Conn::new(&shared.link, &shared.watch), Kind::BadRequest, None, 0);
+            connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+            shared.watch.enter(Phase::Flush, shared.now(), GRACE);
+            continue;
+        }
         if shared.meter.borrow().is_spent() && !shared.leaving.replace(true) {
             shared.link.core.cells().http2_floods.inc();
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
