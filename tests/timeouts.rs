@@ -237,7 +237,7 @@ fn a_client_that_pauses_within_its_body_is_408() {
 fn a_slow_upload_that_does_not_pause_goes_on() {
     let origins = origins(1);
     let proxy = Proxy::start(&format!(
-        "between_bytes = \"500ms\"\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n{}\
+        "between_bytes = \"500ms\"\nmin_rate = 1\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n{}\
          [upstream.app.timeouts]\nfirst_byte = \"300ms\"\nbetween_bytes = \"300ms\"\n",
         app(RR, &origins)
     ));
@@ -280,6 +280,52 @@ fn a_client_that_does_not_take_its_answer_is_given_up() {
     timed(|| eventually("it is given up", || (proxy.server("app", "a").in_flight == 0).then_some(())));
     // The end of what was buffered is never a proper end of the answer.
     assert!(conn.try_answer().is_err());
+}
+
+/// Each pause is shorter than `between_bytes`, and yet it would take for ever.
+#[test]
+fn a_body_that_drips_is_408() {
+    let origins = origins(1);
+    let proxy = Proxy::start(&format!("between_bytes = \"300ms\"\nmin_rate = 1000\n{}", app(RR, &origins)));
+    let drip = |per_step: &[u8]| {
+        let mut conn = proxy.raw();
+        // What comes at once is no credit for later.
+        conn.send(
+            format!("POST /sink HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n{}", "x".repeat(5000)).as_bytes(),
+        );
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            if !conn.is_silent_for(Duration::from_millis(20)) {
+                return Some(conn.answer());
+            }
+            let _ = conn.try_send(per_step);
+        }
+        None
+    };
+    is(&timed(|| drip(b"x")).expect("an answer"), 408, "body_timeout");
+    // A hundred times the bytes at the same pauses are fast enough.
+    assert!(drip(&[b'x'; 100]).is_none());
+}
+
+#[test]
+fn a_client_that_takes_its_answer_in_drips_is_given_up() {
+    let origins = origins(1);
+    // A rate that a client could only reach by taking what was sent, not by a byte now and then.
+    let proxy = Proxy::start(&format!("between_bytes = \"1s\"\nmin_rate = \"1GiB\"\n{}", app(RR, &origins)));
+    let mut conn = proxy.raw();
+    conn.send(b"GET /bytes?n=1000000000 HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("it is in flight", || (proxy.server("app", "a").in_flight == 1).then_some(()));
+    let mut taken = 0;
+    let mut block = vec![0; 1 << 20];
+    let begun = Instant::now();
+    while let Ok(n @ 1..) = conn.read_some(&mut block) {
+        taken += n;
+        assert!(begun.elapsed() < PATIENCE, "{taken} bytes were taken in drips");
+        // Far more often than the longest pause, and enough for the socket to become writable.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(taken < 1_000_000_000, "it broke off");
+    eventually("it is given up", || (proxy.server("app", "a").in_flight == 0).then_some(()));
 }
 
 #[test]

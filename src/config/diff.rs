@@ -221,6 +221,7 @@ impl Diff {
             between_bytes,
             http2,
             http2_max_streams,
+            min_rate,
             max_request_line,
             max_header_bytes,
             max_headers,
@@ -245,6 +246,7 @@ impl Diff {
         fields.time("between_bytes", *between_bytes, new.between_bytes);
         fields.value("http2", http2, &new.http2);
         fields.value("http2_max_streams", http2_max_streams, &new.http2_max_streams);
+        fields.value("min_rate", min_rate, &new.min_rate);
         fields.value("max_request_line", max_request_line, &new.max_request_line);
         fields.value("max_header_bytes", max_header_bytes, &new.max_header_bytes);
         fields.value("max_headers", max_headers, &new.max_headers);

@@ -153,6 +153,8 @@ pub struct ListenerPlan {
     pub http2: bool,
     /// Most requests at a time of an HTTP/2 connection.
     pub http2_max_streams: u32,
+    /// Bytes per second that a client must send or take while it is waited for; 0 is any.
+    pub min_rate: u64,
     /// Longest request line in bytes; below `max_header_bytes`.
     pub max_request_line: usize,
     /// Largest header section in bytes, 8 KiB to 1 MiB.

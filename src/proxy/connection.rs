@@ -281,6 +281,7 @@ enum Stop {
 async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: &Rc<Entry>, is_new: bool) -> Ended {
     let Some(plan) = plan_of(core, slot) else { return Ended::Closed };
     let watched = core.watches.add(core.now(), plan.idle_timeout);
+    watched.watch.set_pace(plan.min_rate, plan.between_bytes);
     core.wake_ticker();
     let wire = Rc::new(Wire::default());
     let client = Client::new(stream, rewind, core, &watched.watch, &wire, &plan, is_new);

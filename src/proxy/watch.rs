@@ -77,10 +77,21 @@ pub(super) enum Alarm {
     Cut,
     /// The server sends interim answers without end.
     Overrun,
+    /// The client sends its body too slowly, though without a pause.
+    SlowBody,
+    /// The client takes its answer too slowly, though without a pause.
+    SlowTaking,
     /// It was idle long enough to be parked.
     Park,
     /// It is idle and the process stops.
     Close,
+}
+
+/// How much must move while the client is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    least: u64,
+    span: Duration,
 }
 
 /// The deadline of one client connection.
@@ -96,6 +107,13 @@ pub(super) struct Watch {
     alarm: Cell<Option<Alarm>>,
     /// Whether an HTTP/2 connection has heard that the process stops.
     told: Cell<bool>,
+    /// How much must move while the client is waited for, where that is bounded.
+    pace: Cell<Option<Pace>>,
+    /// Bytes that have moved since the pace was last judged.
+    moved: Cell<u64>,
+    /// How long the client was waited for since, as far as was looked.
+    waited: Cell<Duration>,
+    looked: Cell<Instant>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -109,6 +127,10 @@ impl Watch {
             server: Cell::new(0),
             alarm: Cell::new(None),
             told: Cell::new(false),
+            pace: Cell::new(None),
+            moved: Cell::new(0),
+            waited: Cell::new(Duration::ZERO),
+            looked: Cell::new(now),
             waker: RefCell::new(None),
         }
     }
@@ -117,6 +139,10 @@ impl Watch {
     pub(super) fn enter(&self, phase: Phase, now: Instant, limit: Duration) {
         self.phase.set(phase);
         self.since.set(now);
+        if phase == Phase::Idle {
+            self.moved.set(0);
+            self.waited.set(Duration::ZERO);
+        }
         self.extend(now, limit);
     }
 
@@ -165,6 +191,8 @@ impl Watch {
             Alarm::Total => Some(Kind::RequestTimeout),
             Alarm::Cut => Some(Kind::Cut),
             Alarm::Overrun => Some(Kind::BadAnswer),
+            Alarm::SlowBody => Some(Kind::BodyTimeout),
+            Alarm::SlowTaking => Some(Kind::ClientGone),
             Alarm::Park | Alarm::Close => None,
         }
     }
@@ -185,6 +213,38 @@ impl Watch {
         if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
             *slot = Some(waker.clone());
         }
+    }
+
+    /// Has whoever sends or takes fewer than `rate` bytes per second over `span` of waiting for it given
+    /// up; a rate of 0 is any.
+    pub(super) fn set_pace(&self, rate: u64, span: Duration) {
+        let least = u64::try_from(u128::from(rate).saturating_mul(span.as_millis()) / 1000).unwrap_or(u64::MAX);
+        self.pace.set((rate > 0).then_some(Pace { least, span }));
+    }
+
+    /// Bytes have come from the client or gone to it.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.moved.set(self.moved.get().saturating_add(bytes as u64));
+    }
+
+    /// Whether the client is too slow. It is judged by samples: each look that finds it waited for counts
+    /// for the time since the look before.
+    fn too_slow(&self, now: Instant) -> Option<Alarm> {
+        let since = now.saturating_duration_since(self.looked.replace(now));
+        let alarm = match self.phase.get() {
+            Phase::ClientBody => Alarm::SlowBody,
+            Phase::ClientWrite | Phase::Flush => Alarm::SlowTaking,
+            _ => return None,
+        };
+        let pace = self.pace.get()?;
+        // A core that was busy for long has not waited for long.
+        let waited = self.waited.get() + since.min(2 * TICK);
+        self.waited.set(waited);
+        if waited < pace.span {
+            return None;
+        }
+        self.waited.set(Duration::ZERO);
+        (self.moved.take() < pace.least).then_some(alarm)
     }
 
     fn raise(&self, alarm: Alarm) {
@@ -218,7 +278,11 @@ impl Watch {
             Phase::Tunnel => {}
             _ if self.total.get().is_some_and(|end| now >= end) => self.raise(Alarm::Total),
             _ if now >= self.deadline.get() => self.raise(Alarm::Deadline),
-            _ => {}
+            _ => {
+                if let Some(alarm) = self.too_slow(now) {
+                    self.raise(alarm);
+                }
+            }
         }
     }
 }

@@ -85,6 +85,7 @@ impl Compiler<'_> {
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),
             http2: spec.http2,
             http2_max_streams: self.within(&spec.http2_max_streams, "http2_max_streams", &(1..=10_000)),
+            min_rate: spec.min_rate.0,
             // A line that alone fills a head, its end aside, is too long before the head is too large.
             max_request_line: max_request_line.min(max_header_bytes.saturating_sub(2)),
             max_header_bytes,

@@ -142,9 +142,17 @@ impl Client {
         }
     }
 
+    fn has_written(&self, polled: &Poll<io::Result<usize>>) {
+        self.wrote(polled.is_ready());
+        if let Poll::Ready(Ok(bytes)) = polled {
+            self.watch.moved(*bytes);
+        }
+    }
+
     /// How many of the bytes that have arrived the parser may have.
     fn inspect(&mut self, bytes: &[u8]) -> usize {
         self.arrived();
+        self.watch.moved(bytes.len());
         match self.inspector.feed(bytes) {
             Verdict::Pass => bytes.len(),
             Verdict::Refuse { pass, kind, in_body } => {
@@ -273,7 +281,7 @@ impl AsyncWrite for Client {
         }
         ready!(this.poll_begin(cx))?;
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(polled.is_ready());
+        this.has_written(&polled);
         polled
     }
 
@@ -318,7 +326,7 @@ impl AsyncWrite for Client {
         let this = self.get_mut();
         ready!(this.poll_begin(cx))?;
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(polled.is_ready());
+        this.has_written(&polled);
         polled
     }
 
