@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::balance::sticky_cookie::{Keys, Pin, StickyCookie, find, strip};
 use crate::config;
-pub use crate::proxy::fuzzing::{forwarded, proxy_protocol, request};
+pub use crate::proxy::fuzzing::{forwarded, http2, proxy_protocol, request};
 
 /// What takes an input and panics when something does not hold.
 pub type Target = fn(&[u8]);
@@ -15,6 +15,7 @@ pub type Target = fn(&[u8]);
 /// Every target with its name, which is that of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("request", request),
+    ("http2", http2),
     ("cookie", cookie),
     ("proxy_protocol", proxy_protocol),
     ("forwarded", forwarded),

@@ -6,12 +6,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::check::{self, LONGEST_HOST};
 use super::client::{self, Peer};
 use super::head::{Inspector, Verdict};
 use super::headers::{self, X_FORWARDED_FOR};
+use super::http2::{connect_to_upgrade, settle};
 use super::prepare;
 use super::proxy_protocol::{self, Header, Parsed};
 use crate::config;
@@ -184,6 +186,67 @@ fn read_headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
         }
     }
     map
+}
+
+/// From a request of an HTTP/2 stream (method, scheme, authority and path on the first line, `-` for none,
+/// then header lines) to the head that an HTTP/1.1 server gets: refused, or read in one way.
+pub fn http2(data: &[u8]) {
+    let mut lines = data.split(|b| *b == b'\n');
+    let Some(mut request) = lines.next().and_then(read_pseudo_headers) else { return };
+    *request.headers_mut() = read_headers(lines);
+    // What the protocol library refuses (RFC 9113 §8.2.2), and lengths that it compares with the body.
+    for name in [header::CONNECTION, header::UPGRADE] {
+        request.headers_mut().remove(name);
+    }
+    let said = |headers: &HeaderMap, name| headers.get_all(name).iter().count();
+    let crumbs = said(request.headers(), header::COOKIE);
+    let authority = request.uri().authority().cloned();
+    if *request.method() == Method::CONNECT {
+        let (mut parts, ()) = request.into_parts();
+        let switched = connect_to_upgrade(&mut parts, "websocket", [7; 16]);
+        assert!(switched.is_some() && said(&parts.headers, header::SEC_WEBSOCKET_KEY) == 1);
+        request = Request::from_parts(parts, ());
+    }
+    if settle(&mut request).is_err() {
+        return;
+    }
+    let noted = headers::note(request.headers());
+    if check::check(&mut request, noted).is_err() {
+        return;
+    }
+    let noted = headers::note(request.headers());
+    headers::strip_hop_by_hop(request.headers_mut(), noted);
+    let headers = request.headers();
+    assert_eq!(said(headers, header::COOKIE), crumbs.min(1), "crumbs are one cookie");
+    assert_eq!(said(headers, header::HOST), 1, "one host");
+    if let Some(authority) = authority {
+        assert!(headers[header::HOST].as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+    }
+    assert!(request.uri().authority().is_none() && *request.method() != Method::CONNECT);
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
+    for (name, value) in headers {
+        head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend_from_slice(b"\r\n");
+    let read = Inspector::new(listener()).feed(&head);
+    assert!(matches!(read, Verdict::Pass), "{read:?}: {:?}", String::from_utf8_lossy(&head));
+}
+
+fn read_pseudo_headers(line: &[u8]) -> Option<Request<()>> {
+    let mut words = line.split(|b| *b == b' ').map(|word| (word != b"-").then_some(word));
+    let (method, scheme, authority, path) = (words.next()??, words.next()?, words.next()?, words.next()?);
+    let mut parts = http::uri::Parts::default();
+    if let Some(scheme) = scheme {
+        parts.scheme = Some(Scheme::try_from(scheme).ok()?);
+    }
+    if let Some(authority) = authority {
+        parts.authority = Some(Authority::try_from(authority).ok()?);
+    }
+    if let Some(path) = path {
+        parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+    }
+    let uri = Uri::from_parts(parts).ok()?;
+    Request::builder().method(method).uri(uri).version(Version::HTTP_2).body(()).ok()
 }
 
 /// Who the client is, by forwarded headers of a peer. The first byte says whether the peer is trusted.

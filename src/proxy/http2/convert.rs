@@ -69,6 +69,10 @@ pub(crate) fn settle<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         return Err(bad("Transfer-Encoding in HTTP/2"));
     }
+    // The protocol library takes several that agree; who reads the same over HTTP/1.1 need not.
+    if request.headers().get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(bad("more than one Content-Length"));
+    }
     let path = request.uri().path();
     if path == "*" && *request.method() == Method::OPTIONS {
         // The authority moves to `Host`, for the target of the server-wide form has none.
@@ -124,5 +128,7 @@ mod tests {
         assert!(settle(&mut options).is_ok());
         let mut coded = request(Request::builder().uri("http://a/").header("transfer-encoding", "chunked"));
         assert_eq!(settle(&mut coded).unwrap_err().kind, Kind::BadRequest);
+        let lengths = Request::builder().uri("http://a/").header("content-length", "5").header("content-length", "5");
+        assert_eq!(settle(&mut request(lengths)).unwrap_err().kind, Kind::BadRequest);
     }
 }

@@ -26,7 +26,7 @@ use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-pub(super) use self::convert::settle;
+pub(super) use self::convert::{connect_to_upgrade, settle};
 use self::meter::Meter;
 use self::wire::Wire;
 use super::connection::{Conn, Link};
