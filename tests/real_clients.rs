@@ -209,3 +209,48 @@ fn a_web_socket_library_under_tls() {
         assert!(message.is_close(), "{message:?}");
     }
 }
+
+#[test]
+fn curl_speaks_http_2() {
+    let origins = origins(2);
+    let proxy = Proxy::of(RR, &origins);
+    let wrote = ["--write-out", " %{http_code} %{http_version} %{num_connects}\n"];
+    // One request for each connection: in clear, some versions of curl cannot use one again, whoever serves.
+    for path in ["/bytes?n=1000000", "/echo"] {
+        let known = ["--http2-prior-knowledge", "--output", "/dev/null"];
+        assert_eq!(out(curl().args(known).args(wrote).arg(url(&proxy, path))), " 200 2 1\n");
+    }
+    let body = "x".repeat(100_000);
+    let sent = out(curl().args(["--http2-prior-knowledge", "--data-binary", &body]).arg(url(&proxy, "/sink")));
+    assert!(sent.contains("took 100000 bytes"), "{sent}");
+    let secure = secure();
+    let mut twice = secure.curl();
+    twice.args(["--http2"]).args(wrote).args(["--output", "/dev/null", &secure.url("/bytes?n=1000000")]);
+    assert_eq!(out(twice.args(["--output", "/dev/null", &secure.url("/echo")])), " 200 2 1\n 200 2 0\n");
+}
+
+#[test]
+fn h2load_speaks_http_2() {
+    let origins = origins(2);
+    let proxy = Proxy::of(RR, &origins);
+    let secure = secure();
+    let all = ["-n", "3000", "-c", "10", "-m", "20"];
+    for command in [
+        tool("h2load", "nghttp2-client").args(all).arg(url(&proxy, "/bytes?n=1000")),
+        tool("h2load", "nghttp2-client")
+            .args(all)
+            .arg(format!("--connect-to={}", secure.proxy.address))
+            .arg(format!("https://{HOST}/bytes?n=20000")),
+    ] {
+        let said = out(command);
+        assert!(said.contains("3000 succeeded, 0 failed, 0 errored, 0 timeout"), "{said}");
+        assert!(said.contains("status codes: 3000 2xx, 0 3xx, 0 4xx, 0 5xx"), "{said}");
+    }
+}
+
+#[test]
+fn openssl_negotiates_http_2() {
+    let secure = secure();
+    let said = out(&mut secure.s_client(&["-alpn", "h2,http/1.1"]));
+    assert!(said.contains("ALPN protocol: h2"), "{said}");
+}
