@@ -35,8 +35,9 @@
 //! its own idle connections to servers and its own counters. A request stays on the core that accepted
 //! its connection, and crosses no lock and no channel.
 //!
-//! 1. `proxy/listener` accepts. `proxy/connection` runs the HTTP parser; a connection that is idle for
-//!    a second gives the parser up and waits as a bare socket.
+//! 1. `proxy/listener` accepts. `proxy/admit` settles who is at the other end (`proxy/proxy_protocol`) and
+//!    whether there is room for them (`proxy/census`). `proxy/connection` runs the HTTP parser; a
+//!    connection that is idle for a second gives the parser up and waits as a bare socket.
 //! 2. `proxy/request` tells the rest in order. It takes the current [`upstream::Snapshot`] and keeps it
 //!    to the end, so a reload never changes the rules in the middle of a request.
 //! 3. `proxy/check` refuses what could be read in two ways, and [`path`] brings the path to the one form
@@ -49,11 +50,13 @@
 //! 6. `proxy/pool` lends a connection or opens one, and `proxy/forward` sends. If that fails,
 //!    `proxy/retry` says whether another server may be tried: nothing was sent, or the method is
 //!    idempotent and no part of the answer has come, and the budget has something left.
-//! 7. `proxy/body` streams the answer, or `proxy/upgrade` the tunnel. `proxy/exchange` ends it, in the
-//!    one place that releases the claim, gives the connection back, counts, and writes the log line.
+//! 7. `proxy/body` streams the answer, compressed on its way by `proxy/compress` where the route says so,
+//!    or `proxy/upgrade` the tunnel. `proxy/exchange` ends it, in the one place that releases the claim,
+//!    gives the connection back, counts, and writes the log line.
 //!
 //! Errors on the way are [`error::ProxyError`]; `proxy/answer` turns them into what the client reads,
-//! which never names a server.
+//! which never names a server, and `proxy/error_page` lets it wear a page of the user's own. `proxy/mirror`
+//! sends copies of requests to a second upstream, beside this path and never in its way.
 //!
 //! # What changes while it runs
 //!

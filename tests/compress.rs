@@ -240,7 +240,16 @@ fn a_slow_client_holds_up_the_server() {
     let fake = Fake::start(move |_, mut conn| {
         read_head(&mut conn);
         conn.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n");
-        let noise: Vec<u8> = (0..1 << 16).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        // Nothing that could be made smaller, or the buffers of the sockets would hold it all.
+        let mut state = 88_172_645_463_325_252_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .take(1 << 16)
+        .collect();
         for n in 1..=2000 {
             if conn.try_send(&noise).is_err() {
                 return;
