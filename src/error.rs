@@ -83,6 +83,8 @@ kinds! {
     ClientGone => "client_gone", 499, Client;
     /// A method that a reverse proxy does not serve: CONNECT (RFC 9110 §9.3.6).
     MethodRefused => "method_refused", 501, Client;
+    /// The listener sends its clients to https.
+    HttpsRequired => "https_required", 308, Proxy;
     /// No route matches.
     NoRoute => "no_route", 404, Proxy;
     /// No server of the upstream can take the request.
@@ -124,6 +126,8 @@ pub struct ProxyError {
     pub kind: Kind,
     /// What of the request may have reached a server.
     pub sent: Sent,
+    /// In the place of the kind's own status.
+    pub status: Option<StatusCode>,
     /// The cause, where there is one.
     pub source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -132,13 +136,13 @@ impl ProxyError {
     /// An error before anything was sent to a server.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, sent: Sent::Nothing, source: None }
+        Self { kind, sent: Sent::Nothing, status: None, source: None }
     }
 
     /// An error of which it is known what may have reached the server.
     #[must_use]
     pub fn sent(kind: Kind, sent: Sent) -> Self {
-        Self { kind, sent, source: None }
+        Self { kind, sent, status: None, source: None }
     }
 
     /// The same with its cause.
@@ -151,7 +155,8 @@ impl ProxyError {
     /// The status that the client gets.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        let own = || StatusCode::from_u16(self.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self.status.unwrap_or_else(own)
     }
 }
 

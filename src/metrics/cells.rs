@@ -140,6 +140,29 @@ impl Totals {
     }
 }
 
+/// Why a TLS handshake with a client failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFailure {
+    Timeout,
+    Closed,
+    PlainHttp,
+    ClientCertificate,
+    Alert,
+    Protocol,
+}
+
+impl TlsFailure {
+    /// Each with the name it is counted by, in the order of its number.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Timeout, "timeout"),
+        (Self::Closed, "closed"),
+        (Self::PlainHttp, "plain_http"),
+        (Self::ClientCertificate, "client_certificate"),
+        (Self::Alert, "alert"),
+        (Self::Protocol, "protocol"),
+    ];
+}
+
 /// What one core counts that belongs to no route and no server.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -176,6 +199,12 @@ pub struct CoreCells {
     pub forwarded_invalid: Counter,
     /// Access log lines lost because the writer was behind.
     pub log_lines_lost: Counter,
+    /// TLS handshakes with clients, whole ones.
+    pub tls_full: Counter,
+    /// Those that a ticket made short.
+    pub tls_resumed: Counter,
+    /// Those that failed, by position of [`TlsFailure`].
+    pub tls_failures: [Counter; TlsFailure::ALL.len()],
     /// Errors the proxy answered with, by position of their kind in [`crate::error::Kind::ALL`].
     pub errors: [Counter; crate::error::Kind::COUNT],
 }

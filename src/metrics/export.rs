@@ -12,7 +12,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{CoreCells, Counter, Histogram, RouteCell, ServerCell, StickyCell, Totals};
+use super::cells::{CoreCells, Counter, Histogram, RouteCell, ServerCell, StickyCell, TlsFailure, Totals};
 use super::{Id, Kind, TABLE};
 use crate::error;
 use crate::upstream::{Admin, Operational, Server, Snapshot, Swap, Upstream};
@@ -116,6 +116,11 @@ fn cores(families: &mut Families, cells: &[CoreCells]) {
     families.value(Id::ForwardedIgnored, &["untrusted"], total(|c| &c.forwarded_discarded));
     families.value(Id::ForwardedIgnored, &["invalid"], total(|c| &c.forwarded_invalid));
     families.value(Id::LogLinesLost, &[], total(|c| &c.log_lines_lost));
+    families.value(Id::TlsHandshakes, &["full"], total(|c| &c.tls_full));
+    families.value(Id::TlsHandshakes, &["resumed"], total(|c| &c.tls_resumed));
+    for (failure, reason) in TlsFailure::ALL {
+        families.value(Id::TlsFailures, &[reason], sum(cells.iter().map(|c| &c.tls_failures[failure as usize])));
+    }
     for (i, kind) in error::Kind::ALL.iter().enumerate() {
         families.value(Id::Errors, &[kind.reason()], sum(cells.iter().map(|c| &c.errors[i])));
     }

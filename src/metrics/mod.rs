@@ -88,6 +88,8 @@ metrics! {
     ConnectionsMax: Gauge "connections_max" [] "Client connections that may be open at once.";
     ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `full` and `client_limit` for the limits of connections in all and of one client, `idle` for being idle too long, `flood` for an HTTP/2 client that sends frames that do nothing.";
     Http2Connections: Counter "http2_connections_total" [] "Client connections on which HTTP/2 was spoken.";
+    TlsHandshakes: Counter "tls_handshakes_total" ["kind"] "TLS handshakes with clients: `full`, or `resumed` with a ticket.";
+    TlsFailures: Counter "tls_handshake_failures_total" ["reason"] "TLS handshakes with clients that failed: `timeout`, `closed`, `plain_http`, `client_certificate`, `alert` (the client's) or `protocol`.";
     CertificateExpiry: Gauge "certificate_expiry_timestamp_seconds" ["listener", "certificate"] "When a certificate in use expires, in Unix seconds.";
     CertificateProblem: Gauge "certificate_problem" ["listener"] "1 while the newest certificate files of a listener cannot be used and the old ones go on.";
     AcceptErrors: Counter "accept_errors_total" [] "Accept calls that failed for want of descriptors or memory.";

@@ -126,6 +126,7 @@ fn closes(kind: Kind) -> bool {
 
 pub(super) fn sentence(kind: Kind) -> &'static str {
     match kind {
+        Kind::HttpsRequired => "This is served over https only.",
         Kind::BadRequest => "The request is malformed or could be read in two ways.",
         Kind::HeaderTimeout | Kind::BodyTimeout => "The request did not arrive in time.",
         Kind::BodyTooLarge => "The request body is larger than allowed.",

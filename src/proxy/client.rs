@@ -48,6 +48,7 @@ pub(super) struct Identity {
 pub(super) fn identify(
     peer: &Peer,
     plan: &ListenerPlan,
+    secure: bool,
     headers: &mut HeaderMap,
     noted: Noted,
     cells: &CoreCells,
@@ -63,16 +64,13 @@ pub(super) fn identify(
     } else {
         peer.address
     };
-    let scheme = if plan.tls.is_some() { "https" } else { "http" };
-    let is_https = if trusted && noted.has(Noted::X_FORWARDED_PROTO) {
-        headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
-    } else {
-        plan.tls.is_some()
-    };
+    let is_https =
+        if trusted && noted.has(Noted::X_FORWARDED_PROTO) { says_https(peer, plan, headers, noted) } else { secure };
     if !trusted && noted.has(ANY) {
         cells.forwarded_discarded.inc();
         discard(headers, noted);
     }
+    let scheme = if secure { "https" } else { "http" };
     if plan.forwarded.x_forwarded() {
         write_x_forwarded(peer, scheme, headers, noted, trusted);
     }
@@ -80,6 +78,13 @@ pub(super) fn identify(
         write_forwarded(peer, scheme, headers, trusted);
     }
     Identity { address, is_https }
+}
+
+/// Whether a trusted proxy says that the client speaks TLS with it.
+pub(super) fn says_https(peer: &Peer, plan: &ListenerPlan, headers: &HeaderMap, noted: Noted) -> bool {
+    noted.has(Noted::X_FORWARDED_PROTO)
+        && is_trusted(peer.address, &plan.trusted_proxies)
+        && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 /// From the right, past trusted proxies, to the first address that is not one (or the leftmost).
@@ -175,7 +180,7 @@ mod tests {
         }
         let noted = note(&headers);
         let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1));
-        let client = identify(&peer, plan, &mut headers, noted, &CoreCells::default());
+        let client = identify(&peer, plan, false, &mut headers, noted, &CoreCells::default());
         (client.address.to_string(), headers)
     }
 

@@ -34,7 +34,7 @@ use super::http2;
 use super::inbound::Inbound;
 use super::request;
 use super::stream::{Client, Near, Wire};
-use super::tls;
+use super::tls::{self, Secure};
 use super::upgrade::{self, Tunnel};
 use super::watch::{Alarm, Phase, Watch};
 use crate::config::plan::ListenerPlan;
@@ -61,6 +61,8 @@ pub(super) struct Link {
     pub(super) entry: Rc<Entry>,
     pub(super) plan: Arc<ListenerPlan>,
     pub(super) protocol: Protocol,
+    /// None in clear.
+    pub(super) secure: Option<Rc<Secure>>,
 }
 
 impl Link {
@@ -93,9 +95,16 @@ pub(super) struct Conn {
 }
 
 impl Link {
-    fn new(core: &Rc<Core>, slot: usize, entry: &Rc<Entry>, plan: &Arc<ListenerPlan>, protocol: Protocol) -> Self {
+    fn new(
+        core: &Rc<Core>,
+        slot: usize,
+        entry: &Rc<Entry>,
+        plan: &Arc<ListenerPlan>,
+        protocol: Protocol,
+        secure: Option<Rc<Secure>>,
+    ) -> Self {
         let (core, entry, plan) = (Rc::clone(core), Rc::clone(entry), Arc::clone(plan));
-        Self { core, slot, peer: Peer::new(entry.peer), entry, plan, protocol }
+        Self { core, slot, peer: Peer::new(entry.peer), entry, plan, protocol, secure }
     }
 }
 
@@ -169,14 +178,14 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
     let mut stream = match tls_of(&core, slot) {
         None => Near::Plain(socket),
         // Boxed, so that no connection holds the room of a handshake for life.
-        Some(server) => match Box::pin(tls::handshake(socket, server)).await {
+        Some((plan, server)) => match Box::pin(tls::handshake(&core, &plan, socket, server)).await {
             Some(stream) => stream,
             None => return,
         },
     };
     if stream.alpn() == Some(b"h2") {
         let Some(plan) = plan_of(&core, slot) else { return };
-        let link = Link::new(&core, slot, &entry, &plan, Protocol::Http2);
+        let link = Link::new(&core, slot, &entry, &plan, Protocol::Http2, stream.secure());
         return Box::pin(http2::serve(Rc::new(link), stream, Bytes::new())).await;
     }
     let mut rewind = Bytes::new();
@@ -205,8 +214,10 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
 }
 
 /// What the handshakes of the listener in `slot` are made from, if it has TLS.
-fn tls_of(core: &Core, slot: usize) -> Option<Arc<Server>> {
-    core.view_of(slot).listeners.get(slot)?.as_ref()?.tls.clone()
+fn tls_of(core: &Core, slot: usize) -> Option<(Arc<ListenerPlan>, Arc<Server>)> {
+    let view = core.view_of(slot);
+    let listening = view.listeners.get(slot)?.as_ref()?;
+    Some((Arc::clone(&listening.plan), listening.tls.clone()?))
 }
 
 /// The plan of the listener in `slot`, if it is or was lately configured.
@@ -284,8 +295,9 @@ async fn busy(core: &Rc<Core>, slot: usize, stream: Near, rewind: Bytes, entry: 
     watched.watch.set_pace(plan.min_rate, plan.between_bytes);
     core.wake_ticker();
     let wire = Rc::new(Wire::default());
+    let secure = stream.secure();
     let client = Client::new(stream, rewind, core, &watched.watch, &wire, &plan, is_new);
-    let link = |protocol| Rc::new(Link::new(core, slot, entry, &plan, protocol));
+    let link = |protocol| Rc::new(Link::new(core, slot, entry, &plan, protocol, secure.clone()));
     let conn = Rc::new(Conn { wire: Some(Rc::clone(&wire)), ..Conn::new(&link(Protocol::Http1), &watched.watch) });
     let mut builder = Builder::new();
     builder.max_buf_size(plan.max_header_bytes.max(READ_AHEAD)).max_header_size(plan.max_header_bytes);
@@ -434,7 +446,7 @@ fn reset(stream: &Near) {
 
 /// Ends our side and reads on for a moment. Closing a socket with unread bytes resets it, and a reset
 /// can overtake the answer (RFC 9112 §9.6).
-async fn linger(stream: &mut Near) {
+pub(super) async fn linger(stream: &mut Near) {
     if stream.shutdown().await.is_err() {
         return;
     }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 
 use super::access_log;
@@ -79,6 +79,8 @@ pub(super) struct Core {
     pub(super) log: Option<RefCell<access_log::Buffer>>,
     /// Told when the process begins to stop; parked connections wait for it.
     pub(super) closing: Notify,
+    /// Whose turn it is to shake hands.
+    pub(super) handshakes: Semaphore,
     /// When idle connections are to be closed, once the process stops.
     pub(super) close_idle_at: Cell<Option<Instant>>,
     pub(super) tunnel_cuts: RefCell<Vec<(u32, Rc<Notify>)>>,
@@ -116,6 +118,7 @@ impl Core {
             clock: Cell::new(Instant::now()),
             log: log.map(RefCell::new),
             closing: Notify::new(),
+            handshakes: Semaphore::new(1),
             close_idle_at: Cell::new(None),
             tunnel_cuts: RefCell::default(),
             complaints: Complaints::default(),

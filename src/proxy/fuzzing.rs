@@ -258,7 +258,7 @@ pub fn forwarded(data: &[u8]) {
     let before: Vec<HeaderValue> = map.get_all(X_FORWARDED_FOR).iter().cloned().collect();
     let noted = headers::note(&map);
     let peer = Peer::new(SocketAddr::new(address, 4000));
-    let identity = client::identify(&peer, listener(), &mut map, noted, &CoreCells::default());
+    let identity = client::identify(&peer, listener(), false, &mut map, noted, &CoreCells::default());
     let after: Vec<&HeaderValue> = map.get_all(X_FORWARDED_FOR).iter().collect();
     assert_eq!(after.last().map(|last| last.as_bytes()), Some(address.to_string().as_bytes()), "the peer is told last");
     if trusted {

@@ -18,6 +18,7 @@ use super::inbound::Inbound;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
 use super::{client, compress, http2, mirror, request_id, retry, upgrade};
+use super::{client_cert, https};
 use crate::config::plan::{ListenerPlan, RoutePlan};
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
@@ -48,6 +49,12 @@ pub(super) fn prepare(
 
     let mut buffer = [0; LONGEST_HOST + 1];
     let cleaned = clean_path(request, listening.plan.merge_slashes)?;
+    if let Some(redirect) = &listening.plan.redirect_to_https
+        && !client::says_https(&conn.peer, &listening.plan, request.headers(), noted)
+        && let Some(error) = https::required(redirect, request)
+    {
+        return Err(error);
+    }
     let host = if listening.routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" };
     let path = match request.uri().path() {
         "*" => "/",
@@ -81,7 +88,20 @@ pub(super) fn prepare(
         // Answered on this hop: the parser says 100 when the server begins to take the body.
         request.headers_mut().remove(header::EXPECT);
     }
-    let identity = client::identify(&conn.peer, &listening.plan, request.headers_mut(), noted, conn.core.cells());
+    let identity = client::identify(
+        &conn.peer,
+        &listening.plan,
+        conn.secure.is_some(),
+        request.headers_mut(),
+        noted,
+        conn.core.cells(),
+    );
+    if listening.plan.hides_client_cert {
+        client_cert::hide(request.headers_mut());
+        if let Some(told) = conn.secure.as_ref().and_then(|secure| secure.client.as_ref()) {
+            told.write(request.headers_mut());
+        }
+    }
     exchange.client = identity.address;
     if !noted.has(Noted::HOST) && !request.headers().contains_key(header::HOST) {
         // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.

@@ -21,6 +21,7 @@ use super::error_page;
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
 use super::headers::{self, Noted, X_REQUEST_ID, has_token};
+use super::https;
 use super::inbound::Inbound;
 use super::pool::Lease;
 use super::prepare::{Outgoing, content_length, prepare, wrap};
@@ -45,6 +46,7 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
         Err(refused) => {
             let (mut exchange, error) = refused;
             let (mut response, mut bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            https::tell(&error, &mut response);
             let kind = error.kind;
             if let Some(length) = error_page::dress(&mut response, &exchange, kind.reason(), answer::sentence(kind)) {
                 bytes = length;
@@ -59,6 +61,9 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
             response
         }
     };
+    if let Some(hsts) = conn.secure.as_ref().and_then(|secure| secure.hsts.as_ref()) {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
     if conn.protocol == Protocol::Http1 && conn.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

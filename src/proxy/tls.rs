@@ -1,40 +1,139 @@
 //! TLS with clients: the handshake, and the stream after it.
+//!
+//! A handshake is a hundred times the work of a request, so the core does one at a time and looks at
+//! everything else that is ready in between: a burst of new clients delays those that are there by one
+//! handshake, not by all of them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::HeaderValue;
+use rustls::server::{Acceptor, ServerConnection};
+use rustls::{Error as TlsError, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::client_cert::ClientCert;
+use super::connection::linger;
+use super::core::Core;
 use super::stream::Near;
-use crate::tls::Server;
+use crate::config::plan::ListenerPlan;
+use crate::metrics::cells::TlsFailure;
+use crate::tls::{ClientIdentity, Server};
+
+/// For those who speak HTTP where TLS is spoken.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+    content-length: 61\r\nserver-timing: evenkeel;desc=\"bad_request\"\r\n\r\n\
+    This port speaks TLS: ask again with https:// in the address\n";
 
 /// A connection under TLS.
 #[derive(Debug)]
-pub(super) struct Tls(TlsStream<TcpStream>);
+pub(super) struct Tls {
+    stream: TlsStream<TcpStream>,
+    secure: Rc<Secure>,
+}
 
-/// Shakes hands; none when that failed or took too long.
-pub(super) async fn handshake(stream: TcpStream, server: Arc<Server>) -> Option<Near> {
-    let accepting = TlsAcceptor::from(server.config()).accept(stream);
-    let stream = tokio::time::timeout(server.handshake_timeout, accepting).await.ok()?.ok()?;
-    Some(Near::Tls(Box::new(Tls(stream))))
+/// What is known of a connection under TLS, made once for all its requests.
+#[derive(Debug)]
+pub(super) struct Secure {
+    /// Who the client is, where the listener asks; none within when it did not say.
+    pub(super) client: Option<ClientCert>,
+    pub(super) hsts: Option<HeaderValue>,
+}
+
+/// Shakes hands; none when that failed or took too long, which is counted.
+pub(super) async fn handshake(
+    core: &Core,
+    plan: &ListenerPlan,
+    socket: TcpStream,
+    server: Arc<Server>,
+) -> Option<Near> {
+    let shaken = match tokio::time::timeout(server.handshake_timeout, shake(core, socket, &server)).await {
+        Ok(shaken) => shaken,
+        Err(_) => Err(TlsFailure::Timeout),
+    };
+    let cells = core.cells();
+    match shaken {
+        Ok(stream) => {
+            let session = stream.get_ref().1;
+            let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+            if resumed { &cells.tls_resumed } else { &cells.tls_full }.inc();
+            let secure = Rc::new(Secure::of(session, plan));
+            Some(Near::Tls(Box::new(Tls { stream, secure })))
+        }
+        Err(failure) => {
+            cells.tls_failures[failure as usize].inc();
+            None
+        }
+    }
+}
+
+async fn shake(core: &Core, socket: TcpStream, server: &Server) -> Result<TlsStream<TcpStream>, TlsFailure> {
+    let mut first = [0];
+    match socket.peek(&mut first).await {
+        Ok(1..) => {}
+        Ok(0) | Err(_) => return Err(TlsFailure::Closed),
+    }
+    // No record of TLS begins with a letter; a method does.
+    if first[0].is_ascii_alphabetic() {
+        let _ = socket.try_write(PLAIN_HTTP);
+        linger(&mut Near::Plain(socket)).await;
+        return Err(TlsFailure::PlainHttp);
+    }
+    let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(|error| failure(&error))?;
+    let accepting = {
+        // Nobody closes it; without it the handshake would only be less polite.
+        let turn = core.handshakes.acquire().await;
+        let accepting = start.into_stream(server.config());
+        // Whoever is next waits until everything else that is ready was looked at.
+        tokio::task::yield_now().await;
+        drop(turn);
+        accepting
+    };
+    accepting.await.map_err(|error| failure(&error))
+}
+
+/// Why a handshake failed, in the words that are counted.
+fn failure(error: &io::Error) -> TlsFailure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+        None => TlsFailure::Closed,
+        Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented) => TlsFailure::ClientCertificate,
+        Some(TlsError::AlertReceived(_)) => TlsFailure::Alert,
+        Some(_) => TlsFailure::Protocol,
+    }
+}
+
+impl Secure {
+    fn of(session: &ServerConnection, plan: &ListenerPlan) -> Self {
+        let asks = plan.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+        let client = asks.then(|| {
+            let shown = session.peer_certificates().and_then(<[_]>::first);
+            ClientCert::of(shown.and_then(|certificate| ClientIdentity::of(certificate)).as_ref())
+        });
+        Self { client, hsts: plan.hsts.and_then(|hsts| HeaderValue::from_str(&hsts.to_string()).ok()) }
+    }
 }
 
 impl Tls {
     pub(super) fn socket(&self) -> &TcpStream {
-        self.0.get_ref().0
+        self.stream.get_ref().0
+    }
+
+    pub(super) fn secure(&self) -> &Rc<Secure> {
+        &self.secure
     }
 
     pub(super) fn alpn(&self) -> Option<&[u8]> {
-        self.0.get_ref().1.alpn_protocol()
+        self.stream.get_ref().1.alpn_protocol()
     }
 
     pub(super) async fn readable(&mut self) -> io::Result<()> {
-        let (socket, session) = self.0.get_mut();
+        let (socket, session) = self.stream.get_mut();
         if session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) {
             return Ok(());
         }
@@ -44,21 +143,25 @@ impl Tls {
 
 impl AsyncRead for Tls {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            // Many clients end without saying so in TLS. What a request is missing shows in its framing.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            polled => polled,
+        }
     }
 }
 
 impl AsyncWrite for Tls {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -66,6 +169,6 @@ impl AsyncWrite for Tls {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 }

@@ -2,12 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::tls::Tls;
+use crate::proxy::tls::{Secure, Tls};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -41,6 +42,14 @@ impl Near {
     /// Whether what is written may wait in here, until a flush has brought it out.
     pub(in crate::proxy) fn holds_back(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// What is known of its TLS; none in clear.
+    pub(in crate::proxy) fn secure(&self) -> Option<Rc<Secure>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(Rc::clone(stream.secure())),
+        }
     }
 
     /// The protocol that was agreed on in the handshake (RFC 7301).
