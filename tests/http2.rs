@@ -302,3 +302,79 @@ fn a_request_deadline_answers_its_stream_alone() {
     assert_eq!(quick.unwrap().status, StatusCode::OK);
     assert!(began.elapsed() < PATIENCE);
 }
+
+#[test]
+fn goodbye_is_said_in_two_steps_and_what_came_between_is_served() {
+    let origins = origins(1);
+    let proxy = Proxy::of(RR, &origins);
+    let mut frames = Frames::to(proxy.address);
+    frames.ask(1, &Frames::get("/slow?ms=300"));
+    eventually("it is in flight", || (proxy.server("app", "a").in_flight == 1).then_some(()));
+    proxy.stop();
+    let first = frames.next_of(&[harness::GOAWAY]).unwrap();
+    assert_eq!((last_stream(&first), first.code()), (0x7fff_ffff, 0), "the first names no stream");
+    // The client has not heard of it: this one is still served.
+    frames.ask(3, &Frames::get("/"));
+    let ping = frames.next_of(&[harness::PING]).unwrap();
+    frames.send(harness::PING, harness::ACK, 0, &ping.payload);
+    let (mut answered, mut second) = (Vec::new(), None);
+    while let Some(frame) = frames.next() {
+        match frame.kind {
+            harness::HEADERS => answered.push((frame.stream, frame.status())),
+            harness::GOAWAY => second = Some((last_stream(&frame), frame.code())),
+            _ => {}
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!((answered, second), (vec![(1, 200), (3, 200)], Some((3, 0))));
+}
+
+fn last_stream(goaway: &harness::Frame) -> u32 {
+    u32::from_be_bytes(goaway.payload[..4].try_into().unwrap())
+}
+
+#[test]
+fn streams_that_do_not_end_are_cut_at_the_deadline_of_the_stop() {
+    let origins = origins(1);
+    let proxy = Proxy::start(&format!("{}[shutdown]\ndeadline = \"500ms\"\n", app(RR, &origins)));
+    let mut frames = Frames::to(proxy.address);
+    frames.ask(1, &Frames::get("/slow?ms=60000"));
+    eventually("it is in flight", || (proxy.server("app", "a").in_flight == 1).then_some(()));
+    proxy.stop();
+    assert!(frames.is_ended());
+    proxy.wait();
+}
+
+#[test]
+fn memory_is_bounded_when_every_stream_is_slow() {
+    const STREAMS: u32 = 100;
+    let origins = origins(1);
+    let proxy = harness::Running::start(&app(RR, &origins));
+    let before = {
+        let mut frames = Frames::to(proxy.address);
+        frames.ask(1, &Frames::get("/bytes?n=100000"));
+        frames.next_of(&[harness::DATA]).unwrap();
+        proxy.process.rss_kib()
+    };
+    let mut frames = Frames::silent(proxy.address);
+    frames.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    // Windows that let everything through, and a client that then reads nothing.
+    frames.send(harness::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    frames.send(harness::WINDOW_UPDATE, 0, 0, &0x7000_0000_u32.to_be_bytes());
+    for n in 0..STREAMS {
+        frames.ask(2 * n + 1, &Frames::get("/bytes?n=100000000"));
+    }
+    eventually("all are under way", || {
+        (origins[0].requests().iter().filter(|r| r.target.ends_with("100000000")).count() == STREAMS as usize)
+            .then_some(())
+    });
+    let mut last = (0, 0);
+    let rss = eventually("memory no longer grows", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = proxy.process.rss_kib();
+        last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
+        (last.1 >= 5).then_some(now)
+    });
+    let each = (rss - before) / u64::from(STREAMS);
+    assert!(each < 640, "{each} KiB for each stream that is not read");
+}

@@ -403,6 +403,15 @@ fn section_10_5_1_a_header_list_beyond_the_limit_is_refused() {
     frames.ask(1, &fields);
     let end = frames.next_of(&[RST_STREAM, GOAWAY, HEADERS]).unwrap();
     assert!(end.kind != HEADERS || end.status() == 431, "{end:?}");
+    // RFC 7541 §7.3: a long value kept in the table once and then named a thousand times, by a byte each.
+    let mut bomb = vec![0x40, 1, b'x', 0x7f, 0x81, 0x1e];
+    bomb.resize(bomb.len() + 127 + 1 + 30 * 128, b'y');
+    bomb.extend([0xbe; 1000]);
+    let mut frames = Frames::to(proxy.address);
+    let block = [Frames::block(&Frames::get("/")), bomb].concat();
+    frames.send(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    let end = frames.next_of(&[RST_STREAM, GOAWAY, HEADERS]).unwrap();
+    assert!(end.kind != HEADERS || end.status() == 431, "{end:?}");
     // Thousands of pieces, none of which ends the head.
     let mut frames = Frames::to(proxy.address);
     frames.send(HEADERS, END_STREAM, 1, &[0x82]);
