@@ -99,6 +99,8 @@ kinds! {
     ConnectFailed => "connect_failed", 502, Upstream;
     /// The connection was not there in time.
     ConnectTimeout => "connect_timeout", 504, Upstream;
+    /// TLS with the server failed: its certificate, or the handshake.
+    UpstreamTls => "upstream_tls", 502, Upstream;
     /// The host name of the server has no address.
     Unresolved => "unresolved", 502, Upstream;
     /// The server closed or reset the connection before its answer.

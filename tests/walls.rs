@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("tls", &[]),
     ("balance", &["named", "units"]),
-    ("health", &["named", "units"]),
+    ("health", &["named", "tls", "units"]),
     ("config", &["balance", "health", "named", "path", "tls", "units"]),
     ("metrics", &["balance", "config", "error", "upstream"]),
     ("upstream", &["balance", "config", "metrics", "tls"]),

@@ -6,6 +6,7 @@
 mod choice;
 mod filters;
 mod tls;
+mod upstream_tls;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use choice::Choice;
 use tls::{HstsView, RedirectView, TlsView};
+use upstream_tls::UpstreamTlsView;
 
 use crate::config::Plan;
 use crate::config::plan::{
@@ -348,6 +350,7 @@ impl Serialize for Upstreams<'_> {
 struct UpstreamView<'a> {
     policy: Choice,
     protocol: Choice,
+    tls: UpstreamTlsView,
     check: Choice,
     fail_open: bool,
     max_sessions: usize,
@@ -366,6 +369,7 @@ impl<'a> UpstreamView<'a> {
             name: _, // the key under which it stands
             policy,
             protocol,
+            tls,
             check,
             fail_open,
             timeouts,
@@ -379,6 +383,7 @@ impl<'a> UpstreamView<'a> {
         Self {
             policy: choice::policy(policy),
             protocol: choice::protocol(protocol),
+            tls: UpstreamTlsView::of(tls.as_ref()),
             check: check.as_ref().map_or_else(choice::off, choice::check),
             fail_open: *fail_open,
             max_sessions: *max_sessions,

@@ -12,6 +12,7 @@ mod route;
 mod server;
 mod tls;
 mod upstream;
+mod upstream_tls;
 
 use std::fmt::Display;
 use std::io;

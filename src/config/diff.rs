@@ -301,6 +301,7 @@ impl Diff {
             name,
             policy,
             protocol,
+            tls,
             check,
             fail_open,
             timeouts,
@@ -322,6 +323,7 @@ impl Diff {
         } else {
             fields.value("protocol", &protocol.name(), &new.protocol.name());
         }
+        fields.key("tls", *tls == new.tls);
         let check_name = |check: &Option<Check>| check.as_ref().map_or("off", Check::name);
         if check_name(check) == check_name(&new.check) {
             fields.key("check options", *check == new.check);

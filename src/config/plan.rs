@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 pub use error_page::{ErrorPagePlan, Piece, Variable};
 pub use filters::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
-pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan};
+pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan, UpstreamTls};
 
 pub use super::protocol::{Http2, Protocol};
 use crate::balance::Policy;
@@ -227,6 +227,8 @@ pub struct UpstreamPlan {
     pub policy: Policy,
     /// What is spoken with its servers.
     pub protocol: Protocol,
+    /// None: in clear.
+    pub tls: Option<UpstreamTls>,
     /// None: servers count as healthy, and only traffic tells otherwise.
     pub check: Option<Check>,
     /// Whether all ready servers get traffic when none is healthy.
@@ -307,6 +309,18 @@ pub enum Address {
         port: u16,
     },
     Unix(PathBuf),
+}
+
+impl Address {
+    /// The host without its port; none of a Unix socket.
+    #[must_use]
+    pub fn host(&self) -> Option<String> {
+        match self {
+            Self::Socket(address) => Some(address.ip().to_string()),
+            Self::Host { host, .. } => Some(host.clone()),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Address {

@@ -16,6 +16,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in clear, without asking first (RFC 9113 §3.3).
     H2c(Http2),
+    /// HTTP/2 over TLS (RFC 9113 §3.2).
+    H2(Http2),
 }
 
 /// How HTTP/2 is spoken.
@@ -43,6 +45,7 @@ impl Protocol {
         match self {
             Self::Http1 => "http1",
             Self::H2c(_) => "h2c",
+            Self::H2(_) => "h2",
         }
     }
 
@@ -51,19 +54,20 @@ impl Protocol {
     pub fn http2(&self) -> Option<&Http2> {
         match self {
             Self::Http1 => None,
-            Self::H2c(options) => Some(options),
+            Self::H2c(options) | Self::H2(options) => Some(options),
         }
     }
 }
 
 impl Named for Protocol {
     const WHAT: &'static str = "a protocol";
-    const NAMES: &'static [&'static str] = &["http1", "h2c"];
+    const NAMES: &'static [&'static str] = &["http1", "h2c", "h2"];
 
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "http1" => Self::Http1,
             "h2c" => Self::H2c(Http2::default()),
+            "h2" => Self::H2(Http2::default()),
             _ => return None,
         })
     }
@@ -75,6 +79,7 @@ impl Named for Protocol {
                 Self::Http1
             }
             "h2c" => Self::H2c(map.next_value()?),
+            "h2" => Self::H2(map.next_value()?),
             _ => return Ok(None),
         }))
     }

@@ -9,6 +9,7 @@
 mod error_page;
 mod filters;
 mod tls;
+mod upstream_tls;
 mod values;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use tls::{
     CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
     TlsSpec, TlsVersionSpec,
 };
+pub use upstream_tls::{TlsOrNot, UpstreamTlsSpec};
 pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Switch, Time, TimeOrOff};
 
 use super::protocol::Protocol;
@@ -276,6 +278,7 @@ impl Default for RouteSpec {
 pub struct UpstreamSpec {
     pub policy: At<Policy>,
     pub protocol: At<Protocol>,
+    pub tls: At<TlsOrNot>,
     pub check: At<CheckOrOff>,
     pub fail_open: bool,
     pub servers: Vec<At<String>>,
@@ -294,6 +297,7 @@ impl Default for UpstreamSpec {
         Self {
             policy: nowhere(Policy::RoundRobin(RoundRobin::default())),
             protocol: nowhere(Protocol::default()),
+            tls: nowhere(TlsOrNot::default()),
             check: nowhere(CheckOrOff::default()),
             fail_open: true,
             servers: Vec::new(),

@@ -9,9 +9,15 @@ use super::prober;
 use super::registry::thresholds;
 use super::resolve;
 use super::supervisor::Supervisor;
-use crate::config::plan::Address;
+use crate::config::plan::{Address, UpstreamPlan};
 use crate::health::streak::Change;
+use crate::health::tcp::Wire;
 use crate::upstream::{Admin, Operational};
+
+/// What checks speak with the servers of an upstream.
+fn wire(plan: &UpstreamPlan) -> Wire {
+    Wire { tls: plan.tls.as_ref().map(|tls| Arc::clone(&tls.client)), http2: plan.protocol.http2().is_some() }
+}
 
 impl Supervisor {
     /// Starts what a new server needs: its name resolved, then its checks.
@@ -31,6 +37,7 @@ impl Supervisor {
     pub(super) fn begin_checks(&mut self, uid: u32) {
         let Some((group, _)) = self.registry.both(uid) else { return };
         let check = group.plan.check.clone();
+        let wire = wire(&group.plan);
         let (healthy, unhealthy) = thresholds(check.as_ref());
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.probing = None;
@@ -42,7 +49,7 @@ impl Supervisor {
         if let Some(check) = check {
             member.epoch += 1;
             let server = Arc::clone(&member.server);
-            member.probing = Some(prober::watch(server, check, member.epoch, self.inbox.clone()));
+            member.probing = Some(prober::watch(server, check, wire, member.epoch, self.inbox.clone()));
         } else if member.streak.up().is_none() {
             let resolved = unresolved != Some(true);
             self.result(uid, resolved, || "its host name has no address".to_owned());

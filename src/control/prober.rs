@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::supervisor::{Message, Report};
 use crate::config::plan::Address;
-use crate::health::tcp::Target;
+use crate::health::tcp::{Target, Wire};
 use crate::health::{Check, TcpCheck};
 use crate::upstream::Server;
 
@@ -46,14 +46,20 @@ impl Drop for Probing {
 }
 
 /// Probes `server` by `check` until dropped, at once for the first time.
-pub(super) fn watch(server: Arc<Server>, check: Check, epoch: u64, inbox: mpsc::Sender<Message>) -> Probing {
+pub(super) fn watch(
+    server: Arc<Server>,
+    check: Check,
+    wire: Wire,
+    epoch: u64,
+    inbox: mpsc::Sender<Message>,
+) -> Probing {
     let wake = Arc::new(Notify::new());
     let woken = Arc::clone(&wake);
     let task = tokio::spawn(async move {
         let timing = check.timing();
         loop {
             let began = Instant::now();
-            let result = check.probe(&target(&server)).await;
+            let result = check.probe(&target(&server), &wire).await;
             if (result.is_ok() || !out_of_descriptors())
                 && inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err()
             {
@@ -76,7 +82,8 @@ pub(super) fn recover(server: Arc<Server>, timeout: Duration, epoch: u64, inbox:
         let mut pause = RECOVERY.0;
         loop {
             sleep(jittered(pause, 10, random())).await;
-            let result = check.probe(&target(&server)).await;
+            // A connection that opens is all that traffic missed.
+            let result = check.probe(&target(&server), &Wire::default()).await;
             let back = result.is_ok();
             if inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err() || back {
                 return;
@@ -149,7 +156,7 @@ mod tests {
         let server = testing::server(7, listener.local_addr().unwrap());
         let (inbox, mut reports) = mpsc::channel(8);
         let check = Check::Tcp(TcpCheck { interval: Duration::from_secs(3_600), ..TcpCheck::default() });
-        let probing = watch(server, check, 3, inbox);
+        let probing = watch(server, check, Wire::default(), 3, inbox);
         assert_eq!(next(&mut reports).await, (3, Ok(())));
         drop(listener);
         let before = Instant::now();

@@ -207,7 +207,9 @@ impl Registry {
         let mut applied = Applied::default();
         let before = self.groups.remove(&plan.name);
         let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
-        applied.check_changed = before.as_ref().is_some_and(|g| g.plan.check != plan.check);
+        applied.check_changed = before
+            .as_ref()
+            .is_some_and(|g| (&g.plan.check, &g.plan.tls, g.plan.protocol) != (&plan.check, &plan.tls, plan.protocol));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
             let namesake = old_uids.iter().copied().find(|uid| *self.members[uid].server.name == *server.name);

@@ -40,6 +40,18 @@ pub(super) struct Prepared {
     tls: Vec<Option<Arc<Terminator>>>,
 }
 
+/// Keeps what TLS with servers was made from where it would be made the same again: with it go the
+/// sessions that can be resumed, and connections know by it that they may still be used.
+fn keep_sessions(old: &Plan, new: &mut Plan) {
+    for upstream in &mut new.upstreams {
+        if let Some(before) = old.upstreams.iter().find(|before| before.name == upstream.name)
+            && before.tls == upstream.tls
+        {
+            upstream.tls.clone_from(&before.tls);
+        }
+    }
+}
+
 impl Supervisor {
     /// Reads the configuration again and puts it in force.
     pub(super) async fn reload(&mut self) -> Result<Reloaded, CommandError> {
@@ -73,12 +85,13 @@ impl Supervisor {
         let loaded = tokio::task::spawn_blocking(move || load(&path))
             .await
             .map_err(|error| CommandError::System { doing: "reading the configuration", source: error.into() })?;
-        let (plan, mut warnings) = loaded.map_err(|report| CommandError::InvalidConfig { report })?;
+        let (mut plan, mut warnings) = loaded.map_err(|report| CommandError::InvalidConfig { report })?;
         let diff = config::diff(&self.plan, &plan);
         if !diff.needs_restart.is_empty() {
             return Err(CommandError::NeedsRestart { fields: diff.needs_restart });
         }
         if plan != self.plan {
+            keep_sessions(&self.plan, &mut plan);
             let prepared = self.prepare(&plan)?;
             warnings.extend(self.too_late(&plan));
             self.put_in_force(plan, prepared);

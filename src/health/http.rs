@@ -5,14 +5,15 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::tcp::{self, Target};
+use super::http2;
+use super::tcp::{self, Stream, Target, Wire};
 use super::{HttpCheck, Outcome};
 
 /// How much of a body is searched for the expected text.
@@ -20,8 +21,11 @@ const SEARCHED: usize = 64 << 10;
 
 /// Sends one request and judges its answer. The caller bounds the time; `deadline` is shared out among
 /// addresses.
-pub(super) async fn probe(check: &HttpCheck, target: &Target, deadline: Instant) -> Outcome {
-    let stream = tcp::connect(target, check.port, deadline).await?;
+pub(super) async fn probe(check: &HttpCheck, target: &Target, wire: &Wire, deadline: Instant) -> Outcome {
+    let stream = tcp::open(target, wire, check.port, deadline).await?;
+    if wire.http2 {
+        return over_http2(check, target, wire, stream).await;
+    }
     let request = Request::builder()
         .method(Method::GET)
         .uri(&check.path)
@@ -35,11 +39,7 @@ pub(super) async fn probe(check: &HttpCheck, target: &Target, deadline: Instant)
     // The connection and the exchange end together: nothing is left behind when the probe is dropped.
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| format!("no valid answer: {error}"))?;
-        let status = answer.status().as_u16();
-        let expected = check.expect_status;
-        if status < expected.first || status > expected.last {
-            return Err(format!("status {status}, expected {}", show(expected.first, expected.last)));
-        }
+        judge_status(check, answer.status().as_u16())?;
         match &check.expect_body {
             Some(text) => contains(answer.into_body(), text).await,
             None => Ok(()),
@@ -52,6 +52,33 @@ pub(super) async fn probe(check: &HttpCheck, target: &Target, deadline: Instant)
         // The rest of an answer may still be in the exchange's hands once the connection is done.
         _ = connection => exchange.await,
     }
+}
+
+async fn over_http2(check: &HttpCheck, target: &Target, wire: &Wire, stream: Stream) -> Outcome {
+    let scheme = if wire.tls.is_some() { "https" } else { "http" };
+    let authority = check.host.as_deref().unwrap_or(target.host());
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(check.path.as_str()).build();
+    let request = uri.and_then(|uri| {
+        let request = Request::builder().uri(uri).version(http::Version::HTTP_2);
+        request.header(USER_AGENT, "evenkeel-check").body(Bytes::new())
+    });
+    let request = request.map_err(|error| format!("the request cannot be built: {error}"))?;
+    let reply = http2::ask(stream, request).await?;
+    judge_status(check, reply.status)?;
+    match &check.expect_body {
+        Some(text) if memchr::memmem::find(&reply.body, text.as_bytes()).is_none() => {
+            Err(format!("the first 64 KiB of the body do not contain {text:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn judge_status(check: &HttpCheck, status: u16) -> Outcome {
+    let expected = check.expect_status;
+    if status < expected.first || status > expected.last {
+        return Err(format!("status {status}, expected {}", show(expected.first, expected.last)));
+    }
+    Ok(())
 }
 
 async fn contains(mut body: Incoming, text: &str) -> Outcome {
@@ -104,14 +131,14 @@ mod tests {
     }
 
     async fn judge(check: HttpCheck, answer: &str) -> Outcome {
-        Check::Http(check).probe(&server(answer.to_owned()).await.0).await
+        Check::Http(check).probe(&server(answer.to_owned()).await.0, &Wire::default()).await
     }
 
     #[tokio::test]
     async fn the_request_says_who_asks() {
         let (target, sent) = server("HTTP/1.1 204 No Content\r\n\r\n".to_owned()).await;
         let check = HttpCheck { path: "/healthz?full=1".to_owned(), ..HttpCheck::default() };
-        assert_eq!(Check::Http(check).probe(&target).await, Ok(()));
+        assert_eq!(Check::Http(check).probe(&target, &Wire::default()).await, Ok(()));
         let sent = sent.await.unwrap();
         assert!(sent.starts_with("GET /healthz?full=1 HTTP/1.1\r\n"), "{sent}");
         for line in ["host: app.example:80\r\n", "user-agent: evenkeel-check\r\n", "connection: close\r\n"] {
@@ -123,7 +150,7 @@ mod tests {
     async fn the_host_may_be_set() {
         let (target, sent) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
         let check = HttpCheck { host: Some("other.example".to_owned()), ..HttpCheck::default() };
-        assert_eq!(Check::Http(check).probe(&target).await, Ok(()));
+        assert_eq!(Check::Http(check).probe(&target, &Wire::default()).await, Ok(()));
         assert!(sent.await.unwrap().contains("host: other.example\r\n"));
     }
 
@@ -153,6 +180,6 @@ mod tests {
         let short = HttpCheck { timeout: Duration::from_millis(50), ..HttpCheck::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::Net { addresses: vec![listener.local_addr().unwrap()], host: "x".to_owned() };
-        assert_eq!(Check::Http(short).probe(&target).await.unwrap_err(), "no result within 50ms");
+        assert_eq!(Check::Http(short).probe(&target, &Wire::default()).await.unwrap_err(), "no result within 50ms");
     }
 }

@@ -3,7 +3,9 @@
 //! Built like [`crate::balance`]: the configured form is the running form, one file and one variant
 //! for each kind. When a check runs, and what its result means for traffic, is the control plane's.
 
+pub mod grpc;
 pub mod http;
+mod http2;
 pub mod streak;
 pub mod tcp;
 
@@ -18,10 +20,12 @@ use crate::units;
 /// How a server is probed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Check {
-    /// An HTTP/1.1 request whose answer is judged.
+    /// A request whose answer is judged.
     Http(HttpCheck),
     /// A connection that is opened and closed.
     Tcp(TcpCheck),
+    /// The health protocol of gRPC.
+    Grpc(GrpcCheck),
 }
 
 /// When a check runs and how many results change a server's state.
@@ -76,6 +80,33 @@ impl Default for HttpCheck {
             healthy_threshold,
             unhealthy_threshold,
         }
+    }
+}
+
+/// `grpc`: `grpc.health.v1.Health/Check` must say SERVING.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcCheck {
+    /// The service asked about; empty is the server as a whole.
+    pub service: String,
+    /// The authority of the request; the server's own address by default.
+    pub host: Option<String>,
+    /// Another port than the one that gets traffic.
+    pub port: Option<u16>,
+    #[serde(deserialize_with = "units::duration")]
+    pub interval: Duration,
+    #[serde(deserialize_with = "units::duration")]
+    pub timeout: Duration,
+    pub jitter: u32,
+    pub healthy_threshold: u32,
+    pub unhealthy_threshold: u32,
+}
+
+impl Default for GrpcCheck {
+    fn default() -> Self {
+        let TcpCheck { port, interval, timeout, jitter, healthy_threshold, unhealthy_threshold } = TcpCheck::default();
+        let (service, host) = (String::new(), None);
+        Self { service, host, port, interval, timeout, jitter, healthy_threshold, unhealthy_threshold }
     }
 }
 
@@ -139,6 +170,7 @@ impl Check {
         match self {
             Self::Http(_) => "http",
             Self::Tcp(_) => "tcp",
+            Self::Grpc(_) => "grpc",
         }
     }
 
@@ -147,6 +179,13 @@ impl Check {
     pub fn timing(&self) -> Timing {
         match self {
             Self::Http(c) => Timing {
+                interval: c.interval,
+                timeout: c.timeout,
+                jitter: c.jitter,
+                healthy_threshold: c.healthy_threshold,
+                unhealthy_threshold: c.unhealthy_threshold,
+            },
+            Self::Grpc(c) => Timing {
                 interval: c.interval,
                 timeout: c.timeout,
                 jitter: c.jitter,
@@ -169,13 +208,14 @@ impl Check {
     ///
     /// # Errors
     /// What was wrong, in words for an operator; it may name the server's address.
-    pub async fn probe(&self, target: &tcp::Target) -> Outcome {
+    pub async fn probe(&self, target: &tcp::Target, wire: &tcp::Wire) -> Outcome {
         let limit = self.timing().timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let probe = async {
             match self {
-                Self::Http(check) => http::probe(check, target, deadline).await,
-                Self::Tcp(check) => tcp::connect(target, check.port, deadline).await.map(drop),
+                Self::Grpc(check) => grpc::probe(check, target, wire, deadline).await,
+                Self::Http(check) => http::probe(check, target, wire, deadline).await,
+                Self::Tcp(check) => tcp::open(target, wire, check.port, deadline).await.map(drop),
             }
         };
         tokio::time::timeout_at(deadline, probe)
@@ -186,12 +226,13 @@ impl Check {
 
 impl Named for Check {
     const WHAT: &'static str = "a check";
-    const NAMES: &'static [&'static str] = &["http", "tcp"];
+    const NAMES: &'static [&'static str] = &["http", "tcp", "grpc"];
 
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "http" => Self::Http(HttpCheck::default()),
             "tcp" => Self::Tcp(TcpCheck::default()),
+            "grpc" => Self::Grpc(GrpcCheck::default()),
             _ => return None,
         })
     }
@@ -200,6 +241,7 @@ impl Named for Check {
         Ok(Some(match name {
             "http" => Self::Http(map.next_value()?),
             "tcp" => Self::Tcp(map.next_value()?),
+            "grpc" => Self::Grpc(map.next_value()?),
             _ => return Ok(None),
         }))
     }

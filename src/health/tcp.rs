@@ -4,11 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
+
+use crate::tls;
 
 /// Where a probe goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,26 @@ pub enum Target {
     Unix(PathBuf),
 }
 
+/// What is spoken with a server beside what a check says: the same as requests have.
+#[derive(Debug, Clone, Default)]
+pub struct Wire {
+    pub tls: Option<Arc<tls::Client>>,
+    /// Whether it is HTTP/2.
+    pub http2: bool,
+}
+
 impl Target {
+    /// The host without its port; none of a Unix socket.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Net { host, .. } => {
+                let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+                Some(name.trim_start_matches('[').trim_end_matches(']'))
+            }
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The `Host` header of a check that does not set one (RFC 9112 §3.2).
     #[must_use]
     pub fn host(&self) -> &str {
@@ -35,6 +58,19 @@ impl Target {
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Over one of the others.
+    Tls(Box<TlsStream<Stream>>),
+}
+
+/// Opens a connection and says on it what comes before HTTP.
+///
+/// # Errors
+/// What went wrong, in words for an operator.
+pub async fn open(target: &Target, wire: &Wire, port: Option<u16>, deadline: Instant) -> Result<Stream, String> {
+    let stream = connect(target, port, deadline).await?;
+    let Some(tls) = &wire.tls else { return Ok(stream) };
+    let stream = tls.connect(target.name(), stream).await.map_err(|error| format!("no TLS: {error}"))?;
+    Ok(Stream::Tls(Box::new(stream)))
 }
 
 /// Opens a connection to the first address that accepts one. An address that says nothing leaves the
@@ -84,6 +120,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -93,6 +130,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -100,6 +138,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -107,6 +146,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -132,11 +172,11 @@ mod tests {
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let check = Check::Tcp(TcpCheck::default());
         let target = net(vec![gone_address, open.local_addr().unwrap()]);
-        assert_eq!(check.probe(&target).await, Ok(()));
+        assert_eq!(check.probe(&target, &Wire::default()).await, Ok(()));
 
-        let failure = check.probe(&net(vec![gone_address])).await.unwrap_err();
+        let failure = check.probe(&net(vec![gone_address]), &Wire::default()).await.unwrap_err();
         assert_eq!(failure, format!("{gone_address}: connection refused"));
-        assert!(check.probe(&net(Vec::new())).await.unwrap_err().contains("no address"));
+        assert!(check.probe(&net(Vec::new()), &Wire::default()).await.unwrap_err().contains("no address"));
     }
 
     #[tokio::test]
@@ -144,7 +184,7 @@ mod tests {
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = open.local_addr().unwrap().port();
         let check = Check::Tcp(TcpCheck { port: Some(port), ..TcpCheck::default() });
-        assert_eq!(check.probe(&net(vec!["127.0.0.1:1".parse().unwrap()])).await, Ok(()));
+        assert_eq!(check.probe(&net(vec!["127.0.0.1:1".parse().unwrap()]), &Wire::default()).await, Ok(()));
     }
 
     #[tokio::test]
@@ -160,8 +200,8 @@ mod tests {
         }
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let check = Check::Tcp(TcpCheck { timeout: Duration::from_millis(200), ..TcpCheck::default() });
-        assert_eq!(check.probe(&net(vec![silent, open.local_addr().unwrap()])).await, Ok(()));
-        let failure = check.probe(&net(vec![silent])).await.unwrap_err();
+        assert_eq!(check.probe(&net(vec![silent, open.local_addr().unwrap()]), &Wire::default()).await, Ok(()));
+        let failure = check.probe(&net(vec![silent]), &Wire::default()).await.unwrap_err();
         assert!(failure.contains("no connection in time") || failure.contains("no result within 200ms"), "{failure}");
     }
 
@@ -170,8 +210,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.sock");
         let check = Check::Tcp(TcpCheck::default());
-        assert!(check.probe(&Target::Unix(path.clone())).await.unwrap_err().contains("no such file"));
+        assert!(check.probe(&Target::Unix(path.clone()), &Wire::default()).await.unwrap_err().contains("no such file"));
         let _listener = tokio::net::UnixListener::bind(&path).unwrap();
-        assert_eq!(check.probe(&Target::Unix(path)).await, Ok(()));
+        assert_eq!(check.probe(&Target::Unix(path), &Wire::default()).await, Ok(()));
     }
 }

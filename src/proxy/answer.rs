@@ -139,7 +139,9 @@ pub(super) fn sentence(kind: Kind) -> &'static str {
         Kind::NoServer => "No server can take this request at the moment. Please try again.",
         Kind::Stopping => "This service is restarting. Please try again.",
         Kind::Internal => "Something went wrong here.",
-        Kind::ConnectRefused | Kind::ConnectFailed | Kind::Unresolved => "The application could not be reached.",
+        Kind::ConnectRefused | Kind::ConnectFailed | Kind::UpstreamTls | Kind::Unresolved => {
+            "The application could not be reached."
+        }
         Kind::Reset | Kind::Truncated | Kind::Cut => "The application ended the connection before its answer.",
         Kind::StreamRefused => "The application takes no more requests at the moment. Please try again.",
         Kind::BadAnswer => "The application's answer could not be understood.",

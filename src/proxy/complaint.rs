@@ -19,6 +19,7 @@ pub(super) struct Complaints {
     pub(super) proxy_header: Complaint,
     pub(super) full: Complaint,
     pub(super) client_limit: Complaint,
+    pub(super) upstream_tls: Complaint,
 }
 
 impl Complaint {

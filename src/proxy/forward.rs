@@ -15,10 +15,11 @@ use super::connection::Conn;
 use super::core::CoreClaim;
 use super::pool::{self, Lease, Line};
 use super::server_body::ServerBody;
+use super::stream;
 use super::watch::{Phase, Watch};
 use crate::config::plan::{Address, UpstreamPlan};
 use crate::error::{Kind, ProxyError, Sent};
-use crate::upstream::Event;
+use crate::upstream::{Event, Server};
 
 /// Why there is no answer.
 pub(super) enum Failure {
@@ -47,17 +48,20 @@ pub(super) async fn connect(
     conn: &Conn,
     plan: &UpstreamPlan,
     claim: &CoreClaim,
-) -> Result<super::stream::Upstream, ProxyError> {
+) -> Result<stream::Upstream, ProxyError> {
     let (core, server, counts) = (&conn.core, claim.server(), &claim.cell().counts);
     // Failures turn it, too, or one dead address of several would be tried first for ever.
     let turn = counts.connects.get().wrapping_add(counts.connect_failures.get()) as usize;
     conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
     let outcome = guarded(&conn.watch, pool::connect(server, turn, plan.timeouts.connect)).await;
     let error = match outcome {
-        Ok(Ok(stream)) => {
-            counts.connects.inc();
-            return Ok(stream);
-        }
+        Ok(Ok(stream)) => match secured(conn, plan, server, stream).await {
+            Ok(stream) => {
+                counts.connects.inc();
+                return Ok(stream);
+            }
+            Err(error) => error,
+        },
         Ok(Err(error)) => {
             let unresolved =
                 matches!(server.address, Address::Host { .. }) && error.kind() == io::ErrorKind::AddrNotAvailable;
@@ -76,6 +80,29 @@ pub(super) async fn connect(
         core.report(Event::ConnectFailed { server: server.uid });
     }
     Err(error)
+}
+
+/// The stream under TLS, where the upstream has it; within the time for connecting.
+async fn secured(
+    conn: &Conn,
+    plan: &UpstreamPlan,
+    server: &Server,
+    stream: stream::Upstream,
+) -> Result<stream::Upstream, ProxyError> {
+    let Some(tls) = &plan.tls else { return Ok(stream) };
+    let host = server.address.host();
+    // Boxed, since a handshake's state is large and most upstreams are in clear.
+    let handshake = Box::pin(tls.client.connect(host.as_deref(), stream));
+    match guarded(&conn.watch, handshake).await {
+        Ok(Ok(stream)) => Ok(stream::Upstream::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            conn.core.complaints.upstream_tls.warn(conn.core.clock.get(), |more| {
+                tracing::warn!(upstream = %server.upstream, server = %server.name, %error, more, "no TLS with a server");
+            });
+            Err(ProxyError::new(Kind::UpstreamTls).because(error))
+        }
+        Err(kind) => Err(ProxyError::new(kind)),
+    }
 }
 
 /// Running out of our own descriptors, ports or memory says nothing about the server.
@@ -104,7 +131,7 @@ pub(super) async fn send(
     }
     let (core, counts) = (&conn.core, &claim.cell().counts);
     loop {
-        let idle = if reuse { core.pools.take(claim.server(), core.id, &plan.pool, core.clock.get()) } else { None };
+        let idle = if reuse { core.pools.take(claim.server(), core.id, plan, core.clock.get()) } else { None };
         let mut line = match idle {
             Some(line) => {
                 counts.reused.inc();
@@ -146,7 +173,7 @@ pub(super) async fn send(
 async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim) -> Result<Line, ProxyError> {
     let outings = claim.server().outings();
     let stream = connect(conn, plan, claim).await?;
-    let (line, driver) = pool::handshake(stream, conn.core.now(), outings)
+    let (line, driver) = pool::handshake(stream, plan, conn.core.now(), outings)
         .await
         .map_err(|error| ProxyError::new(Kind::ConnectFailed).because(error))?;
     // Its own errors reach whoever waits for an answer; there is nobody else to tell.

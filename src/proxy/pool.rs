@@ -10,6 +10,7 @@ pub(super) mod http2;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -20,8 +21,22 @@ use tokio::net::{TcpStream, UnixStream};
 use super::body::RequestBody;
 use super::core::View;
 use super::stream;
-use crate::config::plan::{Address, PoolPlan};
+use crate::config::plan::{Address, PoolPlan, UpstreamPlan};
+use crate::tls::Client;
 use crate::upstream::{Admin, Server};
+
+/// What TLS a connection was opened with. Connections of another are not used: a reload may have turned
+/// TLS on, or may trust somebody else.
+pub(super) type Security = Option<Arc<Client>>;
+
+/// Whether a connection opened with `with` is as `plan` wants it.
+fn is_secured(with: &Security, plan: &UpstreamPlan) -> bool {
+    match (with, &plan.tls) {
+        (None, None) => true,
+        (Some(with), Some(now)) => Arc::ptr_eq(with, &now.client),
+        _ => false,
+    }
+}
 
 /// What a request holds of a server's connection until its answer has ended.
 #[derive(Debug)]
@@ -40,6 +55,8 @@ pub(super) struct Line {
     requests: u64,
     /// [`Server::outings`] before it was opened.
     outings: u32,
+    /// What TLS it was opened with.
+    tls: Security,
 }
 
 impl Line {
@@ -72,13 +89,13 @@ impl Pools {
     }
 
     /// Takes the newest idle connection to `server` that can be used.
-    pub(super) fn take(&self, server: &Server, core: usize, plan: &PoolPlan, now: Instant) -> Option<Line> {
+    pub(super) fn take(&self, server: &Server, core: usize, plan: &UpstreamPlan, now: Instant) -> Option<Line> {
         let mut all = self.by_server.borrow_mut();
         let idle = all.get_mut(&server.uid)?;
         let found = loop {
             let Some(Idle { mut line, .. }) = idle.pop() else { break None };
-            let usable = !line.sender.is_closed() && line.outings == server.outings();
-            if usable && now.duration_since(line.born) < plan.max_age {
+            let usable = !line.sender.is_closed() && line.outings == server.outings() && is_secured(&line.tls, plan);
+            if usable && now.duration_since(line.born) < plan.pool.max_age {
                 line.requests += 1;
                 break Some(line);
             }
@@ -166,7 +183,13 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Speaks HTTP/1 on a new connection. The driver must be polled for anything to move. `outings` are
 /// those of the server before the connection was opened.
-pub(super) async fn handshake(stream: stream::Upstream, now: Instant, outings: u32) -> hyper::Result<(Line, Driver)> {
+pub(super) async fn handshake(
+    stream: stream::Upstream,
+    plan: &UpstreamPlan,
+    now: Instant,
+    outings: u32,
+) -> hyper::Result<(Line, Driver)> {
     let (sender, driver) = Builder::new().handshake(TokioIo::new(stream)).await?;
-    Ok((Line { sender, born: now, requests: 1, outings }, driver))
+    let tls = plan.tls.as_ref().map(|tls| Arc::clone(&tls.client));
+    Ok((Line { sender, born: now, requests: 1, outings, tls }, driver))
 }

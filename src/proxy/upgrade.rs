@@ -79,7 +79,7 @@ pub(super) async fn send(
         Ok(stream) => stream,
         Err(error) => return Err(Failure::Returned(Box::new(request), error)),
     };
-    let (mut line, mut driver) = match pool::handshake(stream, conn.core.now(), outings).await {
+    let (mut line, mut driver) = match pool::handshake(stream, plan, conn.core.now(), outings).await {
         Ok(pair) => pair,
         Err(error) => {
             let error = ProxyError::new(Kind::ConnectFailed).because(error);

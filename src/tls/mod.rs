@@ -7,6 +7,7 @@
 
 mod certificate;
 mod choice;
+mod client;
 mod clients;
 mod server;
 mod tickets;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use certificate::{Certificate, Wrong, self_signed};
+pub use client::{Client, ClientSettings, ClientWrong};
 pub use clients::{ClientIdentity, Clients};
 pub use server::{InUse, Material, Resumption, Server, Settings};
 pub use tickets::{Secrets, fresh_secret};

@@ -17,6 +17,7 @@ mod name_server;
 mod process;
 mod raw;
 pub mod tls;
+mod tls_front;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ pub use http2::{
 pub use name_server::{NameServer, local};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
 pub use raw::{Raw, raw};
+pub use tls_front::{Shaken, TlsFront};
 pub use websocket::WebSocket;
 
 /// The longest that anything is waited for. A test that waits for long has failed.

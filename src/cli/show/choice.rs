@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use crate::balance::{IpHash, LeastRequests, Policy, RoundRobin, StickyCookie};
 use crate::config::plan::{Http2, Protocol};
-use crate::health::{Check, HttpCheck, TcpCheck};
+use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
 use crate::units::show_duration;
 
 /// A name with its options, or a name alone.
@@ -59,6 +59,25 @@ pub(super) fn protocol(protocol: &Protocol) -> Choice {
 pub(super) fn check(check: &Check) -> Choice {
     let options = match check {
         Check::Tcp(TcpCheck { port, interval, timeout, jitter, healthy_threshold, unhealthy_threshold }) => table([
+            ("port", port.map(|p| i64::from(p).into())),
+            ("interval", Some(show_duration(*interval).into())),
+            ("timeout", Some(show_duration(*timeout).into())),
+            ("jitter", Some(i64::from(*jitter).into())),
+            ("healthy_threshold", Some(i64::from(*healthy_threshold).into())),
+            ("unhealthy_threshold", Some(i64::from(*unhealthy_threshold).into())),
+        ]),
+        Check::Grpc(GrpcCheck {
+            service,
+            host,
+            port,
+            interval,
+            timeout,
+            jitter,
+            healthy_threshold,
+            unhealthy_threshold,
+        }) => table([
+            ("service", Some(service.as_str().into())),
+            ("host", host.as_deref().map(Into::into)),
             ("port", port.map(|p| i64::from(p).into())),
             ("interval", Some(show_duration(*interval).into())),
             ("timeout", Some(show_duration(*timeout).into())),

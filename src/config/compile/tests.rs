@@ -210,6 +210,7 @@ fn every_key_reaches_the_plan() {
         upstreams: vec![UpstreamPlan {
             name: "u".into(),
             policy: crate::balance::Policy::StickyCookie(crate::balance::StickyCookie::default()),
+            tls: None,
             protocol: Protocol::H2c(Http2 { max_streams: 5, ping: spec::TimeOrOff(Some(s(60))) }),
             check: Some(Check::Http(crate::health::HttpCheck::default())),
             fail_open: false,

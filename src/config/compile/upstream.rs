@@ -35,10 +35,12 @@ impl Compiler<'_> {
         if let Some(check) = &check {
             self.check(name.get_ref(), spec.check.span(), check);
         }
+        let servers = self.servers(name, spec);
         UpstreamPlan {
             name: name.get_ref().clone(),
             policy: spec.policy.get_ref().clone(),
             protocol: self.protocol(name.get_ref(), &spec.protocol),
+            tls: self.upstream_tls(spec, &servers),
             check,
             fail_open: spec.fail_open,
             timeouts: self.timeouts(&spec.timeouts),
@@ -47,7 +49,7 @@ impl Compiler<'_> {
             drain: self.drain(&spec.drain),
             max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),
             cookie_keys: self.cookie_keys(whole, name, spec),
-            servers: self.servers(name, spec),
+            servers,
         }
     }
 
@@ -156,6 +158,12 @@ impl Compiler<'_> {
                 http.port
             }
             Check::Tcp(tcp) => tcp.port,
+            Check::Grpc(grpc) => {
+                if grpc.host.as_deref().is_some_and(|host| !is_field_value(host)) {
+                    self.error(place("host"), "`host` cannot be sent as an authority", "write a host name");
+                }
+                grpc.port
+            }
         };
         if port == Some(0) {
             self.error(place("port"), "a check cannot use port 0", "write a number from 1 to 65535");

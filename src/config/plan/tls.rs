@@ -1,9 +1,10 @@
 //! TLS.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::tls::Secrets;
+use crate::tls::{Client, Secrets};
 
 /// TLS of a listener. Files are named, not read: what they hold may change while the Plan does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,4 +72,13 @@ impl std::fmt::Display for Hsts {
         f.write_str(if self.include_subdomains { "; includeSubDomains" } else { "" })?;
         f.write_str(if self.preload { "; preload" } else { "" })
     }
+}
+
+/// TLS with the servers of an upstream. Its files are read, so that two Plans differ when those do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTls {
+    pub client: Arc<Client>,
+    /// Where the authorities came from; none is the system.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<CertificatePlan>,
 }

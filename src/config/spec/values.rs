@@ -215,7 +215,7 @@ impl Default for CheckOrOff {
 
 impl Named for CheckOrOff {
     const WHAT: &'static str = "a check";
-    const NAMES: &'static [&'static str] = &["tcp", "http", "off"];
+    const NAMES: &'static [&'static str] = &["tcp", "http", "grpc", "off"];
 
     fn by_name(name: &str) -> Option<Self> {
         if name == "off" { Some(Self(None)) } else { Check::by_name(name).map(|check| Self(Some(check))) }

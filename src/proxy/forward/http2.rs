@@ -45,6 +45,7 @@ pub(super) async fn send(
     fresh: bool,
 ) -> Result<(Response<ServerBody>, Lease), Failure> {
     let (core, counts) = (&conn.core, &claim.cell().counts);
+    let scheme = if plan.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
     loop {
         let mut place = match place(conn, plan, options, claim, fresh).await {
             Ok(place) => place,
@@ -55,7 +56,7 @@ pub(super) async fn send(
             counts.reused.inc();
         }
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
-        let mut stream = match Stream::open(&place, request, claim.server()) {
+        let mut stream = match Stream::open(&place, request, claim.server(), scheme.clone()) {
             Ok(stream) => stream,
             // It is going away since a moment ago.
             Err((unsent, None)) if reused => {
@@ -111,7 +112,7 @@ async fn place(
 ) -> Result<Place, ProxyError> {
     let core = &conn.core;
     loop {
-        match core.pools.http2.turn(claim.server(), &plan.pool, options, core.clock.get(), fresh) {
+        match core.pools.http2.turn(claim.server(), plan, options, core.clock.get(), fresh) {
             Turn::Place(place) => return Ok(place),
             Turn::Wait(opening) => {
                 conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
@@ -137,7 +138,7 @@ async fn open(
             return Err(error);
         }
     };
-    let error = match guarded(&conn.watch, http2::handshake(stream, options, outings)).await {
+    let error = match guarded(&conn.watch, http2::handshake(stream, plan, options, outings)).await {
         Ok(Ok(open)) => return Ok(opener.opened(open)),
         Ok(Err(error)) => ProxyError::new(Kind::ConnectFailed).because(error),
         Err(kind) => ProxyError::new(kind),
@@ -180,11 +181,12 @@ impl Stream {
         place: &Place,
         request: Request<RequestBody>,
         server: &Server,
+        scheme: Scheme,
     ) -> Result<Self, (Request<RequestBody>, Option<ProxyError>)> {
         let Some(mut sender) = place.sender() else { return Err((request, None)) };
         let (parts, body) = request.into_parts();
         let is_over = body.is_end_stream();
-        let Some(head) = head(&parts, server) else {
+        let Some(head) = head(&parts, server, scheme) else {
             let error = ProxyError::new(Kind::BadRequest).because("Host is not an authority");
             return Err((Request::from_parts(parts, body), Some(error)));
         };
@@ -232,7 +234,7 @@ impl Stream {
 }
 
 /// The head as HTTP/2 has it (RFC 9113 §8.3.1): no Host and nothing that belongs to a connection.
-fn head(parts: &http::request::Parts, server: &Server) -> Option<Request<()>> {
+fn head(parts: &http::request::Parts, server: &Server, scheme: Scheme) -> Option<Request<()>> {
     let mut headers = parts.headers.clone();
     headers.remove(header::TRANSFER_ENCODING);
     let authority = match headers.remove(header::HOST).filter(|host| !host.is_empty()) {
@@ -244,7 +246,7 @@ fn head(parts: &http::request::Parts, server: &Server) -> Option<Request<()>> {
         },
     };
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
+    uri.scheme = Some(scheme);
     uri.authority = Some(authority);
     uri.path_and_query = parts.uri.path_and_query().cloned();
     let mut head = Request::new(());

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::is_out;
-use crate::config::plan::{Http2, PoolPlan};
+use super::{Security, is_out, is_secured};
+use crate::config::plan::{Http2, UpstreamPlan};
 use crate::error::Kind;
 use crate::proxy::core::View;
 use crate::proxy::stream;
@@ -70,19 +71,21 @@ struct Shared {
     heard: Cell<Instant>,
     /// [`Server::outings`] before it was opened.
     outings: u32,
+    tls: Security,
     probe: Cell<Probe>,
     killed: Cell<bool>,
 }
 
 impl Shared {
-    fn has_room(&self, server: &Server, plan: &PoolPlan, http2: &Http2, now: Instant) -> bool {
+    fn has_room(&self, server: &Server, plan: &UpstreamPlan, http2: &Http2, now: Instant) -> bool {
         let suspect = matches!(self.probe.get(), Probe::Wanted { suspect: true } | Probe::Sent { suspect: true, .. });
         !suspect
             && self.sender.borrow().is_some()
             && self.streams.get() < self.allowed.get().min(http2.max_streams as usize)
-            && self.requests.get() < plan.max_requests
-            && now.duration_since(self.born) < plan.max_age
+            && self.requests.get() < plan.pool.max_requests
+            && now.duration_since(self.born) < plan.pool.max_age
             && self.outings == server.outings()
+            && is_secured(&self.tls, plan)
     }
 
     /// Takes no further request; it is closed when those on it have ended.
@@ -216,7 +219,7 @@ impl Opener {
 
     /// It is open: adds it to the pool and takes the first place on it.
     pub(in crate::proxy) fn opened(self, open: Open) -> Place {
-        let Open { sender, connection, allowed, outings } = open;
+        let Open { sender, connection, allowed, outings, tls } = open;
         let now = Instant::now();
         let shared = Rc::new(Shared {
             sender: RefCell::new(Some(sender)),
@@ -228,6 +231,7 @@ impl Opener {
             since: Cell::new(now),
             heard: Cell::new(now),
             outings,
+            tls,
             probe: Cell::new(Probe::None),
             killed: Cell::new(false),
         });
@@ -278,7 +282,7 @@ impl Connections {
     pub(in crate::proxy) fn turn(
         &self,
         server: &Server,
-        plan: &PoolPlan,
+        plan: &UpstreamPlan,
         http2: &Http2,
         now: Instant,
         fresh: bool,
@@ -328,6 +332,7 @@ impl Connections {
                         || shared.requests.get() >= plan.max_requests
                         || is_idle && (idle > room || now.duration_since(shared.since.get()) >= plan.idle_timeout)
                         || http2.is_none()
+                        || !is_secured(&shared.tls, &upstream.plan)
                         || is_out(server);
                     let silent =
                         matches!(shared.probe.get(), Probe::Sent { at, .. } if now.duration_since(at) >= PONG_WITHIN);
@@ -355,12 +360,14 @@ pub(in crate::proxy) struct Open {
     connection: Connection<stream::Upstream, Bytes>,
     allowed: usize,
     outings: u32,
+    tls: Security,
 }
 
 /// Speaks HTTP/2 on a new connection and waits for the server's first SETTINGS: without them a request
 /// could be one too many, and a server that speaks something else would get it.
 pub(in crate::proxy) async fn handshake(
     stream: stream::Upstream,
+    plan: &UpstreamPlan,
     http2: &Http2,
     outings: u32,
 ) -> Result<Open, h2::Error> {
@@ -384,7 +391,8 @@ pub(in crate::proxy) async fn handshake(
     })
     .await
     .map_err(|error| error.unwrap_or_else(|| h2::Reason::NO_ERROR.into()))?;
-    Ok(Open { sender, connection, allowed, outings })
+    let tls = plan.tls.as_ref().map(|tls| Arc::clone(&tls.client));
+    Ok(Open { sender, connection, allowed, outings, tls })
 }
 
 /// Moves the bytes of a connection until it is closed.
