@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::plan::*;
 use super::*;
 use crate::balance::{IpHash, Policy, StickyCookie};
-use crate::health::{Check, HttpCheck, TcpCheck};
+use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
 use crate::named::Named as _;
 
 fn around() -> Surroundings<'static> {
@@ -150,7 +150,8 @@ fn every_key_occurs_in_the_full_file() {
             "policy.sticky_cookie" => keys_of::<StickyCookie>(),
             "check.http" => keys_of::<HttpCheck>(),
             "check.tcp" => keys_of::<TcpCheck>(),
-            "protocol.h2c" => keys_of::<Http2>(),
+            "protocol.h2c" | "protocol.h2" => keys_of::<Http2>(),
+            "check.grpc" => keys_of::<GrpcCheck>(),
             other => panic!("[upstream.app.{other}] has no struct here"),
         };
         assert_eq!(shown, known.into_iter().collect(), "[upstream.app.{section}]");
@@ -192,11 +193,14 @@ fn the_options_in_the_full_file_are_the_defaults() {
         let is_default = |l: &&str| l.split_once(" = ").is_some_and(|(key, _)| !without.contains(&key));
         let defaults: Vec<&str> = options.lines().filter(is_default).collect();
         let (key, name) = section.split_once('.').unwrap();
-        let written = good(&format!("{MINIMAL}\n[upstream.app.{section}]\n{}\n", defaults.join("\n")));
-        let by_name = good(&format!("{MINIMAL}{key} = '{name}'"));
+        // HTTP/2 over TLS is refused without TLS.
+        let minimal =
+            if section == "protocol.h2" { format!("{MINIMAL}tls.verify = false\n") } else { MINIMAL.to_owned() };
+        let written = good(&format!("{minimal}\n[upstream.app.{section}]\n{}\n", defaults.join("\n")));
+        let by_name = good(&format!("{minimal}{key} = '{name}'"));
         assert_eq!(written.plan, by_name.plan, "[upstream.app.{section}]");
         // The examples are right, too.
-        good(&format!("{MINIMAL}\n[upstream.app.{section}]\n{options}"));
+        good(&format!("{minimal}\n[upstream.app.{section}]\n{options}"));
     }
 }
 

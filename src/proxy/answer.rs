@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 
 use super::body::Body;
+use super::grpc;
 use crate::error::{Kind, ProxyError};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -19,15 +20,16 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(super) struct Form {
     html: bool,
     is_head: bool,
+    is_grpc: bool,
 }
 
 impl Form {
-    /// HTML for whoever accepts it by name, as browsers do; JSON for everything else.
+    /// HTML for whoever accepts it by name, as browsers do; a status for gRPC; JSON for everything else.
     pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
         let html = headers
             .get(header::ACCEPT)
             .is_some_and(|accept| memchr::memmem::find(accept.as_bytes(), b"text/html").is_some());
-        Self { html, is_head: *method == Method::HEAD }
+        Self { html, is_head: *method == Method::HEAD, is_grpc: grpc::is_asked(method, headers) }
     }
 
     pub(super) fn is_html(self) -> bool {
@@ -41,7 +43,12 @@ impl Form {
 
 /// The answer for an error, and the length of its body.
 pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderValue>) -> (Response<Body>, usize) {
-    let (status, reason, sentence) = (error.status(), error.kind.reason(), sentence(error.kind));
+    if form.is_grpc {
+        let mut response = grpc::refusal(error.kind, sentence(error.kind));
+        say_why(&mut response, error, request_id);
+        return (response, 0);
+    }
+    let (status, sentence, reason) = (error.status(), sentence(error.kind), error.kind.reason());
     let (kind, text) = if form.html {
         let title = status.canonical_reason().unwrap_or("Error");
         let page = format!(
@@ -64,19 +71,25 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status.as_u16() == 503 {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    say_why(&mut response, error, request_id);
+    (response, if form.is_head { 0 } else { length })
+}
+
+/// What an answer of any form says of the error.
+fn say_why(response: &mut Response<Body>, error: &ProxyError, request_id: Option<&HeaderValue>) {
+    let (headers, reason) = (response.headers_mut(), error.kind.reason());
     if let Ok(timing) = HeaderValue::from_str(&format!("evenkeel;desc=\"{reason}\"")) {
         headers.insert(SERVER_TIMING, timing);
     }
     if let Some(id) = request_id {
         headers.insert(super::headers::X_REQUEST_ID, id.clone());
     }
-    if status.as_u16() == 503 {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
     if closes(error.kind) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    (response, if form.is_head { 0 } else { length })
 }
 
 /// An answer as it is written to a client whose request was never parsed.
@@ -89,7 +102,8 @@ pub(super) struct Unread {
 
 /// The answer for a request of which nothing is known but what is wrong with it.
 pub(super) fn unread(kind: Kind, request_id: Option<&HeaderValue>) -> Unread {
-    let (mut response, length) = error(&ProxyError::new(kind), Form { html: false, is_head: false }, request_id);
+    let (mut response, length) =
+        error(&ProxyError::new(kind), Form { html: false, is_head: false, is_grpc: false }, request_id);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {
         response.headers_mut().insert(header::DATE, date);

@@ -51,6 +51,8 @@ pub(super) struct Exchange {
     pub(super) retries: u32,
     /// What became of a sticky session.
     pub(super) sticky: Option<&'static str>,
+    /// The deadline that the client has set itself.
+    pub(super) wants_within: Option<Duration>,
     pub(super) is_tunnel: bool,
     /// What the client would have its answer compressed with, on a route that does.
     pub(super) encoding: Option<Encoding>,
@@ -100,6 +102,7 @@ impl Exchange {
             bytes_out: 0,
             retries: 0,
             sticky: None,
+            wants_within: None,
             is_tunnel: false,
             encoding: None,
             form: Form::default(),

@@ -34,6 +34,7 @@ bits! {
     TWO_TRANSFER_ENCODINGS = 17,
     HTTP2_SETTINGS = 18,
     PROXY_AUTHORIZATION = 19,
+    GRPC_TIMEOUT = 20,
 }
 
 impl Noted {
@@ -75,6 +76,7 @@ pub(super) fn note(headers: &HeaderMap) -> Noted {
             10 if name == "connection" => Noted::CONNECTION,
             10 if name == "keep-alive" => Noted::KEEP_ALIVE,
             12 if name == "x-request-id" => Noted::REQUEST_ID,
+            12 if name == "grpc-timeout" => Noted::GRPC_TIMEOUT,
             14 if name == "http2-settings" => Noted::HTTP2_SETTINGS,
             15 if name == "x-forwarded-for" => Noted::X_FORWARDED_FOR,
             16 if name == "proxy-connection" => Noted::PROXY_CONNECTION,

@@ -22,6 +22,7 @@ mod exchange;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
+mod grpc;
 mod head;
 mod headers;
 mod http2;

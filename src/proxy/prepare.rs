@@ -17,7 +17,7 @@ use super::headers::{self, Noted, X_REQUEST_ID};
 use super::inbound::Inbound;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, http2, mirror, request_id, retry, upgrade};
+use super::{client, compress, grpc, http2, mirror, request_id, retry, upgrade};
 use super::{client_cert, https};
 use crate::config::plan::{ListenerPlan, RoutePlan};
 use crate::error::{Kind, ProxyError};
@@ -79,6 +79,7 @@ pub(super) fn prepare(
     {
         return Err(ProxyError::new(Kind::BodyTooLarge));
     }
+    exchange.wants_within = if noted.has(Noted::GRPC_TIMEOUT) { grpc::timeout(request.headers()) } else { None };
     // HTTP/2 has no Upgrade (RFC 9113 §8.6): such a server gets a request without it, as from a proxy that
     // knows of none.
     let may_switch = noted.has(Noted::UPGRADE) && upstream.plan.protocol.http2().is_none();

@@ -93,7 +93,8 @@ async fn serve(
         }
     };
     let outgoing = wrap(&mut exchange, request, outgoing);
-    if let Some(limit) = exchange.upstream().and_then(|u| u.plan.timeouts.request) {
+    let own = exchange.upstream().and_then(|u| u.plan.timeouts.request);
+    if let Some(limit) = [own, exchange.wants_within].into_iter().flatten().min() {
         exchange.conn.watch.limit_total(Some(now + limit));
     }
     match send(&mut exchange, outgoing, session.as_ref()).await {

@@ -70,7 +70,7 @@ error: unknown check `ping`
 7 | check = "ping"
   |         ^^^^^^
   |
-  = help: known names: tcp, http, off
+  = help: known names: tcp, http, grpc, off
 
 2 errors in evenkeel.toml
 "##,

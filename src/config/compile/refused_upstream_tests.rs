@@ -45,3 +45,80 @@ error: unknown protocol `http2`
 "##,
     );
 }
+
+#[test]
+fn tls_with_servers_that_cannot_be() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.a]
+servers = ["127.0.0.1:9001"]
+protocol = "h2"
+
+[upstream.b]
+servers = ["unix:/run/b.sock"]
+protocol = "h2c"
+tls = { ca = "/nowhere/ca.pem" }
+
+[upstream.c]
+servers = ["127.0.0.1:9001"]
+tls = { server_name = "not a name", verify = false }
+"##,
+        r##"
+error: `h2` is HTTP/2 over TLS, and there is no `tls` here
+ --> evenkeel.toml:6:12
+  |
+6 | protocol = "h2"
+  |            ^^^^
+  |
+  = help: add `tls = true`, or write `protocol = "h2c"` for HTTP/2 in clear
+
+error: `h2c` is HTTP/2 in clear, and `tls` is set
+  --> evenkeel.toml:10:12
+   |
+10 | protocol = "h2c"
+   |            ^^^^^
+   |
+   = help: write `protocol = "h2"`, or remove `tls`
+
+error: a server on a Unix socket has no name that its certificate could be for
+  --> evenkeel.toml:11:7
+   |
+11 | tls = { ca = "/nowhere/ca.pem" }
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: add `server_name` to `tls`
+
+error: cannot read `ca` /nowhere/ca.pem: entity not found
+  --> evenkeel.toml:11:14
+   |
+11 | tls = { ca = "/nowhere/ca.pem" }
+   |              ^^^^^^^^^^^^^^^^^
+   |
+   = help: name a file that the user running evenkeel can read
+
+error: `not a name` is neither a host name nor an address
+  --> evenkeel.toml:15:23
+   |
+15 | tls = { server_name = "not a name", verify = false }
+   |                       ^^^^^^^^^^^^
+   |
+   = help: write the name that the server's certificate is for
+
+warning: servers are not verified: whoever gets between them and evenkeel can read and change everything
+  --> evenkeel.toml:15:46
+   |
+15 | tls = { server_name = "not a name", verify = false }
+   |                                              ^^^^^
+   |
+   = help: remove `verify = false`, and name the authority with `ca`
+
+error: no route, and 3 upstreams to choose from
+--> evenkeel.toml
+ = help: add `[[route]]` with `path = "/"` and `upstream = "a"`
+
+6 errors, 1 warning in evenkeel.toml
+"##,
+    );
+}

@@ -250,7 +250,7 @@ fn reports_are_readable_by_tools() {
     let report = parse("é = 'é' x\n", "e.toml").unwrap_err();
     assert_eq!((report.entries()[0].line, report.entries()[0].column), (Some(1), Some(9)));
     let report = parse(&format!("{TOP}check = {{ 'é' = 1 }}\n"), "e.toml").unwrap_err();
-    assert_eq!(report.lines(), ["e.toml:5:11: unknown check `é` (known names: tcp, http, off)"]);
+    assert_eq!(report.lines(), ["e.toml:5:11: unknown check `é` (known names: tcp, http, grpc, off)"]);
     assert!(report.render(true).contains("\u{1b}["), "colour was asked for");
     let report = parse(&format!("{TOP}\"\\u001b[2J\\n\" = 1\n"), "e.toml").unwrap_err();
     assert!(report.lines()[0].starts_with("e.toml:5:1: unknown key `\\u{1b}[2J\\n`"), "{:?}", report.lines());
