@@ -328,7 +328,6 @@ fn an_answer_that_is_reset_is_not_passed_on_as_complete() {
     let mut conn = proxy.raw();
     conn.send((request("GET", "/", "a") + "\r\n").as_bytes());
     let (bytes, proper) = conn.rest_and_end();
-    assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&bytes));
     assert!(!proper && !bytes.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));
     assert_eq!(proxy.metric("evenkeel_errors_total", &["reason=\"truncated\""]), 1.0);
 }
