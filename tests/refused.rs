@@ -42,7 +42,6 @@ fn what_is_not_http_gets_an_answer_that_says_why() {
         ("nonsense\r\n\r\n".to_owned(), 400, "bad_request"),
         ("GET / HTTP/1.1\r\nhost : a\r\n\r\n".to_owned(), 400, "bad_request"),
         ("GET / HTTP/3.0\r\nhost: a\r\n\r\n".to_owned(), 400, "bad_request"),
-        ("PRI * HTTP/2.0\r\n\r\nxx\r\n\r\n".to_owned(), 400, "bad_request"),
         (format!("GET / HTTP/1.1\r\nx: {long}\r\nx: {long}\r\nx: {long}\r\n\r\n"), 431, "headers_too_large"),
         // Found before it.
         ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), 400, "bad_request"),
