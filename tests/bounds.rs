@@ -12,7 +12,7 @@ use harness::{Fake, Raw, Running, eventually, read_head, unchecked};
 
 const CONNECTIONS: u64 = 100;
 /// Of the README, in KiB.
-const BOUND: u64 = 2 * 1024;
+const BOUND: u64 = 1024;
 
 /// Sends `bytes` over and over until nothing more is taken for a while.
 fn fill(stream: &TcpStream, bytes: &[u8]) {
@@ -28,7 +28,8 @@ fn fill(stream: &TcpStream, bytes: &[u8]) {
 }
 
 /// What each of many connections that do this costs in memory, in KiB.
-fn cost(evenkeel: &Running, worst: impl Fn(&mut Raw) + Sync) -> u64 {
+fn cost(toml: &str, worst: impl Fn(&mut Raw) + Sync) -> u64 {
+    let evenkeel = Running::start(toml);
     let before = evenkeel.process.rss_kib();
     let conns: Vec<Raw> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..CONNECTIONS)
@@ -54,7 +55,6 @@ fn cost(evenkeel: &Running, worst: impl Fn(&mut Raw) + Sync) -> u64 {
     }
     let cost = most.saturating_sub(before) / CONNECTIONS;
     drop(conns);
-    eventually("they are gone", || (evenkeel.metric("evenkeel_connections_open", &[]) == 0.0).then_some(()));
     cost
 }
 
@@ -70,45 +70,42 @@ fn a_connection_holds_no_more_than_it_is_said_to() {
         }
         std::thread::sleep(harness::PATIENCE);
     });
-    let evenkeel = Running::start(&format!("cores = 1\n{}", unchecked(fake.address(), "")));
+    let toml = format!("cores = 1\n{}", unchecked(fake.address(), ""));
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes();
     let upload = |framing: &str| format!("POST / HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n").into_bytes();
     let costs = [
         (
             "a head without an end",
-            cost(&evenkeel, |conn| {
+            cost(&toml, |conn| {
                 conn.send(b"GET / HTTP/1.1\r\nhost: a\r\nx: ");
                 conn.send(&[b'x'; 32_000]);
             }),
         ),
         (
             "a body that the server does not take",
-            cost(&evenkeel, |conn| {
+            cost(&toml, |conn| {
                 conn.send(&upload("content-length: 1000000000"));
                 fill(conn.stream(), &[b'x'; 1 << 16]);
             }),
         ),
         (
             "the same in tiny chunks",
-            cost(&evenkeel, |conn| {
+            cost(&toml, |conn| {
                 conn.send(&upload("transfer-encoding: chunked"));
                 fill(conn.stream(), &b"1\r\nx\r\n".repeat(10_000));
             }),
         ),
-        (
-            "requests behind one that is not answered",
-            cost(&evenkeel, |conn| fill(conn.stream(), &get("/").repeat(1000))),
-        ),
+        ("requests behind one that is not answered", cost(&toml, |conn| fill(conn.stream(), &get("/").repeat(1000)))),
         (
             "bytes behind a request to switch protocols",
-            cost(&evenkeel, |conn| {
+            cost(&toml, |conn| {
                 conn.send(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
                 fill(conn.stream(), &[b'x'; 1 << 16]);
             }),
         ),
         (
             "an answer that is not taken",
-            cost(&evenkeel, |conn| {
+            cost(&toml, |conn| {
                 conn.send(&get("/endless"));
                 assert!(conn.head().is_some());
                 std::thread::sleep(Duration::from_millis(500));
