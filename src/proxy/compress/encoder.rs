@@ -1,7 +1,7 @@
 //! The three encodings behind one face: bytes in, bytes out, flushed when they must be.
 //!
-//! What an encoder keeps is bounded by its window, 256 KiB whatever the level, and by what it has made and
-//! nobody has taken.
+//! What an encoder keeps is bounded by its window, 256 KiB whatever the level, by tables that follow from
+//! window and level (a few times the window), and by what it has made and nobody has taken.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -46,7 +46,8 @@ impl Encoder {
                 Self::Zstd(encoder)
             }
             Encoding::Br => {
-                let (quality, output) = (of([2, 5, 9]), Vec::new());
+                // From 7 on its tables take many megabytes for each answer.
+                let (quality, output) = (of([2, 5, 6]), Vec::new());
                 Self::Br(Box::new(CompressorWriter::new(output, BROTLI_BUFFER, quality, WINDOW_BITS)))
             }
             Encoding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), Compression::new(of([2, 6, 9])))),
