@@ -25,7 +25,14 @@ fn proxy(listener: &str) -> (Proxy, Vec<evenkeel::lab::origin::Origin>) {
 /// The address that servers are told, of a connection that begins with these bytes.
 #[track_caller]
 fn said(proxy: &Proxy, header: &[u8]) -> String {
-    ask(proxy, header).echoed("x-forwarded-for").join(" ")
+    client_of(&ask(proxy, header))
+}
+
+/// The client of an answer of `/echo`. A request that had lost its first byte would have another method.
+#[track_caller]
+fn client_of(answer: &Answer) -> String {
+    assert_eq!(answer.json()["method"], "GET");
+    answer.echoed("x-forwarded-for").join(" ")
 }
 
 #[track_caller]
@@ -84,13 +91,13 @@ fn what_follows_the_header_is_not_read_with_it() {
             raw.send(&all[..cut]);
             std::thread::yield_now();
             raw.send(&all[cut..]);
-            assert_eq!(raw.answer().echoed("x-forwarded-for"), ["192.0.2.7"], "cut at {cut}");
+            assert_eq!(client_of(&raw.answer()), "192.0.2.7", "cut at {cut}");
         }
         let mut raw = proxy.raw();
         for byte in &all {
             raw.send(&[*byte]);
         }
-        assert_eq!(raw.answer().echoed("x-forwarded-for"), ["192.0.2.7"], "byte by byte");
+        assert_eq!(client_of(&raw.answer()), "192.0.2.7", "byte by byte");
     }
 }
 
