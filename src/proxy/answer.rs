@@ -36,6 +36,10 @@ impl Form {
         self.html
     }
 
+    pub(super) fn is_grpc(self) -> bool {
+        self.is_grpc
+    }
+
     pub(super) fn is_head(self) -> bool {
         self.is_head
     }

@@ -31,6 +31,10 @@ const OF_THE_BODY: [HeaderName; 11] = [
 
 /// The page for a status: the route's, else the listener's.
 fn page_of(exchange: &Exchange, status: StatusCode) -> Option<&ErrorPagePlan> {
+    if exchange.form.is_grpc() {
+        // Its clients read the status of the call, never a page.
+        return None;
+    }
     let listening = exchange.view.listeners.get(exchange.conn.slot)?.as_ref()?;
     let of_route = exchange.route().map_or(&[][..], |route| &route.plan.filters.error_pages);
     let html = exchange.form.is_html();
