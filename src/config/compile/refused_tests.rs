@@ -1092,3 +1092,133 @@ error: `timeout` is zero
 "##,
     );
 }
+
+#[test]
+fn tls_without_what_it_needs() {
+    refused(
+        r##"[[listener]]
+bind = ":8443"
+tls = { certificate = { key = "key.pem" }, tickets = "8d", client_auth = { mode = "required" } }
+redirect_to_https = { status = 200 }
+
+[[listener]]
+bind = ":8080"
+hsts = "365d"
+tls = "made_up"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: `tickets` is out of range
+ --> evenkeel.toml:3:54
+  |
+3 | tls = { certificate = { key = "key.pem" }, tickets = "8d", client_auth = { mode = "required" } }
+  |                                                      ^^^^
+  |
+  = help: write a time from "1m" to "84h", or "off"
+
+error: `redirect_to_https` on a listener with TLS
+ --> evenkeel.toml:4:21
+  |
+4 | redirect_to_https = { status = 200 }
+  |                     ^^^^^^^^^^^^^^^^
+  |
+  = help: set it on the listener for plain HTTP
+
+error: `status` is 200, which does not redirect
+ --> evenkeel.toml:4:32
+  |
+4 | redirect_to_https = { status = 200 }
+  |                                ^^^
+  |
+  = help: write 301, 302, 307 or 308
+
+error: `hsts` on a listener without TLS
+ --> evenkeel.toml:8:8
+  |
+8 | hsts = "365d"
+  |        ^^^^^^
+  |
+  = help: set it on the listener that has `tls`; browsers ignore it elsewhere
+
+error: `tls` cannot be the text "made_up"
+ --> evenkeel.toml:9:7
+  |
+9 | tls = "made_up"
+  |       ^^^^^^^^^
+  |
+  = help: write a table with `certificate`, or "self_signed"
+
+5 errors in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
+fn certificate_files_that_are_not_there() {
+    refused(
+        r##"[[listener]]
+bind = ":8443"
+tls = { certificate = ["one.pem", { chain = "two.pem", key = "two.key" }], ticket_secrets = ["short"] }
+
+[[listener]]
+bind = ":8080"
+hsts = { max_age = "1d", preload = true }
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: cannot read `chain` one.pem: entity not found
+ --> evenkeel.toml:3:24
+  |
+3 | tls = { certificate = ["one.pem", { chain = "two.pem", key = "two.key" }], ticket_secrets = ["*****"] }
+  |                        ^^^^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+error: cannot read `chain` two.pem: entity not found
+ --> evenkeel.toml:3:45
+  |
+3 | tls = { certificate = ["one.pem", { chain = "two.pem", key = "two.key" }], ticket_secrets = ["*****"] }
+  |                                             ^^^^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+error: cannot read `key` two.key: entity not found
+ --> evenkeel.toml:3:62
+  |
+3 | tls = { certificate = ["one.pem", { chain = "two.pem", key = "two.key" }], ticket_secrets = ["*****"] }
+  |                                                              ^^^^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+error: a ticket secret has fewer than 32 characters
+ --> evenkeel.toml:3:93
+  |
+3 | tls = { certificate = ["one.pem", { chain = "two.pem", key = "two.key" }], ticket_secrets = ["*****"] }
+  |                                                                                             ^^^^^^^^^
+  |
+  = help: make one with `openssl rand -hex 32`
+
+error: `hsts` on a listener without TLS
+ --> evenkeel.toml:7:8
+  |
+7 | hsts = { max_age = "1d", preload = true }
+  |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: set it on the listener that has `tls`; browsers ignore it elsewhere
+
+error: `preload` without `include_subdomains` or with a `max_age` below 365 days
+ --> evenkeel.toml:7:8
+  |
+7 | hsts = { max_age = "1d", preload = true }
+  |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: preload lists take neither
+
+6 errors in evenkeel.toml
+"##,
+    );
+}

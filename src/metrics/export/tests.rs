@@ -8,6 +8,7 @@ use super::*;
 use crate::balance::sticky_cookie::Keys;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
 use crate::config::plan::{Address, DrainPlan, ListenerPlan, RoutePlan, UpstreamPlan};
+use crate::tls;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{Claim, Ledger, Route, Routes, State, Sticky};
 
@@ -127,9 +128,16 @@ fn server_named(uid: u32, upstream: &str, name: &str, operational: Operational) 
     Arc::new(server)
 }
 
+fn tls() -> Arc<tls::Server> {
+    let pem = tls::self_signed().unwrap();
+    let settings = tls::Settings { alpn: Vec::new(), handshake_timeout: Duration::from_secs(1), tls13_only: false };
+    let certificates = vec![("site.pem".to_owned(), tls::Certificate::read(&pem, &pem).unwrap())];
+    Arc::new(tls::Server::new(&settings, tls::Material { certificates, clients: None, resumption: None }).unwrap())
+}
+
 fn listening(name: &str, routes: Vec<Arc<Route>>) -> Option<Listening> {
     let plan = ListenerPlan { name: name.to_owned(), ..ListenerPlan::example() };
-    Some(Listening { plan: Arc::new(plan), routes: Arc::new(Routes::new(routes)), tls: None })
+    Some(Listening { plan: Arc::new(plan), routes: Arc::new(Routes::new(routes)), tls: Some(tls()) })
 }
 
 fn now() -> u32 {
