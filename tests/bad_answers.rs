@@ -44,6 +44,16 @@ const ANSWERS: &[&[u8]] = &[
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n8\r\nhi-there\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n8\r\nhi-there\r\n0\r\n\r\n",
     b"HTTP/1.1 099 Low\r\ncontent-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 2000 Long\r\ncontent-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 O\0K\r\ncontent-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\nx: a\rb\r\ncontent-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\nx\0: a\r\ncontent-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\n content-length: 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\ncontent-length : 8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 0x8\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\nhi-there",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\ntransfer-encoding: chunked\r\n\r\n8\r\nhi-there\r\n0\r\n\r\n",
 ];
 
 #[test]
