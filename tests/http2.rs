@@ -378,3 +378,18 @@ fn memory_is_bounded_when_every_stream_is_slow() {
     let each = (rss - before) / u64::from(STREAMS);
     assert!(each < 640, "{each} KiB for each stream that is not read");
 }
+
+#[test]
+fn early_hints_reach_the_client_before_the_answer() {
+    let fake = Fake::saying(
+        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n\
+         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+    );
+    let proxy = Proxy::start(&unchecked(fake.address(), ""));
+    let mut frames = Frames::to(proxy.address);
+    frames.ask(1, &Frames::get("/"));
+    let hints = frames.next_of(&[harness::HEADERS]).unwrap();
+    assert_eq!((hints.status(), hints.flags & harness::END_STREAM), (103, 0));
+    assert_eq!(frames.next_of(&[harness::HEADERS]).unwrap().status(), 200);
+    assert_eq!(frames.next_of(&[harness::DATA]).unwrap().payload, b"hi");
+}

@@ -90,7 +90,7 @@ pub(super) struct Conn {
     /// Whether the last request was answered before the end of its body, so that what comes next may
     /// be the rest of it.
     pub(super) linger: Cell<bool>,
-    /// Of an HTTP/1 connection.
+    /// What interim answers come by; of an HTTP/1 connection also what its stream and its parser share.
     pub(super) wire: Option<Rc<Wire>>,
 }
 

@@ -253,7 +253,9 @@ fn begin(shared: &Rc<Shared>, request: http::Request<h2::RecvStream>, respond: h
     let core: &Rc<Core> = &shared.link.core;
     let watched = core.watches.add(core.clock.get(), FOREVER);
     watched.watch.enter(Phase::Begun, core.clock.get(), FOREVER);
-    let conn = Rc::new(Conn::new(&shared.link, &watched.watch));
+    let wire = Rc::new(super::stream::Wire::default());
+    wire.begin(true);
+    let conn = Rc::new(Conn { wire: Some(wire), ..Conn::new(&shared.link, &watched.watch) });
     let serving = Serving::new(shared);
     tokio::task::spawn_local(async move {
         stream::serve(&conn, request, respond, &serving.0).await;

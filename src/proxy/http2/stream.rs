@@ -83,7 +83,17 @@ async fn answer(
         if respond.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
-        handling.as_mut().poll(cx).map(Some)
+        if conn.wire.as_ref().is_some_and(|wire| wire.is_overrun()) {
+            conn.watch.overrun();
+        }
+        let handled = handling.as_mut().poll(cx);
+        for (status, fields) in conn.wire.iter().flat_map(|wire| wire.take_interim()) {
+            let mut interim = Response::new(());
+            (*interim.status_mut(), *interim.headers_mut()) = (status, fields);
+            // One that cannot be sent is one that the client does without (RFC 9110 §15.2).
+            let _ = respond.send_informational(interim);
+        }
+        handled.map(Some)
     })
     .await
 }

@@ -1,8 +1,8 @@
-//! Interim answers (1xx) on their way from a server to an HTTP/1.1 client.
+//! Interim answers (1xx) on their way from a server to a client.
 //!
-//! The parser of the server's side tells of them by a callback, that of the client's side cannot send
-//! them: so they are written here, into a slot that the client's stream empties whenever the parser has
-//! nothing of its own to write. The callback must be `Send`, hence a lock, which is only ever taken when
+//! The parser of the server's side tells of them by a callback, which puts them into a slot. An HTTP/2
+//! stream sends them as they are. The parser of an HTTP/1 client's side cannot: so they are written out
+//! here, and the client's stream empties the slot whenever the parser has nothing of its own to write. The callback must be `Send`, hence a lock, which is only ever taken when
 //! an interim answer has come. A request that gets none pays for carrying the callback and no more.
 
 use std::fmt;
@@ -22,7 +22,8 @@ const LARGEST: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
 struct Waiting {
-    bytes: Vec<u8>,
+    heads: Vec<(StatusCode, HeaderMap)>,
+    size: usize,
     count: usize,
     overrun: bool,
 }
@@ -47,9 +48,10 @@ impl Slot {
             waiting.count += 1;
             // 100 answers an expectation, which is this hop's own matter.
             if status != StatusCode::CONTINUE {
-                write(status, fields, &mut waiting.bytes);
+                waiting.size += fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+                waiting.heads.push((status, for_clients(fields)));
             }
-            waiting.overrun |= waiting.count > MOST || waiting.bytes.len() > LARGEST;
+            waiting.overrun |= waiting.count > MOST || waiting.size > LARGEST;
         });
         self.touched.store(true, Ordering::Relaxed);
         self.client.wake_by_ref();
@@ -91,12 +93,23 @@ impl Interim {
         }
     }
 
-    /// Takes what is to be written, if anything.
-    pub(super) fn take(&self) -> Option<Bytes> {
+    /// Takes those that have come.
+    pub(super) fn take(&self) -> Vec<(StatusCode, HeaderMap)> {
         if !self.slot.touched.load(Ordering::Relaxed) {
-            return None;
+            return Vec::new();
         }
-        let bytes = self.slot.with(|waiting| std::mem::take(&mut waiting.bytes));
+        self.slot.with(|waiting| {
+            waiting.size = 0;
+            std::mem::take(&mut waiting.heads)
+        })
+    }
+
+    /// Takes those that have come, as HTTP/1.1 writes them.
+    pub(super) fn take_written(&self) -> Option<Bytes> {
+        let mut bytes = Vec::new();
+        for (status, fields) in self.take() {
+            write(status, &fields, &mut bytes);
+        }
         (!bytes.is_empty()).then(|| bytes.into())
     }
 
@@ -106,16 +119,20 @@ impl Interim {
     }
 }
 
-/// Writes the head, without what belongs to the server's hop or would announce a body (RFC 9110 §7.6.1,
-/// RFC 9112 §6).
-fn write(status: StatusCode, fields: &HeaderMap, bytes: &mut Vec<u8>) {
+/// The fields without what belongs to the server's hop or would announce a body (RFC 9110 §7.6.1, RFC
+/// 9112 §6).
+fn for_clients(fields: &HeaderMap) -> HeaderMap {
     let mut fields = fields.clone();
     let noted = headers::note(&fields);
     headers::strip_hop_by_hop(&mut fields, noted);
     fields.remove(header::CONTENT_LENGTH);
+    fields
+}
+
+fn write(status: StatusCode, fields: &HeaderMap, bytes: &mut Vec<u8>) {
     let reason = status.canonical_reason().unwrap_or("");
     bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).as_bytes());
-    for (name, value) in &fields {
+    for (name, value) in fields {
         bytes.extend_from_slice(name.as_ref());
         bytes.extend_from_slice(b": ");
         bytes.extend_from_slice(value.as_bytes());

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::task::Waker;
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request, StatusCode};
 
 use super::interim::Interim;
 use crate::error::Kind;
@@ -104,10 +104,15 @@ impl Wire {
         self.stage.get() == Stage::Serving && self.interim.get().is_some_and(Interim::is_overrun)
     }
 
+    /// The interim answers to the request of an HTTP/2 stream that have come.
+    pub(in crate::proxy) fn take_interim(&self) -> Vec<(StatusCode, HeaderMap)> {
+        self.interim.get().map_or_else(Vec::new, Interim::take)
+    }
+
     /// The interim answers to write when the parser has nothing to write.
     pub(super) fn interim_at_rest(&self) -> Option<Bytes> {
         let interim = self.interim.get()?;
-        let bytes = if self.stage.get() == Stage::Serving { interim.take() } else { None };
+        let bytes = if self.stage.get() == Stage::Serving { interim.take_written() } else { None };
         bytes.filter(|_| self.takes_interim.get())
     }
 
@@ -119,7 +124,8 @@ impl Wire {
             self.stage.set(Stage::Writing);
         }
         let interim = self.interim.get()?;
-        let bytes = if fresh && matches!(stage, Stage::Serving | Stage::Answered) { interim.take() } else { None };
+        let bytes =
+            if fresh && matches!(stage, Stage::Serving | Stage::Answered) { interim.take_written() } else { None };
         bytes.filter(|_| self.takes_interim.get())
     }
 }
