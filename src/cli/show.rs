@@ -5,6 +5,7 @@
 
 mod choice;
 mod filters;
+mod route;
 mod tls;
 mod upstream_tls;
 
@@ -14,14 +15,14 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use choice::Choice;
+use route::RouteView;
 use tls::{HstsView, RedirectView, TlsView};
 use upstream_tls::UpstreamTlsView;
 
 use crate::config::Plan;
 use crate::config::plan::{
-    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, HostPattern, ListenerPlan, LogFormat,
-    LogPlan, PoolPlan, ProxyProtocolPlan, RetryPlan, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan,
-    UpstreamTimeouts,
+    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, ListenerPlan, LogFormat, LogPlan,
+    PoolPlan, ProxyProtocolPlan, RetryPlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::units::{show_duration, show_size};
 
@@ -287,48 +288,6 @@ impl<'a> ListenerView<'a> {
             tls: tls.as_ref().map(TlsView::of),
             hsts: hsts.as_ref().map(HstsView::of),
             redirect_to_https: redirect_to_https.as_ref().map(RedirectView::of),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct RouteView<'a> {
-    /// None where it was made from host and path, which a name that is given may not look like.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    listener: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<String>,
-    path: &'a str,
-    strip_prefix: bool,
-    allow_escapes: Vec<&'static str>,
-    upstream: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    compress: Option<filters::Compress<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mirror: Option<filters::Mirror<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    error_pages: Vec<filters::ErrorPage>,
-}
-
-impl<'a> RouteView<'a> {
-    fn of(route: &'a RoutePlan, plan: &'a Plan) -> Self {
-        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream, filters } = route;
-        Self {
-            name: Some(name.as_str()).filter(|name| !name.contains(['/', '*', '#'])),
-            listener: listeners.iter().filter_map(|i| plan.listeners.get(*i)).map(|l| l.name.as_str()).collect(),
-            host: match host {
-                HostPattern::Any => None,
-                HostPattern::Exact(host) => Some(host.clone()),
-                HostPattern::Suffix(suffix) => Some(format!("*{suffix}")),
-            },
-            path,
-            strip_prefix: *strip_prefix,
-            allow_escapes: allow_escapes.names().collect(),
-            upstream: plan.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
-            mirror: filters.mirror.as_ref().map(|mirror| filters::Mirror::of(mirror, plan)),
-            compress: filters.compress.as_ref().map(filters::Compress::of),
-            error_pages: filters.error_pages.iter().map(filters::ErrorPage::of).collect(),
         }
     }
 }

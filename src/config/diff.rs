@@ -9,8 +9,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, MirrorPlan, Plan, PoolPlan,
-    RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    AccessLogPlan, Action, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, MirrorPlan, Plan,
+    PoolPlan, RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Check;
 use crate::units::show_duration;
@@ -268,7 +268,22 @@ impl Diff {
 
     fn route(&mut self, event: &Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {
         let Some((old, new)) = self.both(event, |r| Subject::Route(r.name.clone())) else { return };
-        let RoutePlan { name, listeners, host, path, strip_prefix, allow_escapes, upstream, filters } = old;
+        let RoutePlan {
+            name,
+            listeners,
+            host,
+            path,
+            conditions,
+            allow_escapes,
+            action,
+            rewrite,
+            upstream_host,
+            request_headers,
+            response_headers,
+            timeouts,
+            max_body,
+            filters,
+        } = old;
         // Positions say nothing across two Plans; and a route for all listeners stays one when they change.
         let all = |plan: &Plan, listeners: &[usize]| listeners.len() == plan.listeners.len();
         let names = |plan: &Plan, listeners: &[usize]| {
@@ -290,9 +305,24 @@ impl Diff {
         fields.key("mirror", shown(old_plan, mirror) == shown(new_plan, &new.filters.mirror));
         fields.key("error_pages", *error_pages == new.filters.error_pages);
         fields.key("compress", *compress == new.filters.compress);
-        fields.value("strip_prefix", strip_prefix, &new.strip_prefix);
+        fields.key("conditions", *conditions == new.conditions);
         fields.value("allow_escapes", allow_escapes, &new.allow_escapes);
-        fields.value("upstream", &old_plan.upstreams[*upstream].name, &new_plan.upstreams[new.upstream].name);
+        let (before, now) = (destination(action, old_plan), destination(&new.action, new_plan));
+        if let (Action::Upstream(old), Action::Upstream(new)) = (action, &new.action) {
+            fields.value("upstream", &old_plan.upstreams[*old].name, &new_plan.upstreams[*new].name);
+        } else if before == now {
+            // The same words may stand for another body.
+            fields.key("answer", *action == new.action);
+        } else {
+            fields.value("leads to", &before, &now);
+        }
+        fields.key("rewrite", *rewrite == new.rewrite);
+        fields.key("upstream_host", *upstream_host == new.upstream_host);
+        fields.key("request_headers", *request_headers == new.request_headers);
+        fields.key("response_headers", *response_headers == new.response_headers);
+        fields.key("timeouts", *timeouts == new.timeouts);
+        let limit = |bytes: Option<u64>| bytes.map_or_else(|| "the listener's".to_owned(), count);
+        fields.value("max_body", &limit(*max_body), &limit(new.max_body));
     }
 
     fn upstream(&mut self, event: &Event<'_, UpstreamPlan>) {
@@ -428,6 +458,15 @@ impl Fields<'_> {
 
 fn count(number: u64) -> String {
     if number == u64::MAX { "unlimited".to_owned() } else { number.to_string() }
+}
+
+/// Where a route leads, in a word or two.
+fn destination(action: &Action, plan: &Plan) -> String {
+    match action {
+        Action::Upstream(position) => format!("upstream {}", plan.upstreams[*position].name),
+        Action::Redirect { status, to } => format!("redirect {status} {to}"),
+        Action::Respond { status, .. } => format!("respond {status}"),
+    }
 }
 
 fn show_host(host: &HostPattern) -> String {

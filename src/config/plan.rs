@@ -5,6 +5,8 @@
 
 mod error_page;
 mod filters;
+mod route;
+pub mod template;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +22,11 @@ pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHtt
 pub use super::protocol::{Http2, Protocol};
 use crate::balance::Policy;
 use crate::health::Check;
-use crate::path::Escapes;
+
+pub use route::{
+    Action, Conditions, HeaderEdits, HostPattern, PathPattern, Pattern, Rewrite, RoutePlan, RouteTimeouts, Value,
+    ValuePattern,
+};
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,33 +197,6 @@ impl ProxyProtocolPlan {
         let peer = peer.to_canonical();
         self.from.iter().any(|network| network.contains(&peer))
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostPattern {
-    Any,
-    /// Lower case, without port and trailing dot.
-    Exact(String),
-    /// The part after the star of `*.example.com`, with its dot: `.example.com`.
-    Suffix(String),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct RoutePlan {
-    /// Unique and stable, for metrics and logs: the given name, or host and path.
-    pub name: String,
-    /// Positions of the listeners it serves.
-    pub listeners: Vec<usize>,
-    pub host: HostPattern,
-    /// A prefix on segment boundaries; starts with `/`.
-    pub path: String,
-    /// Whether the prefix is taken off before the request is forwarded.
-    pub strip_prefix: bool,
-    /// Escapes that are let through although servers read them differently.
-    pub allow_escapes: Escapes,
-    /// Position of its upstream.
-    pub upstream: usize,
-    pub filters: RouteFilters,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -8,6 +8,7 @@
 
 mod error_page;
 mod filters;
+mod route;
 mod tls;
 mod upstream_tls;
 mod values;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use error_page::ErrorPageSpec;
 pub use filters::{CompressSpec, LevelSpec, MirrorSpec};
+pub use route::{Either, HeadersSpec, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, RouteTimeoutsSpec};
 pub use tls::{
     CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
     TlsSpec, TlsVersionSpec,
@@ -235,41 +237,6 @@ pub enum ForwardedSpec {
     Rfc7239,
     Both,
     Off,
-}
-
-/// `[[route]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct RouteSpec {
-    pub name: Option<At<String>>,
-    /// Absent: all listeners.
-    pub listener: Option<At<OneOrMany>>,
-    /// Absent: any host.
-    pub host: Option<At<OneOrMany>>,
-    pub path: At<String>,
-    pub strip_prefix: bool,
-    pub allow_escapes: Vec<At<String>>,
-    pub compress: Option<Switch<CompressSpec>>,
-    pub mirror: Option<At<MirrorSpec>>,
-    pub error_pages: Vec<At<ErrorPageSpec>>,
-    pub upstream: Option<At<String>>,
-}
-
-impl Default for RouteSpec {
-    fn default() -> Self {
-        Self {
-            name: None,
-            listener: None,
-            host: None,
-            path: nowhere("/".to_owned()),
-            strip_prefix: false,
-            allow_escapes: Vec::new(),
-            compress: None,
-            mirror: None,
-            error_pages: Vec::new(),
-            upstream: None,
-        }
-    }
 }
 
 /// `[upstream.NAME]`

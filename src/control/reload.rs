@@ -200,7 +200,7 @@ impl Supervisor {
             let cells =
                 cells_before.remove(&route.name).unwrap_or_else(|| (0..cores).map(|_| Default::default()).collect());
             self.route_cells.insert(route.name.clone(), Arc::clone(&cells));
-            let compiled = Arc::new(Route { plan: route.clone(), cells, upstream: route.upstream });
+            let compiled = Arc::new(Route::new(route.clone(), cells, &plan.upstreams));
             for listener in &route.listeners {
                 by_listener[*listener].push(Arc::clone(&compiled));
             }

@@ -82,8 +82,8 @@ pub(super) fn plan(upstreams: Vec<UpstreamPlan>) -> Plan {
         .enumerate()
         .map(|(i, upstream)| RoutePlan {
             name: upstream.name.clone(),
-            path: format!("/{}", upstream.name),
-            upstream: i,
+            path: format!("/{}", upstream.name).as_str().into(),
+            action: Action::Upstream(i),
             ..RoutePlan::example()
         })
         .collect();

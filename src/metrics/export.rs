@@ -142,8 +142,12 @@ fn routes(families: &mut Families, snapshot: &Snapshot) {
     for listening in snapshot.listeners.iter().flatten() {
         for route in &listening.routes.all {
             let name = route.plan.name.as_str();
-            let upstream = snapshot.upstreams.get(route.upstream).map_or("", |u| u.name());
-            families.value(Id::RouteInfo, &[&listening.plan.name, name, upstream], 1.0);
+            let mut info = |upstream| families.value(Id::RouteInfo, &[&listening.plan.name, name, upstream], 1.0);
+            let mut upstreams = route.plan.action.upstreams().peekable();
+            if upstreams.peek().is_none() {
+                info("");
+            }
+            upstreams.for_each(|position| info(snapshot.upstreams.get(position).map_or("", |u| u.name())));
             // A route of several listeners shares its cells: once by pointer, or it counts double.
             let cells = Arc::as_ptr(&route.cells).cast::<RouteCell>();
             if !seen.insert(cells) {

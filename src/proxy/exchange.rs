@@ -18,7 +18,7 @@ use super::connection::Conn;
 use super::core::{CoreClaim, View};
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
-use crate::config::plan::Encoding;
+use crate::config::plan::{Encoding, UpstreamPlan};
 use crate::error::{Kind, ProxyError};
 use crate::upstream::{Route, Upstream};
 
@@ -40,6 +40,10 @@ pub(super) struct Exchange {
     pub(super) client: IpAddr,
     /// Position of the route among those of the listener.
     pub(super) route: Option<usize>,
+    /// Position of the upstream among those of the Snapshot, where the route leads to one.
+    pub(super) target: Option<usize>,
+    /// Whether the client came over TLS.
+    pub(super) is_https: bool,
     pub(super) claim: Option<CoreClaim>,
     pub(super) lease: Option<Lease>,
     /// Whether the server's connection may carry another request.
@@ -93,6 +97,8 @@ impl Exchange {
             view,
             client: conn.peer.address,
             route: None,
+            target: None,
+            is_https: false,
             claim: None,
             lease: None,
             reusable: false,
@@ -122,9 +128,21 @@ impl Exchange {
         self.route.map(|index| &*routes.all[index])
     }
 
-    /// The upstream that the route leads to.
+    /// The upstream that the request goes to.
     pub(super) fn upstream(&self) -> Option<&Upstream> {
-        self.route().map(|route| &*self.view.upstreams[route.upstream])
+        self.target.map(|position| &*self.view.upstreams[position])
+    }
+
+    /// The plan of that upstream, with what the route says in its place.
+    pub(super) fn upstream_plan(&self) -> Option<&UpstreamPlan> {
+        let position = self.target?;
+        let own = self.route().and_then(|route| route.overrides.iter().find(|(at, _)| *at == position));
+        own.map(|(_, plan)| plan).or_else(|| self.upstream().map(|upstream| &*upstream.plan))
+    }
+
+    /// The largest body that the request may have.
+    pub(super) fn max_body(&self) -> u64 {
+        self.route().and_then(|route| route.plan.max_body).unwrap_or(self.conn.plan.max_body)
     }
 
     /// Another try begins, after one that failed.
@@ -157,6 +175,13 @@ impl Exchange {
         self.ended = true;
     }
 
+    /// The route answers itself.
+    pub(super) fn replied(&mut self, status: u16, bytes: usize) {
+        self.status = status;
+        self.bytes_out = bytes as u64;
+        self.ended = true;
+    }
+
     /// A part of the answer was handed over; the client has to take it.
     pub(super) fn await_client(&self) {
         let core = &self.conn.core;
@@ -167,7 +192,7 @@ impl Exchange {
     pub(super) fn await_server(&self) -> Option<Kind> {
         let watch = &self.conn.watch;
         if watch.phase() != Phase::UpstreamBody {
-            let limit = self.upstream().map_or(FOREVER, |u| u.plan.timeouts.between_bytes);
+            let limit = self.upstream_plan().map_or(FOREVER, |plan| plan.timeouts.between_bytes);
             watch.enter(Phase::UpstreamBody, self.conn.core.clock.get(), limit);
         }
         watch.fault()

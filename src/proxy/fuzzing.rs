@@ -20,7 +20,7 @@ use crate::config;
 use crate::config::plan::{ListenerPlan, Plan};
 use crate::metrics::cells::CoreCells;
 use crate::path;
-use crate::upstream::{Route, Routes};
+use crate::upstream::{Asked, Route, Routes};
 
 const CONFIGURATION: &str = r#"
 [[listener]]
@@ -57,9 +57,7 @@ fn configured() -> &'static (Plan, Routes) {
     CONFIGURED.get_or_init(|| {
         let plan = config::parse_alone(CONFIGURATION).map(|loaded| loaded.plan);
         let plan = plan.unwrap_or_else(|report| unreachable!("{report}"));
-        let route = |r: &config::plan::RoutePlan| {
-            Arc::new(Route { plan: r.clone(), cells: Arc::new([]), upstream: r.upstream })
-        };
+        let route = |r: &config::plan::RoutePlan| Arc::new(Route::new(r.clone(), Arc::new([]), &plan.upstreams));
         let routes = Routes::new(plan.routes.iter().map(route).collect());
         (plan, routes)
     })
@@ -72,8 +70,10 @@ fn listener() -> &'static ListenerPlan {
 /// The name of the upstream that a request goes to.
 fn upstream_of(host: &str, path: &str) -> Option<&'static str> {
     let (plan, routes) = configured();
-    let route = routes.find(host, path)?;
-    Some(&plan.upstreams[routes.all[route].plan.upstream].name)
+    let (method, headers, client) = (&Method::GET, &HeaderMap::new(), IpAddr::from([192, 0, 2, 1]));
+    let route = routes.find(&Asked { host, path, query: None, method, headers, client })?;
+    let upstream = routes.all[route].plan.action.upstreams().next()?;
+    Some(&plan.upstreams[upstream].name)
 }
 
 /// From the bytes of a request to its route. The first byte says how the rest is cut into reads.

@@ -6,22 +6,25 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 
-use super::body::{RequestBody, RequestLimits};
+use super::body::{Body, RequestBody, RequestLimits};
 use super::check::{self, LONGEST_HOST};
 use super::connection::Conn;
+use super::edits::{self, Asking, Known};
 use super::exchange::Exchange;
 use super::headers::{self, Noted, X_REQUEST_ID};
 use super::inbound::Inbound;
+use super::rewrite::rewrite;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, grpc, http2, mirror, request_id, retry, upgrade};
+use super::{client, compress, grpc, http2, mirror, reply, request_id, retry, upgrade};
 use super::{client_cert, https};
-use crate::config::plan::{ListenerPlan, RoutePlan};
+use crate::config::plan::ListenerPlan;
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
+use crate::upstream::Asked;
 
 /// A request as it is sent to servers, and what is needed to send it again.
 pub(super) struct Outgoing {
@@ -32,11 +35,23 @@ pub(super) struct Outgoing {
     pub(super) protocol: Option<HeaderValue>,
 }
 
-/// Checks the request, finds its route and its client, and rewrites its head for the server.
-pub(super) fn prepare(
-    exchange: &mut Exchange,
-    request: &mut Request<Inbound>,
-) -> Result<(Option<HeaderValue>, Option<Session>), ProxyError> {
+/// What finding the route has shown.
+pub(super) struct Found {
+    noted: Noted,
+    /// The path as routes see it, where it is not the one that is forwarded.
+    compared: Option<String>,
+}
+
+/// What a request has become.
+pub(super) enum Prepared {
+    /// It goes to a server, perhaps to switch to a protocol, perhaps in a session.
+    Forward(Option<HeaderValue>, Option<Session>),
+    /// The route answers it, with so many bytes.
+    Answered(Response<Body>, usize),
+}
+
+/// Checks the request and finds its client and its route.
+pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> Result<Found, ProxyError> {
     let conn = Rc::clone(&exchange.conn);
     let view = Rc::clone(&exchange.view);
     let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
@@ -46,8 +61,6 @@ pub(super) fn prepare(
         http2::settle(request)?;
     }
     check::check(request, noted)?;
-
-    let mut buffer = [0; LONGEST_HOST + 1];
     let cleaned = clean_path(request, listening.plan.merge_slashes)?;
     if let Some(redirect) = &listening.plan.redirect_to_https
         && !client::says_https(&conn.peer, &listening.plan, request.headers(), noted)
@@ -55,27 +68,71 @@ pub(super) fn prepare(
     {
         return Err(error);
     }
-    let host = if listening.routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" };
-    let path = match request.uri().path() {
-        "*" => "/",
-        path => cleaned.compared.as_deref().unwrap_or(path),
-    };
-    let Some(route) = listening.routes.find(host, path) else {
+    // Routes may look at headers, so what a stranger says of itself goes first.
+    let identity = client::identify(
+        &conn.peer,
+        &listening.plan,
+        conn.secure.is_some(),
+        request.headers_mut(),
+        noted,
+        conn.core.cells(),
+    );
+    (exchange.client, exchange.is_https) = (identity.address, identity.is_https);
+    if listening.plan.hides_client_cert {
+        client_cert::hide(request.headers_mut());
+        if let Some(told) = conn.secure.as_ref().and_then(|secure| secure.client.as_ref()) {
+            told.write(request.headers_mut());
+        }
+    }
+
+    let mut buffer = [0; LONGEST_HOST + 1];
+    let routes = &listening.routes;
+    let found = routes.find(&Asked {
+        host: if routes.wants_host() { check::routing_host(request.headers(), &mut buffer) } else { "" },
+        path: match request.uri().path() {
+            "*" => "/",
+            path => cleaned.compared.as_deref().unwrap_or(path),
+        },
+        query: request.uri().query(),
+        method: request.method(),
+        headers: request.headers(),
+        client: identity.address,
+    });
+    let Some(position) = found else {
         conn.core.cells().no_route.inc();
         return Err(ProxyError::new(Kind::NoRoute));
     };
-    exchange.route = Some(route);
-    let route = &listening.routes.all[route];
-    if !cleaned.escapes.is_within(route.plan.allow_escapes) {
+    exchange.route = Some(position);
+    if !cleaned.escapes.is_within(routes.all[position].plan.allow_escapes) {
         return Err(ProxyError::new(Kind::BadRequest).because("the path has escapes that servers read differently"));
     }
-    if let Some(plan) = &route.plan.filters.compress {
-        exchange.encoding = compress::negotiate(plan, request.headers());
+    Ok(Found { noted, compared: cleaned.compared })
+}
+
+/// Answers the request where its route does, else rewrites its head for the server.
+pub(super) fn prepare(
+    exchange: &mut Exchange,
+    request: &mut Request<Inbound>,
+    found: &Found,
+) -> Result<Prepared, ProxyError> {
+    let conn = Rc::clone(&exchange.conn);
+    let view = Rc::clone(&exchange.view);
+    let (noted, compared) = (found.noted, found.compared.as_deref());
+    let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
+    let position = exchange.route.ok_or(ProxyError::new(Kind::Internal))?;
+    let plan = &listening.routes.all[position].plan;
+    if let Some((response, bytes)) = reply::reply(exchange, plan, request, compared)? {
+        return Ok(Prepared::Answered(response, bytes));
     }
-    let upstream = &view.upstreams[route.upstream];
+    let position = plan.action.upstreams().next().ok_or(ProxyError::new(Kind::Internal))?;
+    exchange.target = Some(position);
+    let upstream = &view.upstreams[position];
+    if let Some(options) = &plan.filters.compress {
+        exchange.encoding = compress::negotiate(options, request.headers());
+    }
 
     if let Some(length) = content_length(request.headers())
-        && length > listening.plan.max_body
+        && length > exchange.max_body()
     {
         return Err(ProxyError::new(Kind::BodyTooLarge));
     }
@@ -89,21 +146,6 @@ pub(super) fn prepare(
         // Answered on this hop: the parser says 100 when the server begins to take the body.
         request.headers_mut().remove(header::EXPECT);
     }
-    let identity = client::identify(
-        &conn.peer,
-        &listening.plan,
-        conn.secure.is_some(),
-        request.headers_mut(),
-        noted,
-        conn.core.cells(),
-    );
-    if listening.plan.hides_client_cert {
-        client_cert::hide(request.headers_mut());
-        if let Some(told) = conn.secure.as_ref().and_then(|secure| secure.client.as_ref()) {
-            told.write(request.headers_mut());
-        }
-    }
-    exchange.client = identity.address;
     if !noted.has(Noted::HOST) && !request.headers().contains_key(header::HOST) {
         // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
@@ -111,12 +153,17 @@ pub(super) fn prepare(
     let session = upstream
         .sticky
         .as_ref()
-        .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted, identity.is_https));
-    if route.plan.strip_prefix {
-        strip_prefix(request.uri_mut(), &route.plan);
+        .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https));
+    if !plan.request_headers.is_empty() {
+        let known = Known { exchange, request: Some(Asking::of(request)), captures: None };
+        edits::make(&plan.request_headers, &known).apply(request.headers_mut());
     }
+    if let Some(host) = &plan.upstream_host {
+        request.headers_mut().insert(header::HOST, host.clone());
+    }
+    rewrite(exchange, plan, request.uri_mut(), compared)?;
     *request.version_mut() = Version::HTTP_11;
-    Ok((protocol, session))
+    Ok(Prepared::Forward(protocol, session))
 }
 
 /// Takes over a harmless id of the client, else makes one; the server and the client both get it.
@@ -161,23 +208,6 @@ pub(super) fn clean_path<B>(request: &mut Request<B>, merge_slashes: bool) -> Re
     Ok(cleaned)
 }
 
-/// Takes the route's prefix off the target: as many segments as it has, since they may be spelled in
-/// another way than the route spells them.
-fn strip_prefix(uri: &mut Uri, route: &RoutePlan) {
-    let segments = route.path.split('/').filter(|segment| !segment.is_empty()).count();
-    let Some(target) = uri.path_and_query() else { return };
-    let path_ends = target.path().len();
-    let rest = match target.path().match_indices('/').nth(segments) {
-        Some((at, _)) => &target.as_str()[at..],
-        None => &target.as_str()[path_ends..],
-    };
-    let stripped =
-        if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { PathAndQuery::try_from(format!("/{rest}")) };
-    if let Ok(stripped) = stripped {
-        *uri = Uri::from(stripped);
-    }
-}
-
 /// Wraps the body, and keeps a copy of the head where the request may be sent twice.
 pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol: Option<HeaderValue>) -> Outgoing {
     let (mut parts, mut incoming) = request.into_parts();
@@ -193,9 +223,9 @@ pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol:
         }
     }
     let conn = &exchange.conn;
-    let timeouts = exchange.upstream().map(|u| u.plan.timeouts);
+    let timeouts = exchange.upstream_plan().map(|plan| plan.timeouts);
     let limits = RequestLimits {
-        max: conn.plan.max_body,
+        max: exchange.max_body(),
         between_bytes: conn.plan.between_bytes,
         taking: timeouts.map_or(FOREVER, |t| t.between_bytes),
         first_byte: timeouts.map_or(FOREVER, |t| t.first_byte),

@@ -17,6 +17,7 @@ use super::check;
 use super::compress;
 use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, ServerRef};
+use super::edits::{self, Known};
 use super::error_page;
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
@@ -24,7 +25,7 @@ use super::headers::{self, Noted, X_REQUEST_ID, has_token};
 use super::https;
 use super::inbound::Inbound;
 use super::pool::Lease;
-use super::prepare::{Outgoing, content_length, prepare, wrap};
+use super::prepare::{Outgoing, Prepared, content_length, find, prepare, wrap};
 use super::retry;
 use super::server_body::ServerBody;
 use super::sticky::{self, Session};
@@ -84,16 +85,21 @@ async fn serve(
     mut request: Request<Inbound>,
     now: Instant,
 ) -> Result<Response<Body>, Refused> {
-    let (outgoing, session) = match prepare(&mut exchange, &mut request) {
-        Ok(prepared) => prepared,
+    let prepared = find(&mut exchange, &mut request).and_then(|found| prepare(&mut exchange, &mut request, &found));
+    let (protocol, session) = match prepared {
+        Ok(Prepared::Forward(protocol, session)) => (protocol, session),
+        Ok(Prepared::Answered(response, bytes)) => {
+            exchange.conn.linger.set(!request.body().is_end_stream());
+            return Ok(reply(exchange, response, bytes));
+        }
         Err(error) => {
             // The body stays unread.
             exchange.conn.linger.set(!request.body().is_end_stream());
             return Err((exchange, error));
         }
     };
-    let outgoing = wrap(&mut exchange, request, outgoing);
-    let own = exchange.upstream().and_then(|u| u.plan.timeouts.request);
+    let outgoing = wrap(&mut exchange, request, protocol);
+    let own = exchange.upstream_plan().and_then(|plan| plan.timeouts.request);
     if let Some(limit) = [own, exchange.wants_within].into_iter().flatten().min() {
         exchange.conn.watch.limit_total(Some(now + limit));
     }
@@ -101,6 +107,19 @@ async fn serve(
         Ok(answered) => respond(exchange, answered, session),
         Err(error) => Err((exchange, error)),
     }
+}
+
+/// Ends an exchange with the answer of its route.
+fn reply(mut exchange: Box<Exchange>, mut response: Response<Body>, bytes: usize) -> Response<Body> {
+    exchange.replied(response.status().as_u16(), bytes);
+    let conn = Rc::clone(&exchange.conn);
+    drop(exchange);
+    conn.idle();
+    if conn.linger.get() {
+        // A body is left unread, so no further request can be.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Picks, claims and sends until there is an answer or no further try is allowed.
@@ -115,7 +134,7 @@ async fn send(
     let mut tried = Tried::default();
     let mut last = ProxyError::new(Kind::NoServer);
     loop {
-        let position = exchange.route().map(|r| r.upstream).ok_or(ProxyError::new(Kind::Internal))?;
+        let position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
         let upstream = &view.upstreams[position];
         if tried.count() == 0 {
             conn.core.with_scratch(upstream.slot, |s| s.budget.earn(&upstream.plan.retry));
@@ -156,22 +175,21 @@ fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried
     let upstream = exchange.upstream().map(|u| (u.slot, u.servers.iter().map(|s| s.uid).collect::<Vec<_>>()));
     let found = newest.listeners.get(slot).and_then(Option::as_ref).and_then(|listening| {
         let index = listening.routes.all.iter().position(|r| Some(&r.plan.name) == name.as_ref())?;
-        let now = &newest.upstreams[listening.routes.all[index].upstream];
         let (slot, uids) = upstream.as_ref()?;
-        (now.slot == *slot).then(|| {
-            let mut again = Tried::default();
-            for (position, server) in now.servers.iter().enumerate() {
-                let before = uids.iter().position(|uid| *uid == server.uid);
-                if before.is_some_and(|before| tried.has(before)) {
-                    again.add(position);
-                }
+        let mut targets = listening.routes.all[index].plan.action.upstreams();
+        let target = targets.find(|position| newest.upstreams[*position].slot == *slot)?;
+        let mut again = Tried::default();
+        for (position, server) in newest.upstreams[target].servers.iter().enumerate() {
+            let before = uids.iter().position(|uid| *uid == server.uid);
+            if before.is_some_and(|before| tried.has(before)) {
+                again.add(position);
             }
-            (index, again)
-        })
+        }
+        Some((index, target, again))
     });
     match found {
-        Some((index, again)) => {
-            exchange.route = Some(index);
+        Some((index, target, again)) => {
+            (exchange.route, exchange.target) = (Some(index), Some(target));
             exchange.view = Rc::clone(&newest);
             *tried = again;
             newest
@@ -232,11 +250,10 @@ async fn attempt(
             wire.hear_interim(&mut request, || conn.watch.waker());
         }
         let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
+        let plan = exchange.upstream_plan().unwrap_or(&upstream.plan);
         let outcome = match &outgoing.protocol {
-            Some(protocol) => {
-                upgrade::send(conn, &upstream.plan, claim, request, exchange.flow.as_deref(), protocol).await
-            }
-            None => forward::send(conn, &upstream.plan, claim, request, exchange.flow.as_deref(), !fresh)
+            Some(protocol) => upgrade::send(conn, plan, claim, request, exchange.flow.as_deref(), protocol).await,
+            None => forward::send(conn, plan, claim, request, exchange.flow.as_deref(), !fresh)
                 .await
                 .map(|(response, lease)| Answer::Ordinary(response, lease)),
         };
@@ -297,6 +314,12 @@ fn respond(
         if let Some(cookie) = settled.cookie {
             head.headers.append(header::SET_COOKIE, cookie);
         }
+    }
+    if let Some(route) = exchange.route()
+        && !route.plan.response_headers.is_empty()
+    {
+        let known = Known { exchange: &exchange, request: None, captures: None };
+        edits::make(&route.plan.response_headers, &known).apply(&mut head.headers);
     }
     exchange.answered(head.status.as_u16());
     let Some(far) = far else {

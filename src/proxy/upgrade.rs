@@ -193,7 +193,7 @@ pub(super) async fn run<N: AsyncRead + AsyncWrite + Unpin>(mut near: N, near_rea
     let Tunnel { mut far, mut exchange } = tunnel;
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
-    let timeouts = exchange.upstream().map(|u| u.plan.timeouts);
+    let timeouts = exchange.upstream_plan().map(|plan| plan.timeouts);
     let (idle, half_closed) = timeouts.map_or((FOREVER, FOREVER), |t| (t.tunnel_idle, t.tunnel_half_closed));
     let (mut up, mut down) = (Half::new(&near_read), Half::new(&far.read));
     let outcome = {

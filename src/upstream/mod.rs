@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 
 pub use bridge::{DataPlane, Event, Events, Order};
 pub use claim::Claim;
-pub use route::{Route, Routes};
+pub use route::{Asked, Route, Routes};
 pub use server::{Admin, Operational, Server, State};
 pub use sessions::Ledger;
 pub use snapshot::{Snapshot, Swap};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::{Address, DnsPlan};
+use crate::config::plan::{Action, Address, DnsPlan, HostPattern, RoutePlan};
 use crate::health::{Check, HttpCheck};
 
 /// One listener, upstream `shop` (sticky, two servers) and upstream `api` (one server on a socket).
@@ -35,7 +35,7 @@ pub(crate) fn plan() -> Plan {
         name: name.into(),
         host,
         path: path.into(),
-        upstream,
+        action: Action::Upstream(upstream),
         ..RoutePlan::example()
     };
     Plan {

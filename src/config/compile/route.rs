@@ -1,20 +1,31 @@
-//! Routes: references resolved, host lists expanded, names made.
+//! Routes: references resolved, host lists expanded, names made. Which requests a route takes is judged
+//! in [`matching`], what becomes of them in [`action`].
+
+mod action;
+mod hosts;
+mod matching;
+mod reach;
 
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 use std::ops::Range;
+
+use ipnet::IpNet;
 
 use super::listener::listener_name;
 use super::names::Seen;
-use super::server::is_host_name;
 use super::{Compiler, upstream};
-use crate::config::plan::{HostPattern, RouteFilters, RoutePlan};
-use crate::config::spec::{At, RouteSpec, Spec};
+use crate::config::plan::template::Variable;
+use crate::config::plan::{
+    Action, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RouteFilters, RoutePlan, RouteTimeouts,
+};
+use crate::config::spec::{At, OneOrMany, RouteSpec, Spec};
 use crate::config::suggest;
-use crate::path::{self, Escapes};
+use crate::path::Escapes;
+use hosts::show_host;
 
-/// Where requests to the same host and path go, by listener.
-type Taken = HashMap<(usize, String, String), Range<usize>>;
+/// Where requests to the same host and path go, by listener, with their conditions.
+type Taken = HashMap<(usize, String, String), Vec<(Conditions, Range<usize>)>>;
 
 /// What references may lead to, in the order of the Plan.
 struct Targets {
@@ -34,7 +45,7 @@ impl Compiler<'_> {
         let given = self.given_names(spec);
         let mut names = Seen::default();
         let mut taken = Taken::new();
-        let mut plans: Vec<RoutePlan> = Vec::new();
+        let mut plans: Vec<(RoutePlan, Range<usize>)> = Vec::new();
         for entry in &spec.route {
             for mut plan in self.route(entry, &targets, &mut taken) {
                 let base = plan.name.clone();
@@ -45,9 +56,11 @@ impl Compiler<'_> {
                     number += 1;
                 }
                 names.insert(&plan.name, entry.span());
-                plans.push(plan);
+                plans.push((plan, entry.span()));
             }
         }
+        self.unreachable(&plans);
+        let plans: Vec<RoutePlan> = plans.into_iter().map(|(plan, _)| plan).collect();
         self.unused(spec, &targets, &plans);
         plans
     }
@@ -59,10 +72,16 @@ impl Compiler<'_> {
                 name: "*/".to_owned(),
                 listeners: (0..targets.listeners.len()).collect(),
                 host: HostPattern::Any,
-                path: "/".to_owned(),
-                strip_prefix: false,
+                path: PathPattern::Prefix("/".to_owned()),
+                conditions: Conditions::default(),
                 allow_escapes: Escapes::default(),
-                upstream: 0,
+                action: Action::Upstream(0),
+                rewrite: Rewrite::Keep,
+                upstream_host: None,
+                request_headers: HeaderEdits::default(),
+                response_headers: HeaderEdits::default(),
+                timeouts: RouteTimeouts::default(),
+                max_body: None,
                 filters: RouteFilters::default(),
             }],
             0 => Vec::new(),
@@ -95,45 +114,61 @@ impl Compiler<'_> {
     fn route(&mut self, entry: &At<RouteSpec>, targets: &Targets, taken: &mut Taken) -> Vec<RoutePlan> {
         let spec = entry.get_ref();
         let listeners = self.route_listeners(spec, targets);
-        let upstream = self.route_upstream(entry, targets);
-        let path_is_right = self.route_path(&spec.path);
-        let allow_escapes = self.allow_escapes(&spec.allow_escapes);
-        let filters = self.filters(spec, &targets.upstreams);
+        let path = self.route_path(&spec.path);
+        let action = self.action(entry, targets, path.as_ref());
+        let conditions = self.conditions(spec);
+        let rewrite = self.rewrite(spec, path.as_ref());
+        let plan = RoutePlan {
+            name: String::new(),
+            listeners,
+            host: HostPattern::Any,
+            path: path.clone().unwrap_or(PathPattern::Prefix("/".to_owned())),
+            conditions,
+            allow_escapes: self.allow_escapes(&spec.allow_escapes),
+            action: action.clone().unwrap_or(Action::Upstream(0)),
+            rewrite,
+            upstream_host: self.upstream_host(spec.upstream_host.as_ref()),
+            request_headers: self.header_edits(&spec.request_headers, Variable::REQUEST),
+            response_headers: self.header_edits(&spec.response_headers, Variable::RESPONSE),
+            timeouts: self.route_timeouts(&spec.timeouts),
+            max_body: spec.max_body.map(|size| size.0),
+            filters: self.filters(spec, &targets.upstreams),
+        };
+        if let Some(action) = &action {
+            self.only_for_upstreams(spec, action);
+        }
         let hosts = self.hosts(entry);
         let many = hosts.len() > 1;
         let mut plans = Vec::new();
         for (place, host) in hosts {
             let shown = show_host(&host);
-            let path = spec.path.get_ref();
-            for listener in &listeners {
-                let key = (*listener, shown.clone(), path.clone());
-                if let Some(first) = taken.get(&key).cloned() {
-                    let message = format!("two routes are for {shown}{path} on the same listener");
-                    self.twice(place.clone(), first, message, "remove one, or change its host, path or listener");
-                    break;
-                }
-                taken.insert(key, place.clone());
+            if path.is_some() {
+                self.take(&plan, &shown, &place, taken);
             }
             let name = match &spec.name {
                 Some(name) if many => format!("{}@{shown}", name.get_ref()),
                 Some(name) => name.get_ref().clone(),
-                None => format!("{shown}{path}"),
+                None => format!("{shown}{}", plan.path),
             };
-            if let (Some(upstream), true) = (upstream, path_is_right) {
-                let (listeners, path, strip_prefix) = (listeners.clone(), path.clone(), spec.strip_prefix);
-                plans.push(RoutePlan {
-                    name,
-                    listeners,
-                    host,
-                    path,
-                    strip_prefix,
-                    allow_escapes,
-                    upstream,
-                    filters: filters.clone(),
-                });
+            if action.is_some() && path.is_some() {
+                plans.push(RoutePlan { name, host, ..plan.clone() });
             }
         }
         plans
+    }
+
+    /// Notes that requests to a host and path go to this route; two of them cannot.
+    fn take(&mut self, plan: &RoutePlan, host: &str, place: &Range<usize>, taken: &mut Taken) {
+        for listener in &plan.listeners {
+            let others = taken.entry((*listener, host.to_owned(), plan.path.to_string())).or_default();
+            if let Some((_, first)) = others.iter().find(|(conditions, _)| *conditions == plan.conditions) {
+                let message = format!("two routes are for {host}{} on the same listener", plan.path);
+                let hint = "remove one, or change its host, path or listener";
+                let first = first.clone();
+                return self.twice(place.clone(), first, message, hint);
+            }
+            others.push((plan.conditions.clone(), place.clone()));
+        }
     }
 
     fn route_listeners(&mut self, spec: &RouteSpec, targets: &Targets) -> Vec<usize> {
@@ -157,7 +192,8 @@ impl Compiler<'_> {
     fn route_upstream(&mut self, entry: &At<RouteSpec>, targets: &Targets) -> Option<usize> {
         let Some(name) = &entry.get_ref().upstream else {
             let known = targets.upstreams.first().map_or("app", String::as_str);
-            self.lack(Some(entry.span()), "this route has no `upstream`", &format!("add `upstream = \"{known}\"`"));
+            let hint = format!("add `upstream = \"{known}\"`, `redirect` or `respond`");
+            self.lack(Some(entry.span()), "this route leads nowhere", &hint);
             return None;
         };
         let position = targets.upstreams.iter().position(|known| known == name.get_ref());
@@ -176,34 +212,24 @@ impl Compiler<'_> {
         self.error(name.span(), format!("unknown {what} `{name}`"), &hint);
     }
 
-    fn route_path(&mut self, path: &At<String>) -> bool {
-        let text = path.get_ref();
-        let (message, hint) = if !text.starts_with('/') {
-            let shown = text.escape_debug();
-            (format!("the path `{shown}` does not start with `/`"), format!("write \"/{shown}\""))
-        } else if let Some(bad) = text.chars().find(|c| matches!(c, '?' | '#' | '*')) {
-            (format!("a path is a plain prefix, without `{bad}`"), "write the part that all of them share".to_owned())
-        } else {
-            match path::clean(text, true) {
-                Ok(cleaned) if cleaned == path::Cleaned::default() => return true,
-                Ok(path::Cleaned { escapes, path, compared }) if escapes == Escapes::default() => {
-                    let form = compared.or(path).unwrap_or_default();
-                    let message = format!("the path `{}` is not in the form that is compared", text.escape_debug());
-                    (message, format!("write \"{form}\""))
+    /// A list of networks.
+    fn networks(&mut self, list: &At<OneOrMany>, key: &str) -> Vec<IpNet> {
+        if list.get_ref().0.is_empty() {
+            self.error(list.span(), format!("`{key}` is empty"), "name a network, or leave the key out");
+        }
+        let mut networks = Vec::new();
+        for text in &list.get_ref().0 {
+            let given = text.get_ref().trim();
+            match given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(network) => networks.push(network.trunc()),
+                Err(_) => {
+                    let message = format!("`{}` is not a network", given.escape_debug());
+                    let hint = "write an address and a prefix length, such as \"10.0.0.0/8\"";
+                    self.error(text.span(), message, hint);
                 }
-                Ok(_) => {
-                    let message = format!("the path `{text}` has escapes that servers read differently");
-                    (
-                        message,
-                        "write a path without escaped slashes, escapes of escapes and bytes that are not UTF-8"
-                            .to_owned(),
-                    )
-                }
-                Err(why) => (why.to_owned(), "write a path that a request can have".to_owned()),
             }
-        };
-        self.error(path.span(), message, &hint);
-        false
+        }
+        networks
     }
 
     fn allow_escapes(&mut self, names: &[At<String>]) -> Escapes {
@@ -220,92 +246,4 @@ impl Compiler<'_> {
         }
         allowed
     }
-
-    fn hosts(&mut self, entry: &At<RouteSpec>) -> Vec<(Range<usize>, HostPattern)> {
-        let spec = entry.get_ref();
-        let Some(named) = &spec.host else {
-            let place = if spec.path.span() == (0..0) { entry.span() } else { spec.path.span() };
-            return vec![(place, HostPattern::Any)];
-        };
-        if named.get_ref().0.is_empty() {
-            self.error(named.span(), "this route has no host", "name one, or leave the key out for any");
-        }
-        let mut hosts = Vec::new();
-        for text in &named.get_ref().0 {
-            match parse_host(text.get_ref()) {
-                Ok(host) => hosts.push((text.span(), host)),
-                Err((message, hint)) => self.error(text.span(), message, hint),
-            }
-        }
-        hosts
-    }
-
-    fn unused(&mut self, spec: &Spec, targets: &Targets, plans: &[RoutePlan]) {
-        if self.gaps.any || plans.len() < spec.route.len() {
-            return;
-        }
-        for (position, (name, _)) in upstream::in_order(spec).into_iter().enumerate() {
-            let copied = |route: &RoutePlan| route.filters.mirror.is_some_and(|mirror| mirror.upstream == position);
-            if plans.iter().all(|route| route.upstream != position && !copied(route)) {
-                let message = format!("upstream `{name}` is never used");
-                self.warn(name.span(), message, "name it in a route, or remove it");
-            }
-        }
-        for (position, listener) in spec.listener.iter().enumerate() {
-            if plans.iter().all(|route| !route.listeners.contains(&position)) {
-                let message =
-                    format!("no route is for listener `{}`: it answers 404 only", targets.listeners[position]);
-                self.warn(listener.span(), message, "name it in a route, or remove it");
-            }
-        }
-    }
-}
-
-fn show_host(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Any => "*".to_owned(),
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}"),
-    }
-}
-
-/// Reads `shop.example.com`, `*.example.com`, an IP address, or `*` for any.
-fn parse_host(text: &str) -> Result<HostPattern, (String, &'static str)> {
-    let lower = text.trim().to_lowercase();
-    let host = lower.strip_suffix('.').unwrap_or(&lower);
-    if host == "*" {
-        return Ok(HostPattern::Any);
-    }
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    if let Ok(address) = address.unwrap_or(host).parse::<Ipv6Addr>() {
-        return Ok(HostPattern::Exact(format!("[{address}]")));
-    }
-    let suffix = host.strip_prefix('*').filter(|rest| rest.starts_with('.'));
-    let plain = suffix.map_or(host, |suffix| &suffix[1..]);
-    let shown = text.escape_debug();
-    if !plain.is_ascii() {
-        return Err((
-            format!("the host `{shown}` is not ASCII"),
-            "write its form for the wire, which starts with xn--",
-        ));
-    }
-    if plain.contains('/') {
-        return Err((
-            format!("the host `{shown}` has a path or a scheme"),
-            "write the host alone; a prefix goes to `path`",
-        ));
-    }
-    if plain.contains('*') {
-        return Err((format!("in the host `{shown}` a star is not the first label"), "write \"*.example.com\""));
-    }
-    if plain.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) {
-        return Err((format!("the host `{shown}` has a port"), "write the host alone; ports belong to listeners"));
-    }
-    if !is_host_name(plain) {
-        return Err((format!("`{shown}` is not a host name"), "write \"shop.example.com\" or \"*.example.com\""));
-    }
-    Ok(match suffix {
-        Some(suffix) => HostPattern::Suffix(suffix.to_owned()),
-        None => HostPattern::Exact(plain.to_owned()),
-    })
 }

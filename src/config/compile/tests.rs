@@ -51,15 +51,15 @@ fn a_list_of_hosts_becomes_a_route_each_with_a_name_of_its_own() {
          [[route]]\nhost = 'a.example'\nupstream = 'shop'\n[[route]]\nhost = '*'\nupstream = 'shop'\n"
     ))
     .plan;
-    let routes: Vec<_> = plan.routes.iter().map(|r| (&*r.name, r.host.clone(), &*r.path)).collect();
+    let routes: Vec<_> = plan.routes.iter().map(|r| (&*r.name, r.host.clone(), r.path.to_string())).collect();
     assert_eq!(
         routes,
         [
-            ("web@a.example", HostPattern::Exact("a.example".into()), "/x"),
-            ("web@*.b.example", HostPattern::Suffix(".b.example".into()), "/x"),
-            ("web@[::1]", HostPattern::Exact("[::1]".into()), "/x"),
-            ("a.example/", HostPattern::Exact("a.example".into()), "/"),
-            ("*/", HostPattern::Any, "/"),
+            ("web@a.example", HostPattern::Exact("a.example".into()), "/x".to_owned()),
+            ("web@*.b.example", HostPattern::Suffix(".b.example".into()), "/x".to_owned()),
+            ("web@[::1]", HostPattern::Exact("[::1]".into()), "/x".to_owned()),
+            ("a.example/", HostPattern::Exact("a.example".into()), "/".to_owned()),
+            ("*/", HostPattern::Any, "/".to_owned()),
         ]
     );
 }
@@ -71,7 +71,8 @@ fn the_same_route_on_two_listeners_is_two_routes() {
          [[route]]\nlistener = ':8080'\nupstream = 'shop'\n[[route]]\nlistener = ['inside']\nupstream = 'admin'\n"
     ))
     .plan;
-    let routes: Vec<_> = plan.routes.iter().map(|r| (&*r.name, r.listeners.clone(), r.upstream)).collect();
+    let routes: Vec<_> =
+        plan.routes.iter().map(|r| (&*r.name, r.listeners.clone(), r.action.upstreams().next().unwrap())).collect();
     assert_eq!(routes, [("*/", vec![0], 0), ("*/#2", vec![1], 1)]);
 }
 
@@ -83,7 +84,7 @@ fn upstreams_keep_the_order_of_the_file() {
     .plan;
     let names: Vec<_> = plan.upstreams.iter().map(|u| &*u.name).collect();
     assert_eq!(names, ["shop", "a"]);
-    assert_eq!((plan.routes[0].upstream, plan.routes[1].upstream), (0, 1));
+    assert_eq!((&plan.routes[0].action, &plan.routes[1].action), (&Action::Upstream(0), &Action::Upstream(1)));
 }
 
 #[test]
@@ -193,9 +194,8 @@ fn every_key_reaches_the_plan() {
             listeners: vec![0],
             host: HostPattern::Exact("h".into()),
             path: "/p".into(),
-            strip_prefix: true,
-            allow_escapes: crate::path::Escapes::default(),
-            upstream: 0,
+            rewrite: Rewrite::Strip,
+            action: Action::Upstream(0),
             filters: RouteFilters {
                 compress: Some(CompressPlan {
                     encodings: vec![Encoding::Gzip],
@@ -206,6 +206,7 @@ fn every_key_reaches_the_plan() {
                 mirror: Some(MirrorPlan { upstream: 0, percent: 5, max_body: 9, max_in_flight: 3 }),
                 error_pages: Vec::new(),
             },
+            ..RoutePlan::example()
         }],
         upstreams: vec![UpstreamPlan {
             name: "u".into(),

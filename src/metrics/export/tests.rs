@@ -169,11 +169,8 @@ fn world() -> World {
     let shop = Upstream::new(0, plan, vec![Arc::clone(&a), Arc::clone(&b)], Some(Arc::clone(&sticky)), None);
     let plan = upstream_plan("down", Policy::RoundRobin(RoundRobin::default()));
     let plain = Upstream::new(1, plan, vec![server_named(3, "down", "c", Operational::Unhealthy)], None, None);
-    let route = Arc::new(Route {
-        plan: RoutePlan { name: "shop.example.com/".to_owned(), listeners: vec![0, 2], ..RoutePlan::example() },
-        cells: (0..CORES).map(|_| RouteCell::default()).collect(),
-        upstream: 0,
-    });
+    let plan = RoutePlan { name: "shop.example.com/".to_owned(), listeners: vec![0, 2], ..RoutePlan::example() };
+    let route = Arc::new(Route::new(plan, (0..CORES).map(|_| RouteCell::default()).collect(), &[]));
     let swap = Arc::new(Swap::default());
     swap.publish(Snapshot {
         generation: 0,
