@@ -393,3 +393,39 @@ fn early_hints_reach_the_client_before_the_answer() {
     assert_eq!(frames.next_of(&[harness::HEADERS]).unwrap().status(), 200);
     assert_eq!(frames.next_of(&[harness::DATA]).unwrap().payload, b"hi");
 }
+
+#[test]
+fn a_client_that_takes_or_sends_a_byte_at_a_time_is_given_up() {
+    let origins = origins(1);
+    let proxy = Proxy::start(&format!("between_bytes = \"400ms\"\nmin_rate = \"4KiB\"\n{}", app(RR, &origins)));
+    let mut frames = Frames::silent(proxy.address);
+    frames.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    // SETTINGS_INITIAL_WINDOW_SIZE of 1.
+    frames.send(harness::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]);
+    frames.send(harness::SETTINGS, harness::ACK, 0, &[]);
+    frames.ask(1, &Frames::get("/bytes?n=100000"));
+    let mut taken = 0;
+    let end = loop {
+        let frame = frames.next_of(&[harness::DATA, harness::RST_STREAM]).unwrap();
+        if frame.kind == harness::RST_STREAM {
+            break frame;
+        }
+        taken += frame.payload.len();
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = frames.try_send(harness::WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes());
+    };
+    assert_eq!((end.stream, end.code()), (1, 8), "after {taken} bytes");
+    let mut fields = Frames::get("/sink");
+    fields[0].1 = "POST";
+    frames.send(harness::HEADERS, harness::END_HEADERS, 3, &Frames::block(&fields));
+    let mut reader = Frames(frames.0.try_clone().unwrap());
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let sending = std::thread::spawn(move || {
+        while stopped.recv_timeout(Duration::from_millis(20)).is_err() {
+            let _ = frames.try_send(harness::DATA, 0, 3, b"x");
+        }
+    });
+    assert_eq!(reader.next_of(&[harness::HEADERS]).unwrap().status(), 408);
+    stop.send(()).unwrap();
+    sending.join().unwrap();
+}

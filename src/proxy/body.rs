@@ -168,6 +168,10 @@ impl http_body::Body for RequestBody {
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
+                    if matches!(sending.incoming, Inbound::Http2(_)) {
+                        // What comes over HTTP/1 is counted where it is read.
+                        sending.watch.moved(data.len());
+                    }
                     let bytes = sending.flow.bytes.get() + data.len() as u64;
                     sending.flow.bytes.set(bytes);
                     if bytes > sending.limits.max {

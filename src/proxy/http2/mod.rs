@@ -252,6 +252,7 @@ where
 fn begin(shared: &Rc<Shared>, request: http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
     let core: &Rc<Core> = &shared.link.core;
     let watched = core.watches.add(core.clock.get(), FOREVER);
+    watched.watch.set_pace(shared.link.plan.min_rate, shared.link.plan.between_bytes);
     watched.watch.enter(Phase::Begun, core.clock.get(), FOREVER);
     let wire = Rc::new(super::stream::Wire::default());
     wire.begin(true);

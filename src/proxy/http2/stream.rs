@@ -180,6 +180,7 @@ impl Pipe<'_> {
         if matches!(watch.phase(), Phase::ClientWrite | Phase::Flush) {
             watch.extend(self.conn.core.clock.get(), self.conn.plan.between_bytes);
         }
+        watch.moved(sent);
         self.shared.meter.borrow_mut().moved(sent);
         Poll::Ready(Ok(()))
     }
