@@ -24,6 +24,7 @@
 //! | [`error`] | what can go wrong with a request, and the one table from that to a status |
 //! | [`cli`] | the verbs; everything but `run`, `demo` and `origin` is a client of the admin API |
 //! | [`lab`] | the toy server that the demo, the tests and the examples put behind the proxy |
+//! | [`proxy_protocol`] | the header that says, ahead of a connection, who the client is: read from clients, written to servers |
 //! | [`named`], [`units`], [`path`] | leaves: how choices, durations and sizes are written; the one form of a path |
 //!
 //! Two rooms are made to grow: a new policy is a file and a variant in [`balance`], a new check is a
@@ -35,7 +36,7 @@
 //! its own idle connections to servers and its own counters. A request stays on the core that accepted
 //! its connection, and crosses no lock and no channel.
 //!
-//! 1. `proxy/listener` accepts. `proxy/admit` settles who is at the other end (`proxy/proxy_protocol`) and
+//! 1. `proxy/listener` accepts. `proxy/admit` settles who is at the other end ([`proxy_protocol`]) and
 //!    whether there is room for them (`proxy/census`). `proxy/connection` runs the HTTP parser; a
 //!    connection that is idle for a second gives the parser up and waits as a bare socket.
 //! 2. `proxy/request` tells the rest in order. It takes the current [`upstream::Snapshot`] and keeps it
@@ -99,6 +100,7 @@ pub mod metrics;
 pub mod named;
 pub mod path;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod tls;
 pub mod units;
 pub mod upstream;

@@ -7,7 +7,7 @@ mod harness;
 use std::net::SocketAddr;
 
 use evenkeel::lab::origin::Origin;
-use evenkeel::proxy::proxy_protocol::{Header, encode_v2};
+use evenkeel::proxy_protocol::{Header, encode_v2};
 use harness::{Proxy, Raw, eventually, origins, upstream};
 
 const REQUEST: &[u8] = b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n";

@@ -6,7 +6,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use evenkeel::proxy::proxy_protocol::{Header, encode_v1, encode_v2};
+use evenkeel::proxy_protocol::{Header, encode_v1, encode_v2};
 use harness::{Answer, Proxy, Raw, app, eventually, origins};
 
 const REQUEST: &[u8] = b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n";

@@ -18,8 +18,8 @@ use tracing::warn;
 use super::census::Counted;
 use super::connection::plan_of;
 use super::core::Core;
-use super::proxy_protocol::{self, Header, Parsed};
 use crate::config::plan::{ListenerPlan, ProxyProtocolPlan};
+use crate::proxy_protocol::{self, Header, Parsed};
 
 /// How much of a header is looked at in one go: all of it, if it carries few extensions.
 const PEEK: usize = 512;

@@ -15,11 +15,11 @@ use super::head::{Inspector, Verdict};
 use super::headers::{self, X_FORWARDED_FOR};
 use super::http2::{connect_to_upgrade, settle};
 use super::prepare;
-use super::proxy_protocol::{self, Header, Parsed};
 use crate::config;
 use crate::config::plan::{ListenerPlan, Plan};
 use crate::metrics::cells::CoreCells;
 use crate::path;
+use crate::proxy_protocol::{self, Header, Parsed};
 use crate::upstream::{Asked, Route, Routes};
 
 const CONFIGURATION: &str = r#"

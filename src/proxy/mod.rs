@@ -33,7 +33,6 @@ mod listener;
 mod mirror;
 mod pool;
 mod prepare;
-pub mod proxy_protocol;
 mod reply;
 mod request;
 mod request_id;
