@@ -106,11 +106,12 @@ pub fn request(data: &[u8]) {
     assert!(!host.bytes().any(|b| b.is_ascii_uppercase()), "{host:?}");
     let upstream = upstream_of(host, compared);
     assert!(upstream.is_some(), "the last route takes everything");
-    // A server that decodes once, resolves dots and takes off parameters must not see the other's path.
+    // Who decodes once and takes off parameters must not find itself below a prefix that the route was not
+    // chosen for. The other way round is harmless: some read more into a path than others.
     let seen = as_a_server_sees(target);
-    if cleaned.escapes == path::Escapes::default() && !host.ends_with("example.com") {
-        let is_admin = seen.strip_prefix("/admin").is_some_and(|rest| rest.starts_with('/'));
-        assert_eq!(upstream == Some("admin"), is_admin, "{target:?} is {seen:?} to a server");
+    let is_admin = seen.strip_prefix("/admin").is_some_and(|rest| rest.starts_with('/'));
+    if is_admin && cleaned.escapes == path::Escapes::default() && !host.ends_with("example.com") {
+        assert_eq!(upstream, Some("admin"), "{target:?} is {seen:?} to a server");
     }
 }
 
@@ -194,9 +195,14 @@ pub fn http2(data: &[u8]) {
     let mut lines = data.split(|b| *b == b'\n');
     let Some(mut request) = lines.next().and_then(read_pseudo_headers) else { return };
     *request.headers_mut() = read_headers(lines);
-    // What the protocol library refuses (RFC 9113 §8.2.2), and lengths that it compares with the body.
+    // What the protocol library refuses: headers of a connection (RFC 9113 §8.2.2), lengths that are no
+    // numbers (§8.1.1).
     for name in [header::CONNECTION, header::UPGRADE] {
         request.headers_mut().remove(name);
+    }
+    let is_number = |value: &HeaderValue| value.len() < 20 && value.as_bytes().iter().all(u8::is_ascii_digit);
+    if !request.headers().get_all(header::CONTENT_LENGTH).iter().all(|length| is_number(length) && !length.is_empty()) {
+        return;
     }
     let said = |headers: &HeaderMap, name| headers.get_all(name).iter().count();
     let crumbs = said(request.headers(), header::COOKIE);
@@ -223,6 +229,10 @@ pub fn http2(data: &[u8]) {
         assert!(headers[header::HOST].as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
     }
     assert!(request.uri().authority().is_none() && *request.method() != Method::CONNECT);
+    if request.method().as_str().contains('#') {
+        // A token (RFC 9110 §9.1), but refused anywhere in the line over HTTP/1.1.
+        return;
+    }
     let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
     for (name, value) in headers {
         head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
