@@ -85,6 +85,8 @@ kinds! {
     MethodRefused => "method_refused", 501, Client;
     /// The listener sends its clients to https.
     HttpsRequired => "https_required", 308, Proxy;
+    /// The client's address is not let in.
+    Forbidden => "forbidden", 403, Client;
     /// No route matches.
     NoRoute => "no_route", 404, Proxy;
     /// No server of the upstream can take the request.

@@ -21,7 +21,7 @@ use upstream_tls::UpstreamTlsView;
 
 use crate::config::Plan;
 use crate::config::plan::{
-    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, ListenerPlan, LogFormat, LogPlan,
+    Access, AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, ListenerPlan, LogFormat, LogPlan,
     PoolPlan, ProxyProtocolPlan, RetryPlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::units::{show_duration, show_size};
@@ -187,6 +187,10 @@ struct ListenerView<'a> {
     backlog: u32,
     trusted_proxies: Vec<String>,
     forwarded: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
     request_id: bool,
     merge_slashes: bool,
     header_timeout: String,
@@ -239,6 +243,7 @@ impl<'a> ListenerView<'a> {
             backlog,
             trusted_proxies,
             forwarded,
+            access: Access { allow, deny },
             request_id,
             merge_slashes,
             header_timeout,
@@ -268,6 +273,8 @@ impl<'a> ListenerView<'a> {
                 Forwarded::Both => "both",
                 Forwarded::Off => "off",
             },
+            allow: allow.iter().map(ToString::to_string).collect(),
+            deny: deny.iter().map(ToString::to_string).collect(),
             request_id: *request_id,
             merge_slashes: *merge_slashes,
             header_timeout: show_duration(*header_timeout),

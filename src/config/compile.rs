@@ -3,6 +3,7 @@
 //! Pure: what is known of the machine comes in as [`Surroundings`]. A part that is wrong is noted and
 //! left out, and the rest is judged all the same.
 
+mod access;
 mod error_page;
 mod filters;
 mod listener;
@@ -189,6 +190,8 @@ impl Compiler<'_> {
     }
 }
 
+#[cfg(test)]
+mod refused_access_tests;
 #[cfg(test)]
 mod refused_filters_tests;
 #[cfg(test)]

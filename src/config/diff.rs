@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    AccessLogPlan, Action, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, MirrorPlan, Plan,
+    Access, AccessLogPlan, Action, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, MirrorPlan, Plan,
     PoolPlan, RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Check;
@@ -214,6 +214,7 @@ impl Diff {
             backlog: _,
             trusted_proxies,
             forwarded,
+            access,
             request_id,
             merge_slashes,
             header_timeout,
@@ -239,6 +240,7 @@ impl Diff {
         fields.key("redirect_to_https", *redirect_to_https == new.redirect_to_https);
         fields.key("trusted_proxies", *trusted_proxies == new.trusted_proxies);
         fields.key("forwarded", *forwarded == new.forwarded);
+        fields.access(access, &new.access);
         fields.value("request_id", request_id, &new.request_id);
         fields.value("merge_slashes", merge_slashes, &new.merge_slashes);
         fields.time("header_timeout", *header_timeout, new.header_timeout);
@@ -274,6 +276,7 @@ impl Diff {
             host,
             path,
             conditions,
+            access,
             allow_escapes,
             action,
             rewrite,
@@ -306,6 +309,7 @@ impl Diff {
         fields.key("error_pages", *error_pages == new.filters.error_pages);
         fields.key("compress", *compress == new.filters.compress);
         fields.key("conditions", *conditions == new.conditions);
+        fields.access(access, &new.access);
         fields.value("allow_escapes", allow_escapes, &new.allow_escapes);
         let (before, now) = (destination(action, old_plan), destination(&new.action, new_plan));
         if let (Action::Upstream(old), Action::Upstream(new)) = (action, &new.action) {
@@ -416,6 +420,11 @@ impl Fields<'_> {
         if !same {
             self.push(What::Key(key));
         }
+    }
+
+    fn access(&mut self, Access { allow, deny }: &Access, new: &Access) {
+        self.key("allow", *allow == new.allow);
+        self.key("deny", *deny == new.deny);
     }
 
     fn push(&mut self, what: What) {

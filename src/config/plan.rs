@@ -3,6 +3,7 @@
 //! No `Option` in here means "default"; every reference is an index that exists; every address is
 //! parsed. Only [`super::compile`] makes one. Both planes read these types, neither changes them.
 
+mod access;
 mod error_page;
 mod filters;
 mod route;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use access::Access;
 pub use error_page::{ErrorPagePlan, Piece, Variable};
 pub use filters::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
 pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan, UpstreamTls};
@@ -145,6 +147,8 @@ pub struct ListenerPlan {
     /// Peers whose forwarded headers are believed; empty by default.
     pub trusted_proxies: Vec<IpNet>,
     pub forwarded: Forwarded,
+    /// Who may come, whatever the route.
+    pub access: Access,
     /// Whether `X-Request-Id` is taken or made, sent to the server and back.
     pub request_id: bool,
     /// Whether empty segments of a path are taken out before it is compared and forwarded.

@@ -164,6 +164,10 @@ pub struct ListenerSpec {
     pub backlog: At<u32>,
     pub trusted_proxies: Vec<At<String>>,
     pub forwarded: ForwardedSpec,
+    /// Absent: everybody.
+    pub allow: Option<At<OneOrMany>>,
+    /// Absent: nobody.
+    pub deny: Option<At<OneOrMany>>,
     pub request_id: bool,
     pub merge_slashes: bool,
     pub header_timeout: At<Time>,
@@ -195,6 +199,8 @@ impl Default for ListenerSpec {
             backlog: nowhere(1024),
             trusted_proxies: Vec::new(),
             forwarded: ForwardedSpec::XForwarded,
+            allow: None,
+            deny: None,
             request_id: true,
             merge_slashes: true,
             header_timeout: nowhere(seconds(10)),

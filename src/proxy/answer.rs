@@ -153,6 +153,7 @@ pub(super) fn sentence(kind: Kind) -> &'static str {
         Kind::HeadersTooLarge => "The request headers are larger than allowed.",
         Kind::ClientGone => "The client left.",
         Kind::MethodRefused => "This method is not served here.",
+        Kind::Forbidden => "You may not come here from where you are.",
         Kind::NoRoute => "Nothing is served at this address.",
         Kind::NoServer => "No server can take this request at the moment. Please try again.",
         Kind::Stopping => "This service is restarting. Please try again.",

@@ -78,6 +78,9 @@ pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> R
         conn.core.cells(),
     );
     (exchange.client, exchange.is_https) = (identity.address, identity.is_https);
+    if !listening.plan.access.admits(identity.address) {
+        return Err(ProxyError::new(Kind::Forbidden));
+    }
     if listening.plan.hides_client_cert {
         client_cert::hide(request.headers_mut());
         if let Some(told) = conn.secure.as_ref().and_then(|secure| secure.client.as_ref()) {
@@ -103,6 +106,9 @@ pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> R
         return Err(ProxyError::new(Kind::NoRoute));
     };
     exchange.route = Some(position);
+    if !routes.all[position].plan.access.admits(identity.address) {
+        return Err(ProxyError::new(Kind::Forbidden));
+    }
     if !cleaned.escapes.is_within(routes.all[position].plan.allow_escapes) {
         return Err(ProxyError::new(Kind::BadRequest).because("the path has escapes that servers read differently"));
     }

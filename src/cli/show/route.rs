@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{filters, show_size};
 use crate::config::Plan;
 use crate::config::plan::{
-    Action, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RoutePlan, RouteTimeouts, Value, ValuePattern,
+    Access, Action, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RoutePlan, RouteTimeouts, Value,
+    ValuePattern,
 };
 use crate::units::show_duration;
 
@@ -33,6 +34,10 @@ pub(super) struct RouteView<'a> {
     method: Vec<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     source: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
     strip_prefix: bool,
     allow_escapes: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +106,7 @@ impl<'a> RouteView<'a> {
             host,
             path,
             conditions: Conditions { methods, headers, query, sources },
+            access: Access { allow, deny },
             allow_escapes,
             action,
             rewrite,
@@ -129,6 +135,8 @@ impl<'a> RouteView<'a> {
             },
             method: methods.iter().map(http::Method::as_str).collect(),
             source: sources.iter().map(ToString::to_string).collect(),
+            allow: allow.iter().map(ToString::to_string).collect(),
+            deny: deny.iter().map(ToString::to_string).collect(),
             strip_prefix: *rewrite == Rewrite::Strip,
             allow_escapes: allow_escapes.names().collect(),
             upstream,

@@ -78,6 +78,7 @@ impl Compiler<'_> {
                 ForwardedSpec::Both => Forwarded::Both,
                 ForwardedSpec::Off => Forwarded::Off,
             },
+            access: self.access(spec.allow.as_ref(), spec.deny.as_ref()),
             request_id: spec.request_id,
             merge_slashes: spec.merge_slashes,
             header_timeout: self.positive(&spec.header_timeout, "header_timeout"),
@@ -137,16 +138,25 @@ impl Compiler<'_> {
         Some(network)
     }
 
-    fn any_network(&mut self, text: &At<String>) -> Option<IpNet> {
+    pub(super) fn any_network(&mut self, text: &At<String>) -> Option<IpNet> {
         let given = text.get_ref().trim();
         let Ok(network) = given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from)) else {
-            let message = format!("`{given}` is not a network");
+            let message = format!("`{}` is not a network", given.escape_debug());
             self.error(text.span(), message, "write an address and a prefix length, such as \"10.0.0.0/8\"");
             return None;
         };
         if network.trunc() != network {
             let message = format!("`{given}` has bits beyond its prefix length, which are ignored");
             self.warn(text.span(), message, &format!("write \"{}\"", network.trunc()));
+        }
+        if let IpNet::V6(mapped) = network
+            && let Some(v4) = mapped.trunc().addr().to_ipv4_mapped()
+        {
+            // Addresses are compared in their own family, so it would stand for nobody.
+            let shorter = mapped.prefix_len().saturating_sub(96);
+            let message = format!("`{given}` is a network of IPv4 in the form of IPv6");
+            self.error(text.span(), message, &format!("write \"{v4}/{shorter}\""));
+            return None;
         }
         Some(network.trunc())
     }

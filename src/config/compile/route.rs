@@ -7,19 +7,16 @@ mod matching;
 mod reach;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::Range;
-
-use ipnet::IpNet;
 
 use super::listener::listener_name;
 use super::names::Seen;
 use super::{Compiler, upstream};
 use crate::config::plan::template::Variable;
 use crate::config::plan::{
-    Action, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RouteFilters, RoutePlan, RouteTimeouts,
+    Access, Action, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RouteFilters, RoutePlan, RouteTimeouts,
 };
-use crate::config::spec::{At, OneOrMany, RouteSpec, Spec};
+use crate::config::spec::{At, RouteSpec, Spec};
 use crate::config::suggest;
 use crate::path::Escapes;
 use hosts::show_host;
@@ -74,6 +71,7 @@ impl Compiler<'_> {
                 host: HostPattern::Any,
                 path: PathPattern::Prefix("/".to_owned()),
                 conditions: Conditions::default(),
+                access: Access::default(),
                 allow_escapes: Escapes::default(),
                 action: Action::Upstream(0),
                 rewrite: Rewrite::Keep,
@@ -124,6 +122,7 @@ impl Compiler<'_> {
             host: HostPattern::Any,
             path: path.clone().unwrap_or(PathPattern::Prefix("/".to_owned())),
             conditions,
+            access: self.access(spec.allow.as_ref(), spec.deny.as_ref()),
             allow_escapes: self.allow_escapes(&spec.allow_escapes),
             action: action.clone().unwrap_or(Action::Upstream(0)),
             rewrite,
@@ -210,26 +209,6 @@ impl Compiler<'_> {
         let known: Vec<&str> = known.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
         let hint = suggest::hint(name.get_ref(), &format!("{what}s"), &known).unwrap_or_default();
         self.error(name.span(), format!("unknown {what} `{name}`"), &hint);
-    }
-
-    /// A list of networks.
-    fn networks(&mut self, list: &At<OneOrMany>, key: &str) -> Vec<IpNet> {
-        if list.get_ref().0.is_empty() {
-            self.error(list.span(), format!("`{key}` is empty"), "name a network, or leave the key out");
-        }
-        let mut networks = Vec::new();
-        for text in &list.get_ref().0 {
-            let given = text.get_ref().trim();
-            match given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from)) {
-                Ok(network) => networks.push(network.trunc()),
-                Err(_) => {
-                    let message = format!("`{}` is not a network", given.escape_debug());
-                    let hint = "write an address and a prefix length, such as \"10.0.0.0/8\"";
-                    self.error(text.span(), message, hint);
-                }
-            }
-        }
-        networks
     }
 
     fn allow_escapes(&mut self, names: &[At<String>]) -> Escapes {

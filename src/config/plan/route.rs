@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
 use super::template::Template;
-use super::{RouteFilters, UpstreamPlan, UpstreamTimeouts};
+use super::{Access, RouteFilters, UpstreamPlan, UpstreamTimeouts};
 use crate::path::Escapes;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,6 +221,8 @@ pub struct RoutePlan {
     pub host: HostPattern,
     pub path: PathPattern,
     pub conditions: Conditions,
+    /// Who may come. Who may not is refused; another route is not looked for.
+    pub access: Access,
     /// Escapes that are let through although servers read them differently.
     pub allow_escapes: Escapes,
     pub action: Action,

@@ -26,6 +26,10 @@ pub struct RouteSpec {
     pub query: BTreeMap<At<String>, At<MatchSpec>>,
     /// Absent: any address.
     pub source: Option<At<OneOrMany>>,
+    /// Absent: everybody.
+    pub allow: Option<At<OneOrMany>>,
+    /// Absent: nobody.
+    pub deny: Option<At<OneOrMany>>,
     pub strip_prefix: At<bool>,
     pub rewrite: Option<At<RewriteSpec>>,
     pub allow_escapes: Vec<At<String>>,
@@ -54,6 +58,8 @@ impl Default for RouteSpec {
             header: BTreeMap::new(),
             query: BTreeMap::new(),
             source: None,
+            allow: None,
+            deny: None,
             strip_prefix: nowhere(false),
             rewrite: None,
             allow_escapes: Vec::new(),
