@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2: who the client is, said ahead of its first byte.
 //!
 //! Parser and encoder stand side by side, so that what one writes the other reads. Both are pure: no
-//! socket, no clock, no configuration. Nothing may be guessed in here: whether a header is expected is
+//! socket and no clock. Nothing may be guessed in here: whether a header is expected is
 //! decided by who the peer is, never by the first bytes, or anybody could say who they are.
 //!
 //! A header is parsed from a growing prefix. As long as the answer is [`Parsed::Partial`] every byte
@@ -9,6 +9,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+
+use serde::Deserialize;
 
 /// The first bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -19,6 +21,36 @@ const V1_LONGEST: usize = 107;
 /// The longest header of version 2 that is taken. The addresses need 232 bytes at most; the rest are
 /// extensions (TLVs), a client certificate's name among them.
 const V2_LONGEST: usize = 4096;
+
+/// How a header is written; in the configuration `"v1"` and `"v2"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// A line of text.
+    V1,
+    /// Bytes.
+    V2,
+}
+
+impl Version {
+    /// The name that the configuration uses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    /// Writes a header.
+    #[must_use]
+    pub fn encode(self, header: &Header) -> Vec<u8> {
+        match self {
+            Self::V1 => encode_v1(header),
+            Self::V2 => encode_v2(header),
+        }
+    }
+}
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,9 +187,12 @@ where
 #[must_use]
 pub fn encode_v1(header: &Header) -> Vec<u8> {
     let Header::Proxied { source, destination } = header else { return b"PROXY UNKNOWN\r\n".to_vec() };
-    let (from, to) = same_family(source.ip(), destination.ip());
-    let protocol = if from.is_ipv4() { "TCP4" } else { "TCP6" };
-    format!("PROXY {protocol} {from} {to} {} {}\r\n", source.port(), destination.port()).into_bytes()
+    let ports = format!("{} {}", source.port(), destination.port());
+    let line = match same_family(source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => format!("PROXY TCP4 {from} {to} {ports}\r\n"),
+        (from, to) => format!("PROXY TCP6 {} {} {ports}\r\n", v1_v6(as_v6(from)), v1_v6(as_v6(to))),
+    };
+    line.into_bytes()
 }
 
 /// Writes a header of version 2, without extensions.
@@ -189,6 +224,14 @@ pub fn encode_v2(header: &Header) -> Vec<u8> {
 fn same_family(source: IpAddr, destination: IpAddr) -> (IpAddr, IpAddr) {
     let (from, to) = (source.to_canonical(), destination.to_canonical());
     if from.is_ipv4() && to.is_ipv4() { (from, to) } else { (as_v6(from).into(), as_v6(to).into()) }
+}
+
+/// In hexadecimal all through: version 1 knows no dots in an IPv6 address.
+fn v1_v6(address: Ipv6Addr) -> String {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] => format!("::ffff:{high:x}:{low:x}"),
+        _ => address.to_string(),
+    }
 }
 
 fn as_v6(address: IpAddr) -> Ipv6Addr {

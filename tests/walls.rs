@@ -14,8 +14,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proxy_protocol", &[]),
     ("tls", &[]),
     ("balance", &["named", "units"]),
-    ("health", &["named", "tls", "units"]),
-    ("config", &["balance", "health", "named", "path", "tls", "units"]),
+    ("health", &["named", "proxy_protocol", "tls", "units"]),
+    ("config", &["balance", "health", "named", "path", "proxy_protocol", "tls", "units"]),
     ("metrics", &["balance", "config", "error", "upstream"]),
     ("upstream", &["balance", "config", "metrics", "tls"]),
     ("proxy", &["balance", "config", "error", "metrics", "path", "proxy_protocol", "tls", "upstream"]),
@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lab", &[]),
     ("fuzzing", &["balance", "config", "proxy"]),
     ("engine", &["config", "control", "metrics", "proxy", "upstream"]),
-    ("cli", &["balance", "config", "control", "engine", "health", "lab", "path", "units"]),
+    ("cli", &["balance", "config", "control", "engine", "health", "lab", "path", "proxy_protocol", "units"]),
 ];
 
 /// Pure rooms: what time it is and what chance decides are arguments there.

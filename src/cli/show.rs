@@ -24,6 +24,7 @@ use crate::config::plan::{
     Access, AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, ListenerPlan, LogFormat, LogPlan,
     PoolPlan, ProxyProtocolPlan, RetryPlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
+use crate::proxy_protocol::Version;
 use crate::units::{show_duration, show_size};
 
 /// What stands in the place of a secret.
@@ -317,6 +318,8 @@ struct UpstreamView<'a> {
     policy: Choice,
     protocol: Choice,
     tls: UpstreamTlsView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_proxy: Option<&'static str>,
     check: Choice,
     fail_open: bool,
     max_sessions: usize,
@@ -336,6 +339,7 @@ impl<'a> UpstreamView<'a> {
             policy,
             protocol,
             tls,
+            send_proxy,
             check,
             fail_open,
             timeouts,
@@ -350,6 +354,7 @@ impl<'a> UpstreamView<'a> {
             policy: choice::policy(policy),
             protocol: choice::protocol(protocol),
             tls: UpstreamTlsView::of(tls.as_ref()),
+            send_proxy: send_proxy.map(Version::name),
             check: check.as_ref().map_or_else(choice::off, choice::check),
             fail_open: *fail_open,
             max_sessions: *max_sessions,

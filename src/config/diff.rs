@@ -13,6 +13,7 @@ use super::plan::{
     PoolPlan, RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Check;
+use crate::proxy_protocol::Version;
 use crate::units::show_duration;
 
 /// The difference between two Plans.
@@ -336,6 +337,7 @@ impl Diff {
             policy,
             protocol,
             tls,
+            send_proxy,
             check,
             fail_open,
             timeouts,
@@ -358,6 +360,8 @@ impl Diff {
             fields.value("protocol", &protocol.name(), &new.protocol.name());
         }
         fields.key("tls", *tls == new.tls);
+        let version = |version: Option<Version>| version.map_or("off", Version::name);
+        fields.value("send_proxy", &version(*send_proxy), &version(new.send_proxy));
         let check_name = |check: &Option<Check>| check.as_ref().map_or("off", Check::name);
         if check_name(check) == check_name(&new.check) {
             fields.key("check options", *check == new.check);

@@ -24,6 +24,7 @@ pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHtt
 pub use super::protocol::{Http2, Protocol};
 use crate::balance::Policy;
 use crate::health::Check;
+use crate::proxy_protocol::Version;
 
 pub use route::{
     Action, Conditions, HeaderEdits, HostPattern, PathPattern, Pattern, Rewrite, RoutePlan, RouteTimeouts, Value,
@@ -212,6 +213,8 @@ pub struct UpstreamPlan {
     pub protocol: Protocol,
     /// None: in clear.
     pub tls: Option<UpstreamTls>,
+    /// The PROXY protocol header that begins each connection; none sends none. HTTP/1.1 only.
+    pub send_proxy: Option<Version>,
     /// None: servers count as healthy, and only traffic tells otherwise.
     pub check: Option<Check>,
     /// Whether all ready servers get traffic when none is healthy.

@@ -31,6 +31,7 @@ pub use values::{BindText, CheckOrOff, Count, OneOrMany, Secret, Size, Switch, T
 
 use super::protocol::Protocol;
 use crate::balance::{Policy, RoundRobin};
+use crate::proxy_protocol::Version;
 
 /// A value and the bytes of the file where it stands; `0..0` for a default.
 pub type At<T> = toml::Spanned<T>;
@@ -252,6 +253,8 @@ pub struct UpstreamSpec {
     pub policy: At<Policy>,
     pub protocol: At<Protocol>,
     pub tls: At<TlsOrNot>,
+    /// Absent: servers are told of clients in headers only.
+    pub send_proxy: Option<At<Version>>,
     pub check: At<CheckOrOff>,
     pub fail_open: bool,
     pub servers: Vec<At<String>>,
@@ -271,6 +274,7 @@ impl Default for UpstreamSpec {
             policy: nowhere(Policy::RoundRobin(RoundRobin::default())),
             protocol: nowhere(Protocol::default()),
             tls: nowhere(TlsOrNot::default()),
+            send_proxy: None,
             check: nowhere(CheckOrOff::default()),
             fail_open: true,
             servers: Vec::new(),

@@ -16,7 +16,8 @@ use crate::upstream::{Admin, Operational};
 
 /// What checks speak with the servers of an upstream.
 fn wire(plan: &UpstreamPlan) -> Wire {
-    Wire { tls: plan.tls.as_ref().map(|tls| Arc::clone(&tls.client)), http2: plan.protocol.http2().is_some() }
+    let tls = plan.tls.as_ref().map(|tls| Arc::clone(&tls.client));
+    Wire { tls, send_proxy: plan.send_proxy, http2: plan.protocol.http2().is_some() }
 }
 
 impl Supervisor {
@@ -123,10 +124,12 @@ impl Supervisor {
     fn recover(&mut self, uid: u32) {
         let Some((group, _)) = self.registry.both(uid) else { return };
         let timeout = group.plan.timeouts.connect;
+        // A connection that opens is all that traffic missed; a server that wants to know of whom is told.
+        let wire = Wire { send_proxy: group.plan.send_proxy, ..Wire::default() };
         let inbox = self.inbox.clone();
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.epoch += 1;
-        member.probing = Some(prober::recover(Arc::clone(&member.server), timeout, member.epoch, inbox));
+        member.probing = Some(prober::recover(Arc::clone(&member.server), wire, timeout, member.epoch, inbox));
     }
 
     /// A look-up of a server's host name has ended.

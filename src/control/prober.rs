@@ -76,14 +76,19 @@ pub(super) fn watch(
 
 /// Tries to connect to a server that traffic found dead and that has no check, until it accepts.
 /// Without this nothing would ever bring it back.
-pub(super) fn recover(server: Arc<Server>, timeout: Duration, epoch: u64, inbox: mpsc::Sender<Message>) -> Probing {
+pub(super) fn recover(
+    server: Arc<Server>,
+    wire: Wire,
+    timeout: Duration,
+    epoch: u64,
+    inbox: mpsc::Sender<Message>,
+) -> Probing {
     let task = tokio::spawn(async move {
         let check = Check::Tcp(TcpCheck { timeout, ..TcpCheck::default() });
         let mut pause = RECOVERY.0;
         loop {
             sleep(jittered(pause, 10, random())).await;
-            // A connection that opens is all that traffic missed.
-            let result = check.probe(&target(&server), &Wire::default()).await;
+            let result = check.probe(&target(&server), &wire).await;
             let back = result.is_ok();
             if inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err() || back {
                 return;
@@ -181,7 +186,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let (inbox, mut reports) = mpsc::channel(8);
-        let _probing = recover(testing::server(7, address), Duration::from_secs(1), 1, inbox);
+        let _probing = recover(testing::server(7, address), Wire::default(), Duration::from_secs(1), 1, inbox);
         next(&mut reports).await.1.unwrap_err();
         let _listener = TcpListener::bind(address).await.unwrap();
         while next(&mut reports).await.1.is_err() {}

@@ -207,9 +207,7 @@ impl Registry {
         let mut applied = Applied::default();
         let before = self.groups.remove(&plan.name);
         let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
-        applied.check_changed = before
-            .as_ref()
-            .is_some_and(|g| (&g.plan.check, &g.plan.tls, g.plan.protocol) != (&plan.check, &plan.tls, plan.protocol));
+        applied.check_changed = before.as_ref().is_some_and(|g| probed_by(&g.plan) != probed_by(plan));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
             let namesake = old_uids.iter().copied().find(|uid| *self.members[uid].server.name == *server.name);
@@ -299,4 +297,9 @@ pub(super) struct Applied {
     pub(super) gone: Vec<Member>,
     /// Whether servers that stayed are checked in another way now.
     pub(super) check_changed: bool,
+}
+
+/// What of an upstream decides how its servers are probed.
+fn probed_by(plan: &UpstreamPlan) -> impl PartialEq + '_ {
+    (&plan.check, &plan.tls, plan.protocol, plan.send_proxy)
 }

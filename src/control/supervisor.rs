@@ -226,6 +226,7 @@ impl Supervisor {
         self.plane.publish(Snapshot {
             generation: 0,
             max_connections: self.plan.max_connections,
+            tells_local: self.plan.upstreams.iter().any(|upstream| upstream.send_proxy.is_some()),
             listeners,
             upstreams,
         });

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
+use crate::proxy_protocol::{Header, Version};
 use crate::tls;
 
 /// Where a probe goes.
@@ -27,6 +28,8 @@ pub enum Target {
 #[derive(Debug, Clone, Default)]
 pub struct Wire {
     pub tls: Option<Arc<tls::Client>>,
+    /// The PROXY protocol header ahead of it.
+    pub send_proxy: Option<Version>,
     /// Whether it is HTTP/2.
     pub http2: bool,
 }
@@ -67,7 +70,12 @@ pub enum Stream {
 /// # Errors
 /// What went wrong, in words for an operator.
 pub async fn open(target: &Target, wire: &Wire, port: Option<u16>, deadline: Instant) -> Result<Stream, String> {
-    let stream = connect(target, port, deadline).await?;
+    let mut stream = connect(target, port, deadline).await?;
+    if let Some(version) = wire.send_proxy {
+        // A check speaks for nobody but the proxy.
+        let sent = stream.write_all(&version.encode(&Header::Local)).await;
+        sent.map_err(|error| format!("no PROXY header could be sent: {}", reason(&error)))?;
+    }
     let Some(tls) = &wire.tls else { return Ok(stream) };
     let stream = tls.connect(target.name(), stream).await.map_err(|error| format!("no TLS: {error}"))?;
     Ok(Stream::Tls(Box::new(stream)))

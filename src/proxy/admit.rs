@@ -29,6 +29,8 @@ pub(super) struct Entry {
     core: Rc<Core>,
     /// Who is at the other end.
     pub(super) peer: SocketAddr,
+    /// What it has connected to, where that is known: by a PROXY header, or because servers are told.
+    pub(super) local: Cell<Option<SocketAddr>>,
     /// Where the connections of its address are counted.
     place: Option<usize>,
     requests: Cell<u64>,
@@ -41,6 +43,13 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
+    /// Asks the system, once, what the client has connected to, if there are servers that are told.
+    pub(super) fn note_local(&self, socket: &TcpStream) {
+        if self.local.get().is_none() && self.core.view().tells_local {
+            self.local.set(socket.local_addr().ok());
+        }
+    }
+
     /// Another request has come.
     pub(super) fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
@@ -77,14 +86,15 @@ pub(super) async fn admit(
         return None;
     }
     let plan = plan_of(core, slot)?;
-    let peer = match &plan.proxy_protocol {
+    let (peer, local) = match &plan.proxy_protocol {
         Some(expected) if expected.is_expected_from(peer.ip()) => {
             who_is_behind(core, &plan.name, expected, &mut stream, peer).await?
         }
-        _ => peer,
+        _ => (peer, None),
     };
     let place = count(core, slot, &plan, peer.ip().to_canonical(), most)?;
-    Some((stream, Rc::new(Entry { core: Rc::clone(core), peer, place, requests: Cell::new(0) })))
+    let entry = Entry { core: Rc::clone(core), peer, local: Cell::new(local), place, requests: Cell::new(0) };
+    Some((stream, Rc::new(entry)))
 }
 
 /// Counts a connection of that client, if its connections are counted. None where it has too many.
@@ -110,21 +120,21 @@ fn count(core: &Core, slot: usize, plan: &ListenerPlan, client: IpAddr, most: u6
     }
 }
 
-/// The client, as the peer says.
+/// The client, as the peer says, and what it has connected to.
 async fn who_is_behind(
     core: &Core,
     listener: &str,
     expected: &ProxyProtocolPlan,
     stream: &mut TcpStream,
     peer: SocketAddr,
-) -> Option<SocketAddr> {
+) -> Option<(SocketAddr, Option<SocketAddr>)> {
     let read = match tokio::time::timeout(expected.timeout, Box::pin(take_header(stream))).await {
         Ok(read) => read,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
     match read {
-        Ok(Header::Proxied { source, .. }) => Some(source),
-        Ok(Header::Local) => Some(peer),
+        Ok(Header::Proxied { source, destination }) => Some((source, Some(destination))),
+        Ok(Header::Local) => Some((peer, None)),
         Err(error) => {
             core.cells().bad_proxy_headers.inc();
             core.complaints.proxy_header.warn(core.now(), |more| {

@@ -18,13 +18,14 @@ use crate::metrics::cells::CoreCells;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
+    pub(super) port: u16,
     value: HeaderValue,
 }
 
 impl Peer {
     pub(super) fn new(peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical();
-        Self { address, value: header_value(address.to_string()) }
+        Self { address, port: peer.port(), value: header_value(address.to_string()) }
     }
 }
 

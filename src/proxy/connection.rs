@@ -183,6 +183,7 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
             None => return,
         },
     };
+    entry.note_local(stream.socket());
     if stream.alpn() == Some(b"h2") {
         let Some(plan) = plan_of(&core, slot) else { return };
         let link = Link::new(&core, slot, &entry, &plan, Protocol::Http2, stream.secure());
@@ -208,6 +209,8 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
                     return;
                 }
                 (stream, rewind, is_new) = (socket, read, untouched);
+                // A reload may have made servers want to know.
+                entry.note_local(stream.socket());
             }
         }
     }

@@ -4,11 +4,13 @@ mod http2;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
+use tokio::io::AsyncWriteExt;
 
 use super::body::{Flow, RequestBody};
 use super::connection::Conn;
@@ -19,6 +21,7 @@ use super::stream;
 use super::watch::{Phase, Watch};
 use crate::config::plan::{Address, UpstreamPlan};
 use crate::error::{Kind, ProxyError, Sent};
+use crate::proxy_protocol::Header;
 use crate::upstream::{Event, Server};
 
 /// Why there is no answer.
@@ -43,11 +46,24 @@ pub(super) async fn guarded<F: Future>(watch: &Watch, work: F) -> Result<F::Outp
     .await
 }
 
-/// Opens a connection to the claimed server, and counts and reports a failure.
+/// The PROXY protocol header ahead of a connection for this client, where the upstream's servers get one.
+pub(super) fn introduction(conn: &Conn, plan: &UpstreamPlan, client: IpAddr) -> Option<Vec<u8>> {
+    let version = plan.send_proxy?;
+    // The port of somebody who came through a proxy is not known.
+    let port = if client == conn.peer.address { conn.peer.port } else { 0 };
+    let source = SocketAddr::new(client, port);
+    // Not noted of a connection that is busy since before the reload that made servers want to know.
+    let destination = conn.entry.local.get().unwrap_or(conn.plan.bind);
+    Some(version.encode(&Header::Proxied { source, destination }))
+}
+
+/// Opens a connection to the claimed server that begins with `introduction`, and counts and reports a
+/// failure.
 pub(super) async fn connect(
     conn: &Conn,
     plan: &UpstreamPlan,
     claim: &CoreClaim,
+    introduction: Option<Vec<u8>>,
 ) -> Result<stream::Upstream, ProxyError> {
     let (core, server, counts) = (&conn.core, claim.server(), &claim.cell().counts);
     // Failures turn it, too, or one dead address of several would be tried first for ever.
@@ -55,7 +71,7 @@ pub(super) async fn connect(
     conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
     let outcome = guarded(&conn.watch, pool::connect(server, turn, plan.timeouts.connect)).await;
     let error = match outcome {
-        Ok(Ok(stream)) => match secured(conn, plan, server, stream).await {
+        Ok(Ok(stream)) => match begun(conn, plan, server, stream, introduction).await {
             Ok(stream) => {
                 counts.connects.inc();
                 return Ok(stream);
@@ -80,6 +96,24 @@ pub(super) async fn connect(
         core.report(Event::ConnectFailed { server: server.uid });
     }
     Err(error)
+}
+
+/// The stream after what comes before HTTP: whose connection it is, then TLS.
+async fn begun(
+    conn: &Conn,
+    plan: &UpstreamPlan,
+    server: &Server,
+    mut stream: stream::Upstream,
+    introduction: Option<Vec<u8>>,
+) -> Result<stream::Upstream, ProxyError> {
+    if let Some(header) = introduction {
+        match guarded(&conn.watch, stream.write_all(&header)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(ProxyError::new(Kind::ConnectFailed).because(error)),
+            Err(kind) => return Err(ProxyError::new(kind)),
+        }
+    }
+    secured(conn, plan, server, stream).await
 }
 
 /// The stream under TLS, where the upstream has it; within the time for connecting.
@@ -116,8 +150,8 @@ fn is_own_shortage(error: &ProxyError) -> bool {
     })
 }
 
-/// Sends `request` to the claimed server, over an idle connection where `reuse` allows and there is
-/// one, and waits for the head of the answer.
+/// Sends a request of `client` to the claimed server, over an idle connection where `reuse` allows and
+/// there is one, and waits for the head of the answer.
 pub(super) async fn send(
     conn: &Conn,
     plan: &UpstreamPlan,
@@ -125,11 +159,16 @@ pub(super) async fn send(
     mut request: Request<RequestBody>,
     flow: Option<&Flow>,
     reuse: bool,
+    client: IpAddr,
 ) -> Result<(Response<ServerBody>, Lease), Failure> {
     if let Some(options) = plan.protocol.http2() {
         return Box::pin(http2::send(conn, plan, options, claim, request, flow, !reuse)).await;
     }
     let (core, counts) = (&conn.core, &claim.cell().counts);
+    if plan.send_proxy.is_some() {
+        // Nothing follows on a connection that is one client's.
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     loop {
         let idle = if reuse { core.pools.take(claim.server(), core.id, plan, core.clock.get()) } else { None };
         let mut line = match idle {
@@ -137,7 +176,7 @@ pub(super) async fn send(
                 counts.reused.inc();
                 line
             }
-            None => match open(conn, plan, claim).await {
+            None => match open(conn, plan, claim, client).await {
                 Ok(line) => line,
                 Err(error) => return Err(Failure::Returned(Box::new(request), error)),
             },
@@ -170,9 +209,9 @@ pub(super) async fn send(
     }
 }
 
-async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim) -> Result<Line, ProxyError> {
+async fn open(conn: &Conn, plan: &UpstreamPlan, claim: &CoreClaim, client: IpAddr) -> Result<Line, ProxyError> {
     let outings = claim.server().outings();
-    let stream = connect(conn, plan, claim).await?;
+    let stream = connect(conn, plan, claim, introduction(conn, plan, client)).await?;
     let (line, driver) = pool::handshake(stream, plan, conn.core.now(), outings)
         .await
         .map_err(|error| ProxyError::new(Kind::ConnectFailed).because(error))?;

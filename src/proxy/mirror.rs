@@ -204,7 +204,7 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
         claim.cell().counts.picks.inc();
         watched.watch.uses(Some(claim.server().uid));
         let request = request(copying, &body, &conn, timeouts.between_bytes, timeouts.first_byte);
-        let sent = forward::send(&conn, &upstream.plan, &claim, request, None, true).await;
+        let sent = forward::send(&conn, &upstream.plan, &claim, request, None, true, copying.client).await;
         let (response, lease) = match sent {
             Ok(answer) => answer,
             Err(Failure::Returned(..) | Failure::Lost { .. }) => return None,

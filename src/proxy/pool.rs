@@ -2,8 +2,9 @@
 //!
 //! Idle HTTP/1 connections are used newest first. The newest connection is the likeliest to be alive and warm, and lets the rest grow old and go. A
 //! connection comes back here only when both bodies of its exchange have ended: one whose answer came
-//! early would carry the rest of the old request into the next. HTTP/2 connections are shared: see
-//! [`http2`].
+//! early would carry the rest of the old request into the next; one that began with a client's address
+//! (`send_proxy`) never does, since the next request may be another client's. HTTP/2 connections are
+//! shared: see [`http2`].
 
 pub(super) mod http2;
 
@@ -57,6 +58,8 @@ pub(super) struct Line {
     outings: u32,
     /// What TLS it was opened with.
     tls: Security,
+    /// Whether the server was told, ahead of everything else, whose connection it is.
+    is_introduced: bool,
 }
 
 impl Line {
@@ -95,7 +98,8 @@ impl Pools {
         let found = loop {
             let Some(Idle { mut line, .. }) = idle.pop() else { break None };
             let usable = !line.sender.is_closed() && line.outings == server.outings() && is_secured(&line.tls, plan);
-            if usable && now.duration_since(line.born) < plan.pool.max_age {
+            // What is kept was opened for nobody in particular, before a reload.
+            if usable && plan.send_proxy.is_none() && now.duration_since(line.born) < plan.pool.max_age {
                 line.requests += 1;
                 break Some(line);
             }
@@ -106,7 +110,7 @@ impl Pools {
 
     /// Gives a connection back, if it may be used again and there is room.
     pub(super) fn give(&self, server: &Server, core: usize, plan: &PoolPlan, line: Line, now: Instant) {
-        if line.sender.is_closed() || line.requests >= plan.max_requests || is_out(server) {
+        if line.is_introduced || line.sender.is_closed() || line.requests >= plan.max_requests || is_out(server) {
             return;
         }
         let mut all = self.by_server.borrow_mut();
@@ -191,5 +195,5 @@ pub(super) async fn handshake(
 ) -> hyper::Result<(Line, Driver)> {
     let (sender, driver) = Builder::new().handshake(TokioIo::new(stream)).await?;
     let tls = plan.tls.as_ref().map(|tls| Arc::clone(&tls.client));
-    Ok((Line { sender, born: now, requests: 1, outings, tls }, driver))
+    Ok((Line { sender, born: now, requests: 1, outings, tls, is_introduced: plan.send_proxy.is_some() }, driver))
 }

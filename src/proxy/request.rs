@@ -251,9 +251,10 @@ async fn attempt(
         }
         let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
         let plan = exchange.upstream_plan().unwrap_or(&upstream.plan);
+        let flow = exchange.flow.as_deref();
         let outcome = match &outgoing.protocol {
-            Some(protocol) => upgrade::send(conn, plan, claim, request, exchange.flow.as_deref(), protocol).await,
-            None => forward::send(conn, plan, claim, request, exchange.flow.as_deref(), !fresh)
+            Some(protocol) => upgrade::send(conn, plan, claim, request, flow, protocol, exchange.client).await,
+            None => forward::send(conn, plan, claim, request, flow, !fresh, exchange.client)
                 .await
                 .map(|(response, lease)| Answer::Ordinary(response, lease)),
         };

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -65,7 +66,7 @@ pub(super) fn asks<B>(request: &Request<B>) -> Option<HeaderValue> {
     (nominated && !is_h2c && request.version() == http::Version::HTTP_11).then(|| protocol.clone())
 }
 
-/// Sends an upgrade request over a connection of its own.
+/// Sends an upgrade request of `client` over a connection of its own.
 pub(super) async fn send(
     conn: &Conn,
     plan: &UpstreamPlan,
@@ -73,9 +74,11 @@ pub(super) async fn send(
     mut request: Request<RequestBody>,
     flow: Option<&Flow>,
     protocol: &HeaderValue,
+    client: IpAddr,
 ) -> Result<Answer, Failure> {
     let outings = claim.server().outings();
-    let stream = match forward::connect(conn, plan, claim).await {
+    let introduction = forward::introduction(conn, plan, client);
+    let stream = match forward::connect(conn, plan, claim, introduction).await {
         Ok(stream) => stream,
         Err(error) => return Err(Failure::Returned(Box::new(request), error)),
     };

@@ -70,6 +70,20 @@ fn a_line_of_version_1_has_at_most_107_bytes() {
 }
 
 #[test]
+fn both_ends_are_written_in_one_family() {
+    for (source, destination, line) in [
+        ("192.0.2.7:5000", "10.0.0.1:443", "PROXY TCP4 192.0.2.7 10.0.0.1 5000 443"),
+        ("[::ffff:192.0.2.7]:0", "10.0.0.1:443", "PROXY TCP4 192.0.2.7 10.0.0.1 0 443"),
+        ("[2001:db8::7]:5000", "10.0.0.1:443", "PROXY TCP6 2001:db8::7 ::ffff:a00:1 5000 443"),
+        ("192.0.2.7:5000", "[2001:db8::1]:443", "PROXY TCP6 ::ffff:c000:207 2001:db8::1 5000 443"),
+    ] {
+        let written = Version::V1.encode(&proxied(source, destination));
+        assert_eq!(String::from_utf8(written).unwrap(), format!("{line}\r\n"));
+    }
+    assert_eq!(Version::V1.encode(&Header::Local), b"PROXY UNKNOWN\r\n");
+}
+
+#[test]
 fn headers_of_version_2() {
     let v4 = [192, 0, 2, 7, 10, 0, 0, 1, 0x13, 0x88, 1, 0xbb];
     let wanted = proxied("192.0.2.7:5000", "10.0.0.1:443");

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Most client connections at once.
     pub max_connections: u64,
+    /// Whether servers of some upstream are told what address clients have connected to.
+    pub tells_local: bool,
     /// By listener slot, which a bound address keeps for the life of the process; none for a slot
     /// that is no longer configured.
     pub listeners: Vec<Option<Listening>>,

@@ -15,6 +15,7 @@ mod h2_server;
 mod http2;
 mod name_server;
 mod process;
+mod proxied_front;
 mod raw;
 pub mod tls;
 mod tls_front;
@@ -37,6 +38,7 @@ pub use http2::{
 };
 pub use name_server::{NameServer, local};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
+pub use proxied_front::{Introduced, ProxiedFront};
 pub use raw::{Raw, raw};
 pub use tls_front::{Shaken, TlsFront};
 pub use websocket::WebSocket;

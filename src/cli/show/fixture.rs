@@ -26,11 +26,12 @@ pub(crate) fn plan() -> Plan {
     );
     shop.check = Some(Check::Http(HttpCheck { path: "/healthz".into(), ..HttpCheck::default() }));
     shop.cookie_keys = vec!["this must not be seen".into()];
-    let api = upstream(
+    let mut api = upstream(
         "api",
         Policy::RoundRobin(RoundRobin::default()),
         vec![server("x", Address::Unix("/run/x.sock".into()))],
     );
+    api.send_proxy = Some(Version::V1);
     let route = |name: &str, host: HostPattern, path: &str, upstream| RoutePlan {
         name: name.into(),
         host,

@@ -25,6 +25,7 @@ fn the_words_are_those_of_the_configuration() {
     assert_eq!(shop["timeouts"]["request"].as_str(), Some("off"));
     assert_eq!(shop["drain"]["sessions_idle"].as_str(), Some("15m"));
     assert_eq!(table["upstream"]["api"]["check"].as_str(), Some("off"));
+    assert_eq!(table["upstream"]["api"]["send_proxy"].as_str(), Some("v1"));
     assert_eq!(table["upstream"]["api"]["server"][0]["address"].as_str(), Some("unix:/run/x.sock"));
 }
 

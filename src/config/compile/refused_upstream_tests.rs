@@ -122,3 +122,43 @@ error: no route, and 3 upstreams to choose from
 "##,
     );
 }
+
+#[test]
+fn a_client_named_ahead_of_a_connection_that_many_share() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.a]
+servers = ["127.0.0.1:9001"]
+protocol = "h2c"
+send_proxy = "v2"
+
+[upstream.b]
+servers = ["127.0.0.1:9001"]
+send_proxy = "v3"
+
+[[route]]
+upstream = "a"
+"##,
+        r##"
+error: `send_proxy` names one client, and a connection of `h2c` is shared by many
+ --> evenkeel.toml:7:14
+  |
+7 | send_proxy = "v2"
+  |              ^^^^
+  |
+  = help: remove it, or write `protocol = "http1"`
+
+error: unknown send_proxy `v3`
+  --> evenkeel.toml:11:14
+   |
+11 | send_proxy = "v3"
+   |              ^^^^
+   |
+   = help: did you mean `v1`?
+
+2 errors in evenkeel.toml
+"##,
+    );
+}

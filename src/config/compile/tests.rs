@@ -217,6 +217,8 @@ fn every_key_reaches_the_plan() {
             name: "u".into(),
             policy: crate::balance::Policy::StickyCookie(crate::balance::StickyCookie::default()),
             tls: None,
+            // Not with HTTP/2.
+            send_proxy: None,
             protocol: Protocol::H2c(Http2 { max_streams: 5, ping: spec::TimeOrOff(Some(s(60))) }),
             check: Some(Check::Http(crate::health::HttpCheck::default())),
             fail_open: false,

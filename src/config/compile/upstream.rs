@@ -8,6 +8,7 @@ use crate::config::plan::{DrainPlan, PoolPlan, Protocol, RetryPlan, UpstreamPlan
 use crate::config::read::place_of;
 use crate::config::spec::{At, DrainSpec, PoolSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec};
 use crate::health::Check;
+use crate::proxy_protocol::Version;
 use crate::units;
 
 const SHORTEST_KEY: usize = 16;
@@ -41,6 +42,7 @@ impl Compiler<'_> {
             policy: spec.policy.get_ref().clone(),
             protocol: self.protocol(name.get_ref(), &spec.protocol),
             tls: self.upstream_tls(spec, &servers),
+            send_proxy: self.send_proxy(spec),
             check,
             fail_open: spec.fail_open,
             timeouts: self.timeouts(&spec.timeouts),
@@ -69,6 +71,17 @@ impl Compiler<'_> {
             }
         }
         protocol
+    }
+
+    fn send_proxy(&mut self, spec: &UpstreamSpec) -> Option<Version> {
+        let version = spec.send_proxy.as_ref()?;
+        let protocol = spec.protocol.get_ref();
+        if protocol.http2().is_some() {
+            let name = protocol.name();
+            let message = format!("`send_proxy` names one client, and a connection of `{name}` is shared by many");
+            self.error(version.span(), message, "remove it, or write `protocol = \"http1\"`");
+        }
+        Some(*version.get_ref())
     }
 
     fn timeouts(&mut self, spec: &TimeoutsSpec) -> UpstreamTimeouts {

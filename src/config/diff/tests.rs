@@ -99,13 +99,14 @@ fn options_of_upstreams_change() {
     let new = BASE.replace(
         "state = 'x'",
         "policy = { sticky_cookie = { new_clients = 'ip_hash' } }\ncheck = { tcp = { interval = '9s' } }\n\
-         cookie_keys = ['second-secret-second', 'first-secret-first']",
+         cookie_keys = ['second-secret-second', 'first-secret-first']\nsend_proxy = 'v2'",
     );
     let diff = super::diff(&plan(&old), &plan(&new));
     assert_eq!(
         lines(&diff),
         [
             "upstream shop: policy options changed",
+            "upstream shop: send_proxy off → v2",
             "upstream shop: check options changed",
             "upstream shop: cookie_keys changed"
         ]

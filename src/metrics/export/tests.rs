@@ -175,6 +175,7 @@ fn world() -> World {
     swap.publish(Snapshot {
         generation: 0,
         max_connections: 100,
+        tells_local: false,
         listeners: vec![
             listening("http", vec![Arc::clone(&route)]),
             None,

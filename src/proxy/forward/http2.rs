@@ -131,7 +131,7 @@ async fn open(
     opener: Opener,
 ) -> Result<Place, ProxyError> {
     let outings = claim.server().outings();
-    let stream = match connect(conn, plan, claim).await {
+    let stream = match connect(conn, plan, claim, None).await {
         Ok(stream) => stream,
         Err(error) => {
             opener.fail(error.kind);

@@ -18,7 +18,7 @@ pub(in crate::proxy) enum Near {
 }
 
 impl Near {
-    fn socket(&self) -> &TcpStream {
+    pub(in crate::proxy) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.socket(),
