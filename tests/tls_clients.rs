@@ -5,9 +5,9 @@
 mod harness;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use harness::tls::{Authority, TlsClient, TlsConnection, replace};
+use harness::tls::{Authority, Issued, TlsClient, TlsConnection, from_now, replace};
 use harness::*;
 
 fn proxy(tls: &str, origins: &[Origin]) -> Proxy {
@@ -16,6 +16,11 @@ fn proxy(tls: &str, origins: &[Origin]) -> Proxy {
 
 /// A revocation list of that authority.
 fn crl(authority: &Authority, serials: &[u64]) -> String {
+    crl_until(authority, serials, from_now(365 * 86_400))
+}
+
+/// The same, good until then.
+fn crl_until(authority: &Authority, serials: &[u64], until: SystemTime) -> String {
     let revoked = |serial: &u64| rcgen::RevokedCertParams {
         serial_number: (*serial).into(),
         revocation_time: rcgen::date_time_ymd(2026, 1, 1),
@@ -24,7 +29,7 @@ fn crl(authority: &Authority, serials: &[u64]) -> String {
     };
     let list = rcgen::CertificateRevocationListParams {
         this_update: rcgen::date_time_ymd(2026, 1, 1),
-        next_update: rcgen::date_time_ymd(2036, 1, 1),
+        next_update: until.into(),
         crl_number: 1_u64.into(),
         issuing_distribution_point: None,
         revoked_certs: serials.iter().map(revoked).collect(),
@@ -138,6 +143,43 @@ fn a_revoked_client_is_turned_away_with_or_without_a_ticket() {
     eventually("turned away", || ask(&leaves, &proxy).is_err().then_some(()));
     assert!(ask(&with(&bad), &proxy).is_err());
     assert!(ask(&keeps, &proxy).is_ok());
+}
+
+#[test]
+fn a_list_that_has_ended_admits_nobody_and_one_of_another_authority_neither() {
+    let (ca, other) = (Authority::new("test"), Authority::new("other"));
+    let (dir, origins) = (tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let authorities = replace(dir.path(), "clients.pem", &(ca.pem() + &other.pem()));
+    // Its end is far enough for a client to come in before.
+    let list = replace(dir.path(), "revoked.pem", &crl_until(&ca, &[], from_now(4)));
+    let toml =
+        format!("tls = {{ certificate = {certificate}, client_auth = {{ ca = {authorities:?}, crl = {list:?} }} }}\n")
+            + &app("\"round_robin\"", &origins);
+    let proxy = Running::start(&toml);
+    let ask = |client: &TlsClient| {
+        let mut conn = client.connect(proxy.address, "shop.example.com")?;
+        conn.try_get("/echo").map(|_| conn.is_resumed())
+    };
+    let with = |own: &Issued| TlsClient::of(&ca, rustls::ALL_VERSIONS, Some(own));
+    let own = ca.issue_client("alice", &["alice.example"]);
+    let (alice, stranger) = (with(&own), with(&other.issue_client("bob", &["bob.example"])));
+    assert!(!ask(&alice).unwrap());
+    // Who is of no list cannot be known to be good.
+    assert!(ask(&stranger).is_err());
+    // The end comes, and takes the ticket with it.
+    eventually("refused after the end", || ask(&alice).is_err().then_some(()));
+    assert!(ask(&with(&own)).is_err());
+    proxy.process.says("a revocation list has expired");
+    // `check` knows it, too; it is no reason not to start.
+    let checked = cli(&["check", "-c", proxy.config.to_str().unwrap()]).ends(0);
+    assert!(
+        checked.err.contains("a revocation list has expired") || checked.out.contains("a revocation list has expired"),
+        "{checked:?}"
+    );
+    replace(dir.path(), "revoked.pem", &(crl(&ca, &[]) + &crl(&other, &[])));
+    eventually("the next list", || ask(&alice).is_ok().then_some(()));
+    assert!(ask(&stranger).is_ok());
 }
 
 #[test]

@@ -51,6 +51,8 @@ struct Seen {
     read_at: Option<Instant>,
     failures: u32,
     warned: Option<Instant>,
+    /// Whether a revocation list had ended when what is in use was made.
+    lists_ended: bool,
 }
 
 /// What tells one version of a file from the next, behind all links.
@@ -84,10 +86,12 @@ impl Terminator {
             _ => plan.ticket_secrets.clone(),
         };
         let (stamps, texts) = (stamps(plan), read_all(plan).map_err(refuse)?);
-        let material = material(plan, made.as_deref(), &secrets, &texts).map_err(refuse)?;
+        let now = unix_seconds();
+        let material = material(plan, made.as_deref(), &secrets, &texts, now).map_err(refuse)?;
         let server =
             Server::new(&settings(plan, listener.http2), material).map_err(|error| refuse(error.to_string()))?;
-        let seen = Seen { stamps, texts, read_at: Some(Instant::now()), ..Seen::default() };
+        let lists_ended = server.lists().is_some_and(|lists| lists.have_ended(now));
+        let seen = Seen { stamps, texts, read_at: Some(Instant::now()), lists_ended, ..Seen::default() };
         let terminator = Self {
             listener: listener.name.clone(),
             plan: plan.clone(),
@@ -123,6 +127,7 @@ impl Terminator {
     pub(super) fn look(&self, patiently: bool) {
         let mut seen = self.seen();
         self.complain_of_age(&mut seen);
+        self.end_tickets_with_lists(&mut seen);
         let now = stamps(&self.plan);
         let rested = seen.read_at.is_none_or(|at| at.elapsed() >= READ);
         if now == seen.stamps && !rested && seen.failures == 0 && patiently {
@@ -135,8 +140,7 @@ impl Terminator {
             if texts == seen.texts {
                 return Ok(None);
             }
-            let material = material(&self.plan, self.made.as_deref(), &self.secrets, &texts)?;
-            self.server.renew(&settings(&self.plan, self.http2), material).map_err(|error| error.to_string())?;
+            seen.lists_ended = self.renew(&texts)?;
             Ok(Some(texts))
         });
         match renewed {
@@ -166,12 +170,44 @@ impl Terminator {
         }
     }
 
+    /// Takes what the texts hold. Whether a revocation list among them has ended.
+    fn renew(&self, texts: &[String]) -> Result<bool, String> {
+        let now = unix_seconds();
+        let material = material(&self.plan, self.made.as_deref(), &self.secrets, texts, now)?;
+        self.server.renew(&settings(&self.plan, self.http2), material).map_err(|error| error.to_string())?;
+        Ok(self.server.lists().is_some_and(|lists| lists.have_ended(now)))
+    }
+
+    /// Handshakes see the end of a list by themselves; tickets of clients who were verified before it are
+    /// made worthless here.
+    fn end_tickets_with_lists(&self, seen: &mut Seen) {
+        if seen.lists_ended || !self.server.lists().is_some_and(|lists| lists.have_ended(unix_seconds())) {
+            return;
+        }
+        seen.warned = None;
+        self.complain_of_age(seen);
+        // What is in use was right when it was taken, and only the time is another now.
+        if let Ok(ended) = self.renew(&seen.texts) {
+            seen.lists_ended = ended;
+        }
+    }
+
     fn complain_of_age(&self, seen: &mut Seen) {
         if self.made.is_some() || seen.warned.is_some_and(|at| at.elapsed() < AGAIN) {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let now = unix_seconds();
+        if let (Some(lists), Some(auth)) = (self.server.lists(), &self.plan.client_auth)
+            && lists.are_overdue(now)
+        {
+            seen.warned = Some(Instant::now());
+            let file = auth.crl.as_deref().unwrap_or(&auth.ca).display();
+            if lists.have_ended(now) {
+                error!(listener = self.listener, %file, "a revocation list has expired: clients of its authority are refused");
+            } else {
+                warn!(listener = self.listener, %file, "a revocation list expires soon: put the next one in its place");
+            }
+        }
         for used in self.server.in_use() {
             let left = used.not_after - now;
             if left < SOON {
@@ -223,6 +259,11 @@ impl Terminators {
     }
 }
 
+fn unix_seconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(now).unwrap_or(i64::MAX)
+}
+
 fn settings(plan: &TlsPlan, http2: bool) -> Settings {
     let mut alpn = vec![b"http/1.1".to_vec()];
     if http2 {
@@ -254,7 +295,13 @@ fn read_all(plan: &TlsPlan) -> Result<Vec<String>, String> {
 }
 
 /// What the texts of [`files`] hold.
-fn material(plan: &TlsPlan, made: Option<&str>, secrets: &Secrets, texts: &[String]) -> Result<Material, String> {
+fn material(
+    plan: &TlsPlan,
+    made: Option<&str>,
+    secrets: &Secrets,
+    texts: &[String],
+    now: i64,
+) -> Result<Material, String> {
     let mut texts = texts.iter().map(String::as_str);
     let mut next = || texts.next().unwrap_or_default();
     let certificates = match (&plan.certificates, made) {
@@ -278,7 +325,7 @@ fn material(plan: &TlsPlan, made: Option<&str>, secrets: &Secrets, texts: &[Stri
         None => None,
         Some(auth) => {
             let (ca, crl) = (next(), auth.crl.as_ref().map(|_| next()));
-            let clients = Clients::new(ca, crl, auth.required).map_err(|(in_crl, why)| {
+            let clients = Clients::new(ca, crl, auth.required, now).map_err(|(in_crl, why)| {
                 let file = auth.crl.as_ref().filter(|_| in_crl).unwrap_or(&auth.ca);
                 format!("{}: {why}", file.display())
             })?;

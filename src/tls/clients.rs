@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use x509_parser::objects::{oid_registry, oid2abbrev};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate};
 use x509_parser::x509::X509Name;
 
 use super::provider;
@@ -21,15 +21,48 @@ pub struct Clients {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     /// Of everything that decides whom it accepts.
     pub(super) digest: [u8; 32],
+    /// How long the revocation lists are good, if each says when the next one comes.
+    pub lists: Option<Lists>,
+}
+
+/// How long revocation lists are good: from the youngest to the first that ends. Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lists {
+    pub since: i64,
+    pub until: i64,
+}
+
+impl Lists {
+    fn of(lists: &[CertificateRevocationListDer<'_>]) -> Option<Self> {
+        let times = lists.iter().filter_map(|list| {
+            let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+            Some(Self { since: list.last_update().timestamp(), until: list.next_update()?.timestamp() })
+        });
+        times.min_by_key(|times| times.until)
+    }
+
+    /// Whether one of them is too old to be believed at `now`.
+    #[must_use]
+    pub fn have_ended(self, now: i64) -> bool {
+        now >= self.until
+    }
+
+    /// Whether the next one should be here: nine tenths of its time have passed. Lists live for hours or
+    /// for months, so no fixed time would do.
+    #[must_use]
+    pub fn are_overdue(self, now: i64) -> bool {
+        self.until.saturating_sub(now) < self.until.saturating_sub(self.since) / 10
+    }
 }
 
 impl Clients {
     /// Authorities and revocation lists, PEM. Without `required` a client may come without a
-    /// certificate, never with a wrong one.
+    /// certificate, never with a wrong one. A list that has ended at `now` or later says nothing of
+    /// anybody: nobody of its authority is accepted, for the one who could have been revoked since would be.
     ///
     /// # Errors
     /// What is wrong: in the revocation list if the flag says so, else in the authorities.
-    pub fn new(ca_pem: &str, crl_pem: Option<&str>, required: bool) -> Result<Self, (bool, String)> {
+    pub fn new(ca_pem: &str, crl_pem: Option<&str>, required: bool, now: i64) -> Result<Self, (bool, String)> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             let certificate = certificate.map_err(|error| (false, format!("cannot be read: {error}")))?;
@@ -38,6 +71,7 @@ impl Clients {
         if roots.is_empty() {
             return Err((false, "there is no certificate of an authority in this file".to_owned()));
         }
+        let mut times = None;
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         if let Some(pem) = crl_pem {
             let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes()).collect();
@@ -45,20 +79,22 @@ impl Clients {
             if lists.is_empty() {
                 return Err((true, "there is no revocation list in this file".to_owned()));
             }
+            times = Lists::of(&lists);
             // A list of one's own clients says nothing of authorities between.
-            builder = builder.with_crls(lists).only_check_end_entity_revocation();
+            builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
         }
         if !required {
             builder = builder.allow_unauthenticated();
         }
         let verifier = builder.build().map_err(|error| (crl_pem.is_some(), error.to_string()))?;
-        let mut all = vec![u8::from(required)];
+        // A ticket must not carry anybody past the end of a list either.
+        let mut all = vec![u8::from(required), u8::from(times.is_some_and(|lists| lists.have_ended(now)))];
         for part in [ca_pem, crl_pem.unwrap_or_default()] {
             all.extend_from_slice(digest(&SHA256, part.as_bytes()).as_ref());
         }
         let mut whole = [0; 32];
         whole.copy_from_slice(digest(&SHA256, &all).as_ref());
-        Ok(Self { verifier, digest: whole })
+        Ok(Self { verifier, digest: whole, lists: times })
     }
 }
 

@@ -18,7 +18,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use certificate::{Certificate, Wrong, self_signed};
 pub use client::{Client, ClientSettings, ClientWrong};
-pub use clients::{ClientIdentity, Clients};
+pub use clients::{ClientIdentity, Clients, Lists};
 pub use server::{InUse, Material, Resumption, Server, Settings};
 pub use tickets::{Secrets, fresh_secret};
 

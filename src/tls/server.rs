@@ -11,7 +11,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, version};
 
 use super::choice::Choice;
-use super::clients::Clients;
+use super::clients::{Clients, Lists};
 use super::tickets::{Secrets, Tickets};
 use super::{Certificate, provider};
 
@@ -57,6 +57,7 @@ pub struct Material {
 struct Inner {
     config: Arc<ServerConfig>,
     in_use: Vec<InUse>,
+    lists: Option<Lists>,
 }
 
 /// What the handshakes of one listener are made from.
@@ -113,6 +114,12 @@ impl Server {
     pub fn in_use(&self) -> Vec<InUse> {
         self.inner.load().in_use.clone()
     }
+
+    /// How long the revocation lists in use are good, where they say.
+    #[must_use]
+    pub fn lists(&self) -> Option<Lists> {
+        self.inner.load().lists
+    }
 }
 
 impl Inner {
@@ -134,6 +141,7 @@ impl Inner {
             config.with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         };
         let identity = clients.as_ref().map_or([0; 32], |clients| clients.digest);
+        let lists = clients.as_ref().and_then(|clients| clients.lists);
         let config = match clients {
             None => config.with_no_client_auth(),
             Some(clients) => config.with_client_cert_verifier(clients.verifier),
@@ -148,6 +156,6 @@ impl Inner {
         } else {
             config.send_tls13_tickets = 0;
         }
-        Ok(Self { config: Arc::new(config), in_use })
+        Ok(Self { config: Arc::new(config), in_use, lists })
     }
 }

@@ -11,7 +11,7 @@ use crate::config::spec::{
     At, CertificateSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED, TlsSpec,
     TlsVersionSpec,
 };
-use crate::tls::{Certificate, Clients, Secrets};
+use crate::tls::{Certificate, Clients, Lists, Secrets};
 
 const LACKS: &str = "add `certificate = { chain = \"/path/fullchain.pem\", key = \"/path/key.pem\" }`";
 const MAKE_SECRET: &str = "make one with `openssl rand -hex 32`";
@@ -164,18 +164,37 @@ impl Compiler<'_> {
         let crl_pem = spec.crl.as_ref().map(|crl| self.file(crl, "crl"));
         if let Some(ca_pem) = ca_pem
             && !matches!(crl_pem, Some(None))
-            && let Err((in_crl, why)) = Clients::new(&ca_pem, crl_pem.flatten().as_deref(), required)
         {
-            let file = spec.crl.as_ref().filter(|_| in_crl).unwrap_or(ca);
-            let hint = if in_crl {
-                "the file must hold `-----BEGIN X509 CRL-----`"
-            } else {
-                "the file must hold certificates in PEM form"
-            };
-            self.error(file.span(), format!("{}: {why}", file.get_ref().display()), hint);
+            match Clients::new(&ca_pem, crl_pem.flatten().as_deref(), required, self.around.now) {
+                Ok(clients) => self.judge_lists(spec, clients.lists),
+                Err((in_crl, why)) => self.no_clients(spec, ca, in_crl, &why),
+            }
         }
         let crl = spec.crl.as_ref().map(|crl| crl.get_ref().clone());
         Some(ClientAuthPlan { ca: ca.get_ref().clone(), required, crl })
+    }
+
+    fn no_clients(&mut self, spec: &ClientAuthSpec, ca: &At<PathBuf>, in_crl: bool, why: &str) {
+        let file = spec.crl.as_ref().filter(|_| in_crl).unwrap_or(ca);
+        let hint = if in_crl {
+            "the file must hold `-----BEGIN X509 CRL-----`"
+        } else {
+            "the file must hold certificates in PEM form"
+        };
+        self.error(file.span(), format!("{}: {why}", file.get_ref().display()), hint);
+    }
+
+    fn judge_lists(&mut self, spec: &ClientAuthSpec, lists: Option<Lists>) {
+        let (Some(crl), Some(lists)) = (&spec.crl, lists) else { return };
+        let file = crl.get_ref().display();
+        let message = if lists.have_ended(self.around.now) {
+            format!("{file}: a revocation list has expired, so clients of its authority are refused")
+        } else if lists.are_overdue(self.around.now) {
+            format!("{file}: a revocation list expires soon")
+        } else {
+            return;
+        };
+        self.warn(crl.span(), message, "put the next one in its place; evenkeel takes it by itself");
     }
 
     pub(super) fn hsts(&mut self, entry: &At<HstsSpec>, has_tls: bool) -> Hsts {
