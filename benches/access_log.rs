@@ -31,6 +31,8 @@ fn entry() -> Entry<'static> {
         method: "GET",
         target: "/api/v1/products/12345?fields=name,price&currency=EUR",
         version: Version::HTTP_11,
+        tls: None,
+        sni: None,
         host: Some(b"shop.example.com"),
         status: 200,
         bytes_in: 0,

@@ -290,3 +290,60 @@ fn servers_are_told_that_it_was_tls() {
     assert_eq!(answer.echoed("forwarded"), ["for=127.0.0.1;host=a;proto=https"]);
     assert!(answer.header("set-cookie").unwrap().contains("; Secure"), "{:?}", answer.header("set-cookie"));
 }
+
+/// Neither the parts of a record nor new keys are content: they keep no connection open.
+#[test]
+fn what_is_no_content_does_not_keep_an_idle_connection_open() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let keys = format!("idle_timeout = \"2s\"\ntls = {{ certificate = {certificate} }}\n");
+    let proxy = Proxy::start(&(keys + &app("\"round_robin\"", &origins)));
+    let client = TlsClient::trusting(&ca);
+    let connect = || {
+        let mut conn = client.connect(proxy.address, "shop.example.com").unwrap();
+        assert_eq!(conn.get("/echo").status, 200);
+        conn
+    };
+    let (mut keys, mut parts) = (connect(), connect());
+    eventually("parked", || (proxy.metric("evenkeel_connections_parked", &[]) == 2.0).then_some(()));
+    let began = std::time::Instant::now();
+    // The head of a record of 16 KiB, and then a byte of it now and then.
+    parts.send_raw(&[0x17, 3, 3, 0x40, 0]).unwrap();
+    let (mut with_keys, mut with_parts) = (true, true);
+    eventually("both closed", || {
+        with_keys = with_keys && keys.send_new_keys().is_ok();
+        with_parts = with_parts && parts.send_raw(&[0]).is_ok();
+        (!with_keys && !with_parts).then_some(())
+    });
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(proxy.metric("evenkeel_connections_closed_total", &["idle"]), 2.0);
+}
+
+#[test]
+fn the_access_log_tells_of_tls() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let log = dir.path().join("access.log");
+    let toml = format!(
+        "[access_log]\nfile = {log:?}\n[[listener]]\nname = \"main\"\nbind = \"127.0.0.1:0\"\n\
+         tls = {{ certificate = {certificate} }}\n[[listener]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n"
+    ) + &app("\"round_robin\"", &origins);
+    let proxy = Proxy::start(&toml);
+    for version in rustls::ALL_VERSIONS {
+        let client = TlsClient::of(&ca, &[version], None);
+        client.connect(proxy.address, "shop.example.com").unwrap().get("/echo?tls");
+    }
+    let plain = proxy.status().listeners.iter().find(|l| l.name == "plain").unwrap().address.parse().unwrap();
+    let mut conn = Raw::to(plain);
+    conn.send(b"GET /echo?clear HTTP/1.1\r\nhost: a\r\n\r\n");
+    conn.answer();
+    let lines = eventually("three lines", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    let mut told: Vec<_> = lines.iter().map(|line| (line["tls"].as_str(), line["sni"].as_str())).collect();
+    told.sort_unstable();
+    let name = Some("shop.example.com");
+    assert_eq!(told, [(None, None), (Some("TLSv1.2"), name), (Some("TLSv1.3"), name)]);
+}

@@ -1,5 +1,7 @@
 //! `status`: what the running evenkeel knows of its servers.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use http::Method;
 
@@ -8,7 +10,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::servers;
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
-use crate::control::api::{ServerStatus, Status, UpstreamStatus};
+use crate::control::api::{CertificateStatus, ServerStatus, Status, UpstreamStatus};
 
 /// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
 pub(super) async fn status(client: &Client, console: &mut Console) -> Result<Exit, Failure> {
@@ -20,12 +22,13 @@ pub(super) async fn status(client: &Client, console: &mut Console) -> Result<Exi
             console.write(b"\n")?;
         }
     } else {
-        console.write(text(&status, console.color).as_bytes())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        console.write(text(&status, i64::try_from(now).unwrap_or(i64::MAX), console.color).as_bytes())?;
     }
     Ok(Exit::Ok)
 }
 
-fn text(status: &Status, color: bool) -> String {
+fn text(status: &Status, now: i64, color: bool) -> String {
     let mut out = format!(
         "{}  {} for {}, pid {}, generation {}, {}, {}\n",
         Style::Bold.paint(&format!("evenkeel {}", status.version), color),
@@ -45,11 +48,47 @@ fn text(status: &Status, color: bool) -> String {
         .map(|l| if l.name == l.address { l.address.clone() } else { format!("{} ({})", l.address, l.name) })
         .collect();
     out.push_str(&format!("listening  {}\n", listeners.join(", ")));
+    if !status.certificates.is_empty() {
+        out.push('\n');
+        out.push_str(&certificates(&status.certificates, now, color));
+    }
     for upstream in &status.upstreams {
         out.push('\n');
         out.push_str(&upstream_text(upstream, color));
     }
     out
+}
+
+/// How many days before its end a certificate is shown as a worry; the log complains then, too.
+const SOON: i64 = 14;
+
+fn certificates(list: &[CertificateStatus], now: i64, color: bool) -> String {
+    let heads = ["CERTIFICATE", "LISTENER", "KEY", "NAMES"].map(|head| Cell::word(head, Style::Plain));
+    let mut heads = heads.to_vec();
+    heads.push(Cell::number("DAYS LEFT"));
+    let mut rows = vec![Row::Cells(heads.into_iter().map(|cell| cell.styled(Style::Dim)).collect())];
+    for (at, one) in list.iter().enumerate() {
+        let names = match one.names.as_slice() {
+            [] => "-".to_owned(),
+            [only] => only.clone(),
+            [first, more @ ..] => format!("{first} and {} more", more.len()),
+        };
+        let left = one.expires.saturating_sub(now);
+        let left = match left.div_euclid(86_400) {
+            _ if left <= 0 => Cell::number("expired").styled(Style::Bad),
+            days if days < SOON => Cell::number(days.to_string()).styled(Style::Warn),
+            days => Cell::number(days.to_string()),
+        };
+        let words =
+            [&one.certificate, &one.listener, &one.algorithm, &names].map(|word| Cell::word(word, Style::Plain));
+        rows.push(Row::Cells(words.into_iter().chain([left]).collect()));
+        // It is the listener's, and so said behind its last certificate only.
+        let is_last = list.get(at + 1).is_none_or(|next| next.listener != one.listener);
+        if let (Some(problem), true) = (&one.problem, is_last) {
+            rows.push(Row::Remark(format!("newer files are not in use: {problem}"), Style::Bad));
+        }
+    }
+    render(&rows, "", color)
 }
 
 fn phase(phase: &str, color: bool) -> String {
@@ -139,7 +178,7 @@ mod tests {
 
     #[test]
     fn people_get_a_table() {
-        let text = text(&fixture::status(), false);
+        let text = text(&fixture::status(), 0, false);
         let expected = "\
 evenkeel 0.1.0  serving for 3 min 5 s, pid 42, generation 3, 2 cores, 7 connections
 config     /etc/evenkeel/evenkeel.toml
@@ -161,11 +200,43 @@ api  round_robin  FAILING OPEN: no server is healthy, every ready one gets traff
     }
 
     #[test]
+    fn certificates_say_how_long_they_last() {
+        let certificate = |listener: &str, names: &[&str], expires, problem: Option<&str>| CertificateStatus {
+            listener: listener.into(),
+            certificate: "/tls/site.pem".into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            algorithm: "ecdsa".into(),
+            expires,
+            problem: problem.map(str::to_owned),
+        };
+        let day = 86_400;
+        let broken = Some("/tls/site.key: the key is encrypted");
+        let list = vec![
+            certificate("main", &["a.example", "b.example", "c.example"], 90 * day, broken),
+            certificate("main", &["d.example"], 3 * day + 5, broken),
+            certificate("other", &[], -1, None),
+        ];
+        let status = Status { certificates: list, ..fixture::status() };
+        let shown = text(&status, 0, false);
+        let expected = "
+CERTIFICATE    LISTENER  KEY    NAMES                 DAYS LEFT
+/tls/site.pem  main      ecdsa  a.example and 2 more         90
+/tls/site.pem  main      ecdsa  d.example                     3
+  newer files are not in use: /tls/site.key: the key is encrypted
+/tls/site.pem  other     ecdsa  -                       expired
+
+shop  sticky_cookie
+";
+        assert!(shown.contains(expected), "{shown}");
+        assert!(text(&status, 0, true).contains("\x1b[31mexpired"));
+    }
+
+    #[test]
     fn colours_only_where_they_are_wanted() {
-        let colored = text(&fixture::status(), true);
+        let colored = text(&fixture::status(), 0, true);
         assert!(colored.contains("\x1b[31mFAILING OPEN"), "{colored}");
         assert!(colored.contains("\x1b[32mhealthy\x1b[0m"), "{colored}");
-        assert!(!text(&fixture::status(), false).contains('\x1b'));
+        assert!(!text(&fixture::status(), 0, false).contains('\x1b'));
     }
 
     #[test]

@@ -259,12 +259,15 @@ impl Exchange {
         fn bytes(value: &Option<HeaderValue>) -> Option<&[u8]> {
             value.as_ref().map(HeaderValue::as_bytes)
         }
+        let (tls, sni) = tls_of(&self.conn);
         log.borrow_mut().write(&Entry {
             unix_millis: line.unix_millis,
             client: self.client,
             method: line.method.as_str(),
             target: &line.target,
             version: line.version,
+            tls,
+            sni,
             host: bytes(&line.host),
             status: self.status,
             bytes_in: self.bytes_in,
@@ -290,12 +293,15 @@ pub(super) fn refused_unread(conn: &Conn, kind: Kind, request_id: Option<&Header
     conn.core.cells().bad_requests.inc();
     conn.core.cells().errors[kind as usize].inc();
     let Some(log) = &conn.core.log else { return };
+    let (tls, sni) = tls_of(conn);
     log.borrow_mut().write(&Entry {
         unix_millis: unix_millis(),
         client: conn.peer.address,
         method: "",
         target: "",
         version: Version::HTTP_11,
+        tls,
+        sni,
         host: None,
         status: kind.status(),
         bytes_in: 0,
@@ -312,6 +318,11 @@ pub(super) fn refused_unread(conn: &Conn, kind: Kind, request_id: Option<&Header
         referer: None,
         user_agent: None,
     });
+}
+
+/// What the log says of the client's TLS.
+fn tls_of(conn: &Conn) -> (Option<&'static str>, Option<&str>) {
+    conn.secure.as_ref().map_or((None, None), |secure| secure.logged())
 }
 
 fn unix_millis() -> u64 {

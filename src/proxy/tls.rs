@@ -4,6 +4,7 @@
 //! everything else that is ready in between: a burst of new clients delays those that are there by one
 //! handshake, not by all of them.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,8 +13,8 @@ use std::task::{Context, Poll};
 
 use http::HeaderValue;
 use rustls::server::{Acceptor, ServerConnection};
-use rustls::{Error as TlsError, HandshakeKind};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::{Error as TlsError, HandshakeKind, ProtocolVersion};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -44,6 +45,16 @@ pub(super) struct Secure {
     /// Who the client is, where the listener asks; none within when it did not say.
     pub(super) client: Option<ClientCert>,
     pub(super) hsts: Option<HeaderValue>,
+    /// Where there is an access log.
+    logged: Option<Logged>,
+}
+
+/// What the access log says of a connection.
+#[derive(Debug)]
+struct Logged {
+    version: &'static str,
+    /// The name that the client asked for.
+    name: Option<Box<str>>,
 }
 
 /// Shakes hands; none when that failed or took too long, which is counted.
@@ -63,7 +74,7 @@ pub(super) async fn handshake(
             let session = stream.get_ref().1;
             let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
             if resumed { &cells.tls_resumed } else { &cells.tls_full }.inc();
-            let secure = Rc::new(Secure::of(session, plan));
+            let secure = Rc::new(Secure::of(session, plan, core.log.is_some()));
             Some(Near::Tls(Box::new(Tls { stream, secure })))
         }
         Err(failure) => {
@@ -109,13 +120,23 @@ fn failure(error: &io::Error) -> TlsFailure {
 }
 
 impl Secure {
-    fn of(session: &ServerConnection, plan: &ListenerPlan) -> Self {
+    fn of(session: &ServerConnection, plan: &ListenerPlan, is_logged: bool) -> Self {
         let asks = plan.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let client = asks.then(|| {
             let shown = session.peer_certificates().and_then(<[_]>::first);
             ClientCert::of(shown.and_then(|certificate| ClientIdentity::of(certificate)).as_ref())
         });
-        Self { client, hsts: plan.hsts.and_then(|hsts| HeaderValue::from_str(&hsts.to_string()).ok()) }
+        let logged = is_logged.then(|| Logged {
+            version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" },
+            name: session.server_name().map(Into::into),
+        });
+        Self { client, hsts: plan.hsts.and_then(|hsts| HeaderValue::from_str(&hsts.to_string()).ok()), logged }
+    }
+
+    /// The version of TLS and the name asked for, for the access log.
+    pub(super) fn logged(&self) -> (Option<&'static str>, Option<&str>) {
+        let logged = self.logged.as_ref();
+        (logged.map(|l| l.version), logged.and_then(|l| l.name.as_deref()))
     }
 }
 
@@ -132,12 +153,11 @@ impl Tls {
         self.stream.get_ref().1.alpn_protocol()
     }
 
+    /// Waits for content, the end or an error, and takes nothing of it. What else the client's TLS says
+    /// (new keys, a part of a record) is dealt with in here and wakes nobody, so that it keeps no
+    /// connection open.
     pub(super) async fn readable(&mut self) -> io::Result<()> {
-        let (socket, session) = self.stream.get_mut();
-        if session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0) {
-            return Ok(());
-        }
-        socket.readable().await
+        poll_fn(|cx| Pin::new(&mut self.stream).poll_fill_buf(cx).map_ok(|_| ())).await
     }
 }
 

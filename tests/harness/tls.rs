@@ -216,6 +216,21 @@ impl TlsConnection {
         self.stream.get_mut().flush()
     }
 
+    /// Sends bytes beneath TLS.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().sock.write_all(bytes)
+    }
+
+    /// Tells the other side that keys change from here on (RFC 8446 §4.6.3), and nothing else.
+    pub fn send_new_keys(&mut self) -> std::io::Result<()> {
+        let StreamOwned { conn, sock } = self.stream.get_mut();
+        conn.refresh_traffic_keys().map_err(std::io::Error::other)?;
+        while conn.wants_write() {
+            conn.write_tls(sock)?;
+        }
+        Ok(())
+    }
+
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
         self.try_answer().unwrap_or_else(|e| panic!("no answer: {e}"))

@@ -23,6 +23,10 @@ pub struct Entry<'a> {
     /// Path and query as the client sent them.
     pub target: &'a str,
     pub version: Version,
+    /// The version of TLS; none in clear.
+    pub tls: Option<&'static str>,
+    /// The name that the client asked for in the TLS handshake.
+    pub sni: Option<&'a str>,
     pub host: Option<&'a [u8]>,
     /// What the client got; 499 when it left before.
     pub status: u16,
@@ -100,6 +104,10 @@ impl Formatter {
         out.push(b'"');
         if !entry.method.is_empty() {
             Self::json_request(out, entry);
+        }
+        if entry.tls.is_some() {
+            json_field(out, b",\"tls\":\"", entry.tls.map(str::as_bytes));
+            json_field(out, b",\"sni\":\"", entry.sni.map(str::as_bytes));
         }
         out.extend_from_slice(b",\"status\":");
         number(out, u64::from(entry.status));

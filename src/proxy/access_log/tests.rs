@@ -19,6 +19,8 @@ fn entry() -> Entry<'static> {
         method: "GET",
         target: "/a/b?c=d&e=%20",
         version: Version::HTTP_11,
+        tls: None,
+        sni: None,
         host: Some(b"shop.example.com"),
         status: 200,
         bytes_in: 0,
@@ -176,6 +178,11 @@ fn json_has_stable_keys_and_leaves_out_what_is_not_there() {
         ]
     );
     assert_eq!(bare["client"], "192.0.2.1");
+    let secure = Entry { tls: Some("TLSv1.3"), sni: Some("shop.example.com"), ..entry() };
+    let line: Value = serde_json::from_slice(&format(AccessLogFormat::Json, &secure)).unwrap();
+    assert_eq!((line["tls"].as_str(), line["sni"].as_str()), (Some("TLSv1.3"), Some("shop.example.com")));
+    let combined = |entry: &Entry<'_>| format(AccessLogFormat::Combined, entry);
+    assert_eq!(combined(&secure), combined(&entry()));
 }
 
 /// Splits a combined line into its nine fields; quoted ones are unescaped.
