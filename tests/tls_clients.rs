@@ -299,19 +299,19 @@ fn a_burst_of_handshakes_does_not_hold_others_up() {
             }
         }
     });
-    let mut times = Vec::new();
+    let (began, mut times) = (Instant::now(), Vec::new());
     while !crowd.is_finished() || times.is_empty() {
         let asked = Instant::now();
         kept.get("/echo");
         times.push(asked.elapsed());
     }
+    let whole = began.elapsed();
     crowd.join().unwrap();
     times.sort_unstable();
     let (middle, slowest) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{} answers during {BURST} handshakes: half within {middle:?}, slowest {slowest:?}", times.len());
+    println!("{} answers in {whole:?} of {BURST} handshakes: half within {middle:?}, slowest {slowest:?}", times.len());
     let full = (BURST + 1) as f64;
     eventually("all handshakes", || (proxy.metric("evenkeel_tls_handshakes_total", &["full"]) == full).then_some(()));
-    // Generous, for machines that do other things as well: all of them in a row take longer than this.
-    assert!(middle < Duration::from_millis(50), "{middle:?}");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    // Whoever is made to wait for all of them waits for nearly the whole time.
+    assert!(slowest < whole / 2, "{slowest:?} of {whole:?}");
 }
