@@ -28,6 +28,7 @@ fn entry() -> Entry<'static> {
     Entry {
         unix_millis: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
         client: IpAddr::from([203, 0, 113, 27]),
+        user: None,
         method: "GET",
         target: "/api/v1/products/12345?fields=name,price&currency=EUR",
         version: Version::HTTP_11,

@@ -87,6 +87,10 @@ kinds! {
     HttpsRequired => "https_required", 308, Proxy;
     /// The client's address is not let in.
     Forbidden => "forbidden", 403, Client;
+    /// The route asks for a name and a password, and these are none or wrong.
+    Unauthorized => "unauthorized", 401, Client;
+    /// Too many passwords wait to be verified.
+    AuthBusy => "auth_busy", 503, Proxy;
     /// No route matches.
     NoRoute => "no_route", 404, Proxy;
     /// No server of the upstream can take the request.

@@ -42,7 +42,8 @@
 //! 2. `proxy/request` tells the rest in order. It takes the current [`upstream::Snapshot`] and keeps it
 //!    to the end, so a reload never changes the rules in the middle of a request.
 //! 3. `proxy/check` refuses what could be read in two ways, and [`path`] brings the path to the one form
-//!    that is compared and forwarded. [`upstream::Routes`] finds the route by listener, host and path. `proxy/client` settles who the client is and rewrites the forwarded
+//!    that is compared and forwarded. [`upstream::Routes`] finds the route by listener, host and path,
+//!    `proxy/basic_auth` asks for a name and a password where the route does. `proxy/client` settles who the client is and rewrites the forwarded
 //!    headers; `proxy/headers` strips what belongs to one connection only.
 //! 4. `proxy/sticky` opens the cookie, if the upstream has one. [`upstream::Upstream::pick`] asks the
 //!    policy's table for a server: pinned, or new.

@@ -3,6 +3,7 @@
 //! The Plan is taken apart field by field, without `..`, so that a new field does not compile before
 //! it is shown. Secrets are never shown, not even their length.
 
+mod access;
 mod choice;
 mod filters;
 mod route;

@@ -278,6 +278,7 @@ impl Diff {
             path,
             conditions,
             access,
+            basic_auth,
             allow_escapes,
             action,
             rewrite,
@@ -311,6 +312,7 @@ impl Diff {
         fields.key("compress", *compress == new.filters.compress);
         fields.key("conditions", *conditions == new.conditions);
         fields.access(access, &new.access);
+        fields.key("basic_auth", *basic_auth == new.basic_auth);
         fields.value("allow_escapes", allow_escapes, &new.allow_escapes);
         let (before, now) = (destination(action, old_plan), destination(&new.action, new_plan));
         if let (Action::Upstream(old), Action::Upstream(new)) = (action, &new.action) {

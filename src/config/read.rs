@@ -182,7 +182,10 @@ fn explain(text: &str, error: &Error, cut: Option<&Cut>) -> Problem {
         (format!("unknown {key} `{word}`"), suggest::hint(word, "names", &known))
     } else if let Some((what, expected)) = mismatch(raw) {
         (
-            format!("`{key}` cannot be {}", kind(what, SECRETS.contains(&key))),
+            format!(
+                "`{key}` cannot be {}",
+                kind(what, cut.is_some_and(|cut| cut.path.iter().any(|key| SECRETS.contains(&&**key))))
+            ),
             Some(brackets(text, span.as_ref(), what, expected, key)),
         )
     } else if let Some(missing) = raw.strip_prefix("missing field `") {
@@ -255,7 +258,9 @@ fn brackets(text: &str, span: Option<&Range<usize>>, what: &str, expected: &str,
 }
 
 /// Keys whose values no report shows.
-const SECRETS: [&str; 3] = ["token", "cookie_keys", "ticket_secrets"];
+const SECRETS: [&str; 4] = ["token", "cookie_keys", "ticket_secrets", "users"];
+/// How hashes of passwords begin, wherever they stand.
+const HASH: &str = "$2";
 
 fn without_secrets(text: &str, tree: &DeTable<'_>) -> String {
     let mut spans = Vec::new();
@@ -270,6 +275,10 @@ fn without_secrets(text: &str, tree: &DeTable<'_>) -> String {
         }
         start += line.len();
     }
+    for (at, _) in text.match_indices(HASH) {
+        let length = text[at..].find(['"', '\'', '\n']).unwrap_or(text.len() - at);
+        spans.push(at..at + length);
+    }
     let mut bytes = text.as_bytes().to_vec();
     for secret in spans.into_iter().filter_map(|span| text.get(span.clone()).map(|_| span)) {
         for byte in &mut bytes[secret] {
@@ -283,10 +292,13 @@ fn without_secrets(text: &str, tree: &DeTable<'_>) -> String {
 
 fn secret_places(table: &DeTable<'_>, spans: &mut Vec<Range<usize>>) {
     for (key, value) in table {
-        if SECRETS.contains(&key.get_ref().as_ref()) {
-            spans.push(value.span());
-        } else {
+        if !SECRETS.contains(&key.get_ref().as_ref()) {
             secret_places_inside(value.get_ref(), spans);
+        } else if let DeValue::Table(table) = value.get_ref() {
+            // What its keys are is none.
+            spans.extend(table.values().map(Spanned::span));
+        } else {
+            spans.push(value.span());
         }
     }
 }

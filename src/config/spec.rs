@@ -6,6 +6,7 @@
 //! enum may come in: both lose places. Keys that must be given are optional here, so that a file
 //! that lacks several is told so at once.
 
+mod access;
 mod error_page;
 mod filters;
 mod route;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use access::BasicAuthSpec;
 pub use error_page::ErrorPageSpec;
 pub use filters::{CompressSpec, LevelSpec, MirrorSpec};
 pub use route::{Either, HeadersSpec, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, RouteTimeoutsSpec};

@@ -45,6 +45,9 @@ fn files(path: &Path) -> std::io::Result<String> {
         Some("/etc/evenkeel/tls/key.pem") => Ok(ISSUED[1].clone()),
         Some("/etc/evenkeel/tls/site.pem") => Ok(ISSUED[2].clone()),
         Some("/etc/evenkeel/tls/revoked.pem") => Ok(ISSUED[3].clone()),
+        Some("/etc/evenkeel/users") => {
+            Ok("ann:$2b$04$lSC4LR6D83TY8ILJAPbtH.vRcbB5ti5hnIAqnNKRB2YohOZVZXYrq\n".to_owned())
+        }
         Some("/etc/evenkeel/ticket_secrets") => Ok("0123456789abcdef0123456789abcdef\n".to_owned()),
         Some(page) if page.ends_with(".html") || page.ends_with("error.json") => Ok("a page".to_owned()),
         _ => Err(std::io::ErrorKind::NotFound.into()),

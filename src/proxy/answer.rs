@@ -154,6 +154,8 @@ pub(super) fn sentence(kind: Kind) -> &'static str {
         Kind::ClientGone => "The client left.",
         Kind::MethodRefused => "This method is not served here.",
         Kind::Forbidden => "You may not come here from where you are.",
+        Kind::Unauthorized => "A name and a password are needed here.",
+        Kind::AuthBusy => "Too many passwords are being verified at the moment. Please try again.",
         Kind::NoRoute => "Nothing is served at this address.",
         Kind::NoServer => "No server can take this request at the moment. Please try again.",
         Kind::Stopping => "This service is restarting. Please try again.",

@@ -93,7 +93,7 @@ impl Census {
 }
 
 /// Whose connections are counted together: an IPv4 address, or the /64 that one IPv6 host has to itself.
-fn who(client: IpAddr) -> u64 {
+pub(super) fn who(client: IpAddr) -> u64 {
     match client.to_canonical() {
         // No /64 that is in use on the internet begins with zeros.
         IpAddr::V4(v4) => u64::from(v4.to_bits()),

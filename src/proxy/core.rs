@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 
 use super::access_log;
+use super::basic_auth::{Turns, Verifier};
 use super::census::Census;
 use super::complaint::Complaints;
 use super::pool::Pools;
@@ -87,6 +88,8 @@ pub(super) struct Core {
     pub(super) complaints: Complaints,
     /// Connections by client, of all cores.
     pub(super) census: Arc<Census>,
+    /// Names and passwords that are known to be right.
+    pub(super) verifier: Verifier,
     events: Events,
     cells: Arc<[CoreCells]>,
     swap: Arc<Swap>,
@@ -123,6 +126,7 @@ impl Core {
             tunnel_cuts: RefCell::default(),
             complaints: Complaints::default(),
             census,
+            verifier: Verifier::default(),
             events,
             cells,
             swap,
@@ -133,6 +137,11 @@ impl Core {
             busy: Notify::new(),
             sleeping: Cell::new(false),
         }
+    }
+
+    /// The same with turns to verify passwords that other cores take, too.
+    fn taking(self, turns: Arc<Turns>) -> Self {
+        Self { verifier: Verifier::new(turns), ..self }
     }
 
     /// The counters of this core.
@@ -258,6 +267,8 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
     let swap = Arc::new(Swap::default());
     let cells: Arc<[CoreCells]> = (0..settings.cores).map(|_| CoreCells::default()).collect();
     let census = Arc::new(Census::default());
+    // Passwords are slow on purpose: whoever guesses them leaves half of the cores to others.
+    let turns = Arc::new(Turns::new(settings.cores / 2));
     let mut orders = Vec::with_capacity(settings.cores);
     let mut threads = Vec::with_capacity(settings.cores);
     // The same for all cores, so that their cursors start apart by design rather than by chance.
@@ -266,7 +277,7 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
         let (sender, receiver) = unbounded_channel();
         let (swap, cells, events) = (Arc::clone(&swap), Arc::clone(&cells), settings.events.clone());
         let log = settings.access_log.as_ref().map(|make| make());
-        let census = Arc::clone(&census);
+        let (census, turns) = (Arc::clone(&census), Arc::clone(&turns));
         let (started, outcome) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("core-{id}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -276,7 +287,8 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(Core::new(id, seed, swap, cells, events, log, census), receiver));
+                    let core = Core::new(id, seed, swap, cells, events, log, census).taking(turns);
+                    runtime.block_on(run(core, receiver));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));

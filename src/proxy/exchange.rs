@@ -62,6 +62,8 @@ pub(super) struct Exchange {
     pub(super) encoding: Option<Encoding>,
     /// The form of answers that the proxy makes.
     pub(super) form: Form,
+    /// Who has said a name and its password, where there is a log.
+    pub(super) user: Option<Box<str>>,
     status: u16,
     reason: Option<Kind>,
     started: Instant,
@@ -112,6 +114,7 @@ impl Exchange {
             is_tunnel: false,
             encoding: None,
             form: Form::default(),
+            user: None,
             status: 0,
             reason: None,
             started: now,
@@ -120,6 +123,11 @@ impl Exchange {
             line,
             ended: false,
         }
+    }
+
+    /// Notes who the client has shown to be.
+    pub(super) fn is_from(&mut self, user: &str) {
+        self.user = self.line.is_some().then(|| user.into());
     }
 
     /// The route taken.
@@ -263,6 +271,7 @@ impl Exchange {
         log.borrow_mut().write(&Entry {
             unix_millis: line.unix_millis,
             client: self.client,
+            user: self.user.as_deref(),
             method: line.method.as_str(),
             target: &line.target,
             version: line.version,
@@ -297,6 +306,7 @@ pub(super) fn refused_unread(conn: &Conn, kind: Kind, request_id: Option<&Header
     log.borrow_mut().write(&Entry {
         unix_millis: unix_millis(),
         client: conn.peer.address,
+        user: None,
         method: "",
         target: "",
         version: Version::HTTP_11,

@@ -12,6 +12,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::answer::{self, Form};
+use super::basic_auth;
 use super::body::Body;
 use super::check;
 use super::compress;
@@ -48,6 +49,7 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
             let (mut exchange, error) = refused;
             let (mut response, mut bytes) = answer::error(&error, form, exchange.request_id.as_ref());
             https::tell(&error, &mut response);
+            basic_auth::tell(&error, &exchange, response.headers_mut());
             let kind = error.kind;
             if let Some(length) = error_page::dress(&mut response, &exchange, kind.reason(), answer::sentence(kind)) {
                 bytes = length;
@@ -85,7 +87,14 @@ async fn serve(
     mut request: Request<Inbound>,
     now: Instant,
 ) -> Result<Response<Body>, Refused> {
-    let prepared = find(&mut exchange, &mut request).and_then(|found| prepare(&mut exchange, &mut request, &found));
+    let found = match find(&mut exchange, &mut request) {
+        // Boxed, since most routes ask nobody.
+        Ok(found) if basic_auth::is_asked(&exchange) => {
+            Box::pin(basic_auth::admit(&mut exchange, request.headers_mut())).await.map(|()| found)
+        }
+        found => found,
+    };
+    let prepared = found.and_then(|found| prepare(&mut exchange, &mut request, &found));
     let (protocol, session) = match prepared {
         Ok(Prepared::Forward(protocol, session)) => (protocol, session),
         Ok(Prepared::Answered(response, bytes)) => {

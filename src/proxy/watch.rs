@@ -44,6 +44,8 @@ pub(super) enum Phase {
     FirstByte,
     /// More of the answer's body.
     UpstreamBody,
+    /// A password to be verified.
+    Verify,
     /// Nothing that is timed here: a tunnel has its own clock.
     Tunnel,
     /// An HTTP/2 connection: more frames. Requests on it have watches of their own.
@@ -59,6 +61,7 @@ impl Phase {
             Self::Idle | Self::Head | Self::Tunnel | Self::Open | Self::Begun => Kind::HeaderTimeout,
             Self::ClientBody => Kind::BodyTimeout,
             Self::ClientWrite | Self::Flush => Kind::ClientGone,
+            Self::Verify => Kind::AuthBusy,
             Self::Connect => Kind::ConnectTimeout,
             Self::FirstByte => Kind::FirstByteTimeout,
             Self::UpstreamBody | Self::UpstreamWrite => Kind::BetweenBytesTimeout,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::access::BasicAuthView;
 use super::{filters, show_size};
 use crate::config::Plan;
 use crate::config::plan::{
@@ -67,6 +68,8 @@ pub(super) struct RouteView<'a> {
     mirror: Option<filters::Mirror<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     error_pages: Vec<filters::ErrorPage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    basic_auth: Option<BasicAuthView<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     timeouts: BTreeMap<&'static str, String>,
 }
@@ -107,6 +110,7 @@ impl<'a> RouteView<'a> {
             path,
             conditions: Conditions { methods, headers, query, sources },
             access: Access { allow, deny },
+            basic_auth,
             allow_escapes,
             action,
             rewrite,
@@ -163,6 +167,7 @@ impl<'a> RouteView<'a> {
             compress: filters.compress.as_ref().map(filters::Compress::of),
             mirror: filters.mirror.as_ref().map(|mirror| filters::Mirror::of(mirror, plan)),
             error_pages: filters.error_pages.iter().map(filters::ErrorPage::of).collect(),
+            basic_auth: basic_auth.as_ref().map(BasicAuthView::of),
             timeouts: timeouts_view(timeouts),
         }
     }

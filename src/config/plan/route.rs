@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
 use super::template::Template;
-use super::{Access, RouteFilters, UpstreamPlan, UpstreamTimeouts};
+use super::{Access, BasicAuthPlan, RouteFilters, UpstreamPlan, UpstreamTimeouts};
 use crate::path::Escapes;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,6 +223,8 @@ pub struct RoutePlan {
     pub conditions: Conditions,
     /// Who may come. Who may not is refused; another route is not looked for.
     pub access: Access,
+    /// None: nobody is asked who they are.
+    pub basic_auth: Option<BasicAuthPlan>,
     /// Escapes that are let through although servers read them differently.
     pub allow_escapes: Escapes,
     pub action: Action,

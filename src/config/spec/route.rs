@@ -8,7 +8,9 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{At, CompressSpec, ErrorPageSpec, MirrorSpec, OneOrMany, Size, Switch, Time, TimeOrOff, nowhere};
+use super::{
+    At, BasicAuthSpec, CompressSpec, ErrorPageSpec, MirrorSpec, OneOrMany, Size, Switch, Time, TimeOrOff, nowhere,
+};
 
 /// `[[route]]`
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +32,8 @@ pub struct RouteSpec {
     pub allow: Option<At<OneOrMany>>,
     /// Absent: nobody.
     pub deny: Option<At<OneOrMany>>,
+    /// Absent: nobody is asked who they are.
+    pub basic_auth: Option<At<BasicAuthSpec>>,
     pub strip_prefix: At<bool>,
     pub rewrite: Option<At<RewriteSpec>>,
     pub allow_escapes: Vec<At<String>>,
@@ -60,6 +64,7 @@ impl Default for RouteSpec {
             source: None,
             allow: None,
             deny: None,
+            basic_auth: None,
             strip_prefix: nowhere(false),
             rewrite: None,
             allow_escapes: Vec::new(),

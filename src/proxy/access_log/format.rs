@@ -18,6 +18,8 @@ pub struct Entry<'a> {
     pub unix_millis: u64,
     /// The client's address after trusted proxies.
     pub client: IpAddr,
+    /// Who it is, where a password has shown it.
+    pub user: Option<&'a str>,
     /// Empty where the head could not be read: then nothing of the request line is known.
     pub method: &'a str,
     /// Path and query as the client sent them.
@@ -102,6 +104,7 @@ impl Formatter {
         out.extend_from_slice(b"\",\"client\":\"");
         address(out, entry.client);
         out.push(b'"');
+        json_field(out, b",\"user\":\"", entry.user.map(str::as_bytes));
         if !entry.method.is_empty() {
             Self::json_request(out, entry);
         }
@@ -146,10 +149,15 @@ impl Formatter {
         json_field(out, b",\"version\":\"", Some(version(entry.version)));
     }
 
-    /// `%h - - [%t] "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`, escaped as nginx does. Times are UTC.
+    /// `%h - %u [%t] "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`, escaped as nginx does. Times are UTC.
     fn combined(&self, out: &mut Vec<u8>, entry: &Entry<'_>) {
         address(out, entry.client);
-        out.extend_from_slice(b" - - [");
+        out.extend_from_slice(b" - ");
+        match entry.user {
+            Some(user) => combined_word(out, user.as_bytes()),
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b" [");
         out.extend_from_slice(&self.stamp.clf);
         out.extend_from_slice(b"] \"");
         if entry.method.is_empty() {
@@ -295,6 +303,16 @@ fn combined_escaped(out: &mut Vec<u8>, text: &[u8]) {
         } else {
             out.extend_from_slice(b"\\x");
             hex(out, byte);
+        }
+    }
+}
+
+/// The same without blanks, which would begin the next field.
+fn combined_word(out: &mut Vec<u8>, text: &[u8]) {
+    for word in text.split_inclusive(|b| *b == b' ') {
+        combined_text(out, word.strip_suffix(b" ").unwrap_or(word));
+        if word.ends_with(b" ") {
+            out.extend_from_slice(b"\\x20");
         }
     }
 }

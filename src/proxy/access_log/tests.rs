@@ -16,6 +16,7 @@ fn entry() -> Entry<'static> {
     Entry {
         unix_millis: 971_211_336_042,
         client: IpAddr::from([192, 0, 2, 200]),
+        user: None,
         method: "GET",
         target: "/a/b?c=d&e=%20",
         version: Version::HTTP_11,
