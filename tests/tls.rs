@@ -351,3 +351,21 @@ fn the_access_log_tells_of_tls() {
     let name = Some("shop.example.com");
     assert_eq!(told, [(None, None), (Some("TLSv1.2"), name), (Some("TLSv1.3"), name)]);
 }
+
+/// What a handshake may take of memory is bounded: by the library, and this shows that it is.
+#[test]
+fn a_client_hello_without_an_end_is_refused() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let proxy = proxy(&format!("certificate = {certificate}"), &origins);
+    // It says to be of 16 MiB (RFC 8446 §4), in records of 16 KiB.
+    let mut conn = proxy.raw();
+    let mut record = vec![0x16, 3, 1, 0x40, 0, 1, 0xFF, 0xFF, 0xFF, 3, 3];
+    record.resize(5 + 0x4000, 0);
+    // Closed long before the end, whether the rest is taken or not.
+    let refused = (0..100).any(|_| conn.try_send(&record).is_err());
+    assert!(refused || conn.is_closed());
+    eventually("counted", || {
+        (proxy.metric("evenkeel_tls_handshake_failures_total", &["protocol"]) == 1.0).then_some(())
+    });
+}

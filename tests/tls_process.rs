@@ -195,3 +195,33 @@ fn http2_clients_in_clear_are_sent_to_https() {
     assert!(!said.contains("strict-transport-security"), "{said}");
     assert!(origins[0].requests().iter().all(|request| !request.target.contains("echo")));
 }
+
+/// Large answers leave in fewer, larger writes than HTTP/2 asks for; nothing of them may be left behind.
+#[test]
+fn large_and_small_answers_over_http2_arrive_whole() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let proxy =
+        Proxy::start(&(format!("tls = {{ certificate = {certificate} }}\n") + &app("\"round_robin\"", &origins)));
+    let port = proxy.address.port();
+    let plain =
+        TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").unwrap().get("/bytes?n=3000000").body;
+    let sizes = [1, 8_191, 8_192, 16_384, 16_385, 65_536, 70_000, 3_000_000];
+    // One after the other, then all at once; slowly, so that the socket is full now and then.
+    for way in [&["--limit-rate", "20M"][..], &["--parallel", "--parallel-immediate"][..]] {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "-k", "--http2", "--max-time", "20"]).args(way);
+        curl.args(["--resolve", &format!("shop.example.com:{port}:127.0.0.1")]);
+        for size in sizes {
+            let file = dir.path().join(size.to_string());
+            curl.arg("-o").arg(&file).arg(format!("https://shop.example.com:{port}/bytes?n={size}"));
+        }
+        let done = curl.output().expect("curl is installed");
+        assert!(done.status.success(), "{way:?}: {done:?}");
+        for size in sizes {
+            let file = dir.path().join(size.to_string());
+            assert!(std::fs::read(&file).unwrap() == plain[..size], "{way:?}: {size}");
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}

@@ -5,11 +5,12 @@
 //! handshake, not by all of them.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::HeaderValue;
 use rustls::server::{Acceptor, ServerConnection};
@@ -32,11 +33,19 @@ const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncon
     content-length: 61\r\nserver-timing: evenkeel;desc=\"bad_request\"\r\n\r\n\
     This port speaks TLS: ask again with https:// in the address\n";
 
+/// So much since the last flush is worth waiting for more.
+const LARGE: usize = 8 * 1024;
+
 /// A connection under TLS.
 #[derive(Debug)]
 pub(super) struct Tls {
     stream: TlsStream<TcpStream>,
     secure: Rc<Secure>,
+    /// Whether large writes are gathered: HTTP/2 flushes after each frame, and would otherwise send every
+    /// 16 KiB by themselves. The TLS library holds 64 KiB at most.
+    gathers: bool,
+    /// Bytes written since the last flush, where writes are gathered.
+    fresh: usize,
 }
 
 /// What is known of a connection under TLS, made once for all its requests.
@@ -75,7 +84,8 @@ pub(super) async fn handshake(
             let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
             if resumed { &cells.tls_resumed } else { &cells.tls_full }.inc();
             let secure = Rc::new(Secure::of(session, plan, core.log.is_some()));
-            Some(Near::Tls(Box::new(Tls { stream, secure })))
+            let gathers = session.alpn_protocol() == Some(b"h2");
+            Some(Near::Tls(Box::new(Tls { stream, secure, gathers, fresh: 0 })))
         }
         Err(failure) => {
             cells.tls_failures[failure as usize].inc();
@@ -159,6 +169,17 @@ impl Tls {
     pub(super) async fn readable(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut self.stream).poll_fill_buf(cx).map_ok(|_| ())).await
     }
+
+    /// Has the library take what it has room for; what it holds goes out first if that is nothing.
+    fn poll_gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut taken = self.stream.get_mut().1.writer().write_vectored(bufs)?;
+        if taken == 0 {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            taken = self.stream.get_mut().1.writer().write_vectored(bufs)?;
+        }
+        self.fresh += taken;
+        Poll::Ready(Ok(taken))
+    }
 }
 
 impl AsyncRead for Tls {
@@ -173,10 +194,19 @@ impl AsyncRead for Tls {
 
 impl AsyncWrite for Tls {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gathers {
+            return self.poll_gather(cx, &[IoSlice::new(buf)]);
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if mem::take(&mut self.fresh) >= LARGE {
+            // More may follow at once. If not, the task comes here again with nothing written, by itself or
+            // because it was woken.
+            cx.waker().wake_by_ref();
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -189,6 +219,9 @@ impl AsyncWrite for Tls {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.gathers {
+            return self.poll_gather(cx, bufs);
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 }

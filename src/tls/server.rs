@@ -149,6 +149,9 @@ impl Inner {
         let choice = Choice::new(certificates.into_iter().map(|(_, certificate)| certificate));
         let mut config = config.with_cert_resolver(Arc::new(choice));
         config.alpn_protocols.clone_from(&settings.alpn);
+        // Records of 16 KiB, which is what the library makes unless told otherwise: smaller ones would show a
+        // browser the first bytes earlier on a bad network, and cost everybody else.
+        config.max_fragment_size = None;
         // Sessions are remembered by clients, or not at all: a table here would be shared by cores.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(resumption) = resumption {
