@@ -21,6 +21,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, de};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::rendezvous::{Candidate, Contender, mix, winner};
 use super::{Member, View};
 
 /// Slots of a table, as a power of two.
@@ -30,8 +31,6 @@ const SLOTS: usize = 1 << SLOT_BITS;
 const SEED: u64 = 0x6576_656E_6B65_656C;
 /// Other slots asked for their owner before all servers are gone through.
 const PROBES: u64 = 16;
-/// Fractional bits of a logarithm.
-const FRACTION: u32 = 48;
 
 /// `ip_hash`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -81,12 +80,6 @@ struct Owners {
     servers: Vec<Candidate>,
     /// Positions of the owners; empty when no server has a weight.
     slots: Vec<u16>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Candidate {
-    key: u64,
-    weight: u32,
 }
 
 impl fmt::Debug for Owners {
@@ -187,44 +180,6 @@ fn hash_of(slot: usize) -> u64 {
     xxh3_64_with_seed(&(slot as u64).to_le_bytes(), SEED)
 }
 
-/// A server's claim to a slot: `log / weight` is to be low, then `hash` high.
-#[derive(Debug, Clone, Copy)]
-struct Contender {
-    hash: u64,
-    log: u64,
-    weight: u32,
-}
-
-impl Contender {
-    fn new(slot_hash: u64, server: &Candidate) -> Self {
-        let hash = mix(slot_hash ^ server.key);
-        Self { hash, log: minus_log2(hash), weight: server.weight }
-    }
-
-    fn beats(&self, other: &Self) -> bool {
-        let mine = u128::from(self.log) * u128::from(other.weight);
-        let theirs = u128::from(other.log) * u128::from(self.weight);
-        mine < theirs || (mine == theirs && self.hash > other.hash)
-    }
-}
-
-/// The owner of a slot among servers of any weight.
-fn winner(slot_hash: u64, servers: &[(u16, Candidate)]) -> u16 {
-    let (mut owner, first) = servers[0];
-    let mut best = Contender::new(slot_hash, &first);
-    for (index, server) in &servers[1..] {
-        let hash = mix(slot_hash ^ server.key);
-        if u128::from(at_least(hash)) * u128::from(best.weight) > u128::from(best.log) * u128::from(server.weight) {
-            continue;
-        }
-        let contender = Contender::new(slot_hash, server);
-        if contender.beats(&best) {
-            (owner, best) = (*index, contender);
-        }
-    }
-    owner
-}
-
 /// The owner of a slot among servers of one weight: the same as [`winner`] says, since a higher hash
 /// never has a higher logarithm.
 fn highest(slot_hash: u64, servers: &[(u16, Candidate)]) -> u16 {
@@ -237,38 +192,6 @@ fn highest(slot_hash: u64, servers: &[(u16, Candidate)]) -> u16 {
         }
     }
     owner
-}
-
-/// A one-to-one mixing of 64 bits (Stafford's variant 13 of the MurmurHash3 finalizer, which SplitMix64
-/// uses: Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators*, 2014).
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
-
-/// −log2(`hash` / 2⁶⁴) with [`FRACTION`] fractional bits, never rising with `hash`; 0 counts as 1.
-///
-/// Digit by digit: squaring a number doubles its logarithm, and whether the square reaches 2 is the
-/// next binary digit. Every step rounds down, so the result is never below the true value.
-fn minus_log2(hash: u64) -> u64 {
-    let hash = hash.max(1);
-    let whole = u64::from(hash.ilog2());
-    let mut mantissa = hash << hash.leading_zeros();
-    let mut log = whole;
-    for _ in 0..FRACTION {
-        let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
-        let digit = (square >> 64) as u64;
-        mantissa = (square >> digit) as u64;
-        log = log << 1 | digit;
-    }
-    (64 << FRACTION) - log
-}
-
-/// A bound that [`minus_log2`] does not go below: −log2(u) ≥ (1 − u)·log2(e), and log2(e) > 1477/1024.
-/// Close for the high hashes that win slots, and far cheaper.
-fn at_least(hash: u64) -> u64 {
-    ((!hash >> (64 - FRACTION)) * 1477) >> 10
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 pub mod ip_hash;
 pub mod least_requests;
+mod rendezvous;
 pub mod round_robin;
 pub mod sticky_cookie;
 

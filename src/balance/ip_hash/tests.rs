@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
+use crate::balance::rendezvous::{at_least, minus_log2};
 use crate::balance::tests::{Servers, client, members};
 
 const CLIENTS: u32 = 100_000;
