@@ -122,6 +122,42 @@ fn json_tells_what_became_of_every_request() {
 }
 
 #[test]
+fn what_routes_answer_themselves_is_logged_without_an_upstream() {
+    let origins = origins(1);
+    let evenkeel = Running::start(&format!(
+        "[[route]]\nname = \"moved\"\npath = \"/moved\"\nredirect = \"https://new.test{{path}}{{query}}\"\n\
+         [[route]]\nname = \"text\"\npath = \"/text\"\nrespond = {{ body = \"hello\" }}\n\
+         [[route]]\nname = \"gone\"\npath = \"/gone\"\nrespond = 410\n\
+         [[route]]\nupstream = \"app\"\n{LOG}{}",
+        app("\"round_robin\"", &origins)
+    ));
+    let ask = |method: &str, target: &str| {
+        let mut conn = evenkeel.raw();
+        conn.send(format!("{method} {target} HTTP/1.1\r\nhost: a.test\r\n\r\n").as_bytes());
+        conn.answer_to(method)
+    };
+    for (method, path, route, status, bytes) in [
+        ("GET", "/moved/x", "moved", 302, 0),
+        ("GET", "/text", "text", 200, 5),
+        ("HEAD", "/text/head", "text", 200, 0),
+        ("GET", "/gone", "gone", 410, 0),
+    ] {
+        let answer = ask(method, &format!("{path}?q=1"));
+        assert_eq!(answer.status, status);
+        let entry = line(&evenkeel, path);
+        assert_eq!((entry["status"].as_u64(), entry["route"].as_str()), (Some(u64::from(status)), Some(route)));
+        assert_eq!((entry["method"].as_str(), entry["host"].as_str()), (Some(method), Some("a.test")));
+        assert_eq!((entry["bytes_out"].as_u64(), entry["query"].as_str()), (Some(bytes), Some("q=1")), "{entry}");
+        assert_eq!(entry["request_id"].as_str(), answer.header("x-request-id"));
+        // It is no error, no server had a part in it, and nothing was waited for.
+        for key in ["reason", "upstream", "server", "first_byte_ms", "sticky"] {
+            assert_eq!(entry.get(key), None, "{key}: {entry}");
+        }
+    }
+    evenkeel.stop().ends(0);
+}
+
+#[test]
 fn a_retry_is_told_with_the_server_that_answered() {
     let origins = origins(2);
     let evenkeel =

@@ -14,6 +14,7 @@ pub mod ip_hash;
 pub mod least_requests;
 mod rendezvous;
 pub mod round_robin;
+pub mod split;
 pub mod sticky_cookie;
 
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Deserializer};
 pub use ip_hash::IpHash;
 pub use least_requests::LeastRequests;
 pub use round_robin::RoundRobin;
+pub use split::{Split, SplitAddress, SplitBy, SplitCookie};
 pub use sticky_cookie::StickyCookie;
 
 use crate::named::{self, Named};

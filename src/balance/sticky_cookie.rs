@@ -198,7 +198,7 @@ impl<'de> Deserialize<'de> for StickyCookie {
     }
 }
 
-fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(token) {
@@ -220,7 +220,7 @@ fn new_clients<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<Policy>
     Ok(Box::new(policy))
 }
 
-fn lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let duration = units::duration(deserializer)?;
     if duration < Duration::from_secs(1) {
         return Err(de::Error::custom(format!(

@@ -202,3 +202,5 @@ mod refused_tests;
 mod refused_upstream_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warned_tests;

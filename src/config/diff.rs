@@ -9,8 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    Access, AccessLogPlan, Action, AdminPlan, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan, MirrorPlan, Plan,
-    PoolPlan, RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    Access, AccessLogPlan, Action, AdminPlan, Branch, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan,
+    MirrorPlan, Plan, PoolPlan, RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan,
+    UpstreamTimeouts,
 };
 use crate::health::Check;
 use crate::proxy_protocol::Version;
@@ -317,6 +318,17 @@ impl Diff {
         let (before, now) = (destination(action, old_plan), destination(&new.action, new_plan));
         if let (Action::Upstream(old), Action::Upstream(new)) = (action, &new.action) {
             fields.value("upstream", &old_plan.upstreams[*old].name, &new_plan.upstreams[*new].name);
+        } else if let (
+            Action::Split { branches: old_branches, by: old },
+            Action::Split { branches: new_branches, by: new },
+        ) = (action, &new.action)
+        {
+            fields.value("split", &shares(old_branches, old_plan), &shares(new_branches, new_plan));
+            if old.name() == new.name() {
+                fields.key("split_by options", old == new);
+            } else {
+                fields.value("split_by", &old.name(), &new.name());
+            }
         } else if before == now {
             // The same words may stand for another body.
             fields.key("answer", *action == new.action);
@@ -479,9 +491,16 @@ fn count(number: u64) -> String {
 fn destination(action: &Action, plan: &Plan) -> String {
     match action {
         Action::Upstream(position) => format!("upstream {}", plan.upstreams[*position].name),
+        Action::Split { branches, .. } => format!("split {}", shares(branches, plan)),
         Action::Redirect { status, to } => format!("redirect {status} {to}"),
         Action::Respond { status, .. } => format!("respond {status}"),
     }
+}
+
+/// The upstreams of a split, each with its weight.
+fn shares(branches: &[Branch], plan: &Plan) -> String {
+    let share = |branch: &Branch| format!("{} {}", plan.upstreams[branch.upstream].name, branch.weight);
+    branches.iter().map(share).collect::<Vec<_>>().join(", ")
 }
 
 fn show_host(host: &HostPattern) -> String {

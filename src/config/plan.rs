@@ -27,8 +27,8 @@ use crate::health::Check;
 use crate::proxy_protocol::Version;
 
 pub use route::{
-    Action, Conditions, HeaderEdits, HostPattern, PathPattern, Pattern, Rewrite, RoutePlan, RouteTimeouts, Value,
-    ValuePattern,
+    Action, Branch, Conditions, HeaderEdits, HostPattern, PathPattern, Pattern, Rewrite, RoutePlan, RouteTimeouts,
+    Value, ValuePattern,
 };
 
 /// A whole, valid configuration.

@@ -23,7 +23,7 @@ use serde::Deserialize;
 pub use access::BasicAuthSpec;
 pub use error_page::ErrorPageSpec;
 pub use filters::{CompressSpec, LevelSpec, MirrorSpec};
-pub use route::{Either, HeadersSpec, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, RouteTimeoutsSpec};
+pub use route::{BranchSpec, Either, HeadersSpec, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, RouteTimeoutsSpec};
 pub use tls::{
     CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
     TlsSpec, TlsVersionSpec,

@@ -212,6 +212,16 @@ fn the_options_in_the_full_file_are_the_defaults() {
 }
 
 #[test]
+fn the_split_in_the_full_file_says_the_defaults() {
+    let text = uncommented();
+    let said: String = text.lines().filter(|line| line.starts_with("split")).flat_map(|line| [line, "\n"]).collect();
+    let plan = |keys: &str| {
+        good(&format!("[[listener]]\nbind = ':1'\n[[route]]\n{keys}\n[upstream.app]\nservers = ['a:1']\n")).plan
+    };
+    assert_eq!(plan(&said), plan("split = [{ upstream = 'app' }]"));
+}
+
+#[test]
 fn the_configurations_in_the_readme_are_right() {
     let blocks = include_str!("../../README.md").split("```toml\n").skip(1);
     let mut whole = 0;

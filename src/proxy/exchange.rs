@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     pub(super) route: Option<usize>,
     /// Position of the upstream among those of the Snapshot, where the route leads to one.
     pub(super) target: Option<usize>,
+    /// The number that a new user of a split is known by from now on: the answer sets the cookie.
+    pub(super) new_user: Option<u64>,
     /// Whether the client came over TLS.
     pub(super) is_https: bool,
     pub(super) claim: Option<CoreClaim>,
@@ -100,6 +102,7 @@ impl Exchange {
             client: conn.peer.address,
             route: None,
             target: None,
+            new_user: None,
             is_https: false,
             claim: None,
             lease: None,

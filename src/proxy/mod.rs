@@ -40,6 +40,7 @@ mod request_id;
 mod retry;
 mod rewrite;
 mod server_body;
+mod split;
 mod sticky;
 mod stream;
 mod tls;

@@ -19,7 +19,7 @@ use super::inbound::Inbound;
 use super::rewrite::rewrite;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, grpc, http2, mirror, reply, request_id, retry, upgrade};
+use super::{client, compress, grpc, http2, mirror, reply, request_id, retry, split, upgrade};
 use super::{client_cert, https};
 use crate::config::plan::ListenerPlan;
 use crate::error::{Kind, ProxyError};
@@ -130,7 +130,8 @@ pub(super) fn prepare(
     if let Some((response, bytes)) = reply::reply(exchange, plan, request, compared)? {
         return Ok(Prepared::Answered(response, bytes));
     }
-    let position = plan.action.upstreams().next().ok_or(ProxyError::new(Kind::Internal))?;
+    let position = split::target(exchange, &listening.routes.all[position], request.headers_mut(), noted)
+        .ok_or(ProxyError::new(Kind::Internal))?;
     exchange.target = Some(position);
     let upstream = &view.upstreams[position];
     if let Some(options) = &plan.filters.compress {

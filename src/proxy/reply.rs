@@ -21,7 +21,7 @@ pub(super) fn reply<B>(
 ) -> Result<Option<(Response<Body>, usize)>, ProxyError> {
     let mut response = Response::new(Body::Empty);
     let (status, text) = match &route.action {
-        Action::Upstream(_) => return Ok(None),
+        Action::Upstream(_) | Action::Split { .. } => return Ok(None),
         Action::Redirect { status, to } => {
             let location = location(exchange, route, request, compared, to)?;
             response.headers_mut().insert(header::LOCATION, location);

@@ -29,6 +29,7 @@ use super::pool::Lease;
 use super::prepare::{Outgoing, Prepared, content_length, find, prepare, wrap};
 use super::retry;
 use super::server_body::ServerBody;
+use super::split;
 use super::sticky::{self, Session};
 use super::upgrade::{self, Answer, Tunnel};
 use crate::balance::Pick;
@@ -324,6 +325,9 @@ fn respond(
         if let Some(cookie) = settled.cookie {
             head.headers.append(header::SET_COOKIE, cookie);
         }
+    }
+    if let Some(cookie) = split::cookie(&exchange) {
+        head.headers.append(header::SET_COOKIE, cookie);
     }
     if let Some(route) = exchange.route()
         && !route.plan.response_headers.is_empty()

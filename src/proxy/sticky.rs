@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::headers::Noted;
@@ -60,7 +61,22 @@ pub(super) fn read(upstream: &Upstream, core: usize, headers: &mut HeaderMap, no
     Session { pin, now, is_https }
 }
 
-fn hide(headers: &mut HeaderMap, name: &str) {
+/// Takes every cookie of that name out of what the server gets.
+pub(super) fn hide(headers: &mut HeaderMap, name: &str) {
+    let mut all = headers.get_all(header::COOKIE).iter();
+    // Nearly always there is one line; it costs no more than what is left of it.
+    if let (Some(line), None) = (all.next(), all.next()) {
+        match sticky_cookie::strip(line.as_bytes(), name) {
+            None => {}
+            Some(rest) if rest.is_empty() => drop(headers.remove(header::COOKIE)),
+            Some(rest) => {
+                if let Ok(rest) = HeaderValue::from_maybe_shared(Bytes::from(rest)) {
+                    headers.insert(header::COOKIE, rest);
+                }
+            }
+        }
+        return;
+    }
     let lines: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
     headers.remove(header::COOKIE);
     for line in lines {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use http::{HeaderMap, Method};
 
-use crate::config::plan::{HostPattern, PathPattern, RoutePlan, UpstreamPlan};
+use crate::balance::Split;
+use crate::config::plan::{Action, HostPattern, PathPattern, RoutePlan, UpstreamPlan};
 use crate::metrics::cells::RouteCell;
 
 /// A rule from what a request asks for to what becomes of it.
@@ -24,6 +25,8 @@ pub struct Route {
     pub cells: Arc<[RouteCell]>,
     /// Upstreams, by position, for which this route has timeouts of its own, with those in their plan.
     pub overrides: Box<[(usize, UpstreamPlan)]>,
+    /// What its action is decided by, where it splits its users.
+    pub split: Option<Split>,
     /// Whether it asks for more than host and path.
     is_conditional: bool,
 }
@@ -35,7 +38,14 @@ impl Route {
         let of = |position: usize| Some((position, plan.timeouts.over(upstreams.get(position)?)?));
         let overrides = plan.action.upstreams().filter_map(of).collect();
         let is_conditional = plan.conditions.count() > 0;
-        Self { plan, cells, overrides, is_conditional }
+        let split = match &plan.action {
+            Action::Split { branches, .. } => {
+                let name = |position: usize| upstreams.get(position).map_or("", |upstream| &*upstream.name);
+                Some(Split::new(branches.iter().map(|branch| (name(branch.upstream), branch.weight))))
+            }
+            Action::Upstream(_) | Action::Redirect { .. } | Action::Respond { .. } => None,
+        };
+        Self { plan, cells, overrides, split, is_conditional }
     }
 
     fn takes(&self, asked: &Asked<'_>) -> bool {

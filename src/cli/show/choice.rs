@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::balance::{IpHash, LeastRequests, Policy, RoundRobin, StickyCookie};
+use crate::balance::{IpHash, LeastRequests, Policy, RoundRobin, SplitAddress, SplitBy, SplitCookie, StickyCookie};
 use crate::config::plan::{Http2, Protocol};
 use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
 use crate::units::show_duration;
@@ -42,6 +42,17 @@ pub(super) fn policy(policy: &Policy) -> Choice {
         ]),
     };
     named(policy.name(), options)
+}
+
+/// What the users of a split are known by, with every option.
+pub(super) fn split_by(by: &SplitBy) -> Choice {
+    let options = match by {
+        SplitBy::Address(SplitAddress {}) => Table::new(),
+        SplitBy::Cookie(SplitCookie { name, max_age }) => {
+            table([("name", Some(name.as_str().into())), ("max_age", Some(show_duration(*max_age).into()))])
+        }
+    };
+    named(by.name(), options)
 }
 
 /// A protocol with every option.

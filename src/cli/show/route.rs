@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::access::BasicAuthView;
+use super::choice::{self, Choice};
 use super::{filters, show_size};
 use crate::config::Plan;
 use crate::config::plan::{
-    Access, Action, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RoutePlan, RouteTimeouts, Value,
-    ValuePattern,
+    Access, Action, Branch, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RoutePlan, RouteTimeouts,
+    Value, ValuePattern,
 };
 use crate::units::show_duration;
 
@@ -47,11 +48,15 @@ pub(super) struct RouteView<'a> {
     upstream_host: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_body: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    split: Vec<BranchView<'a>>,
     path: Matching<'a>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     header: BTreeMap<&'a str, Matching<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     query: BTreeMap<&'a str, Matching<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    split_by: Option<Choice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redirect: Option<RedirectView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +77,12 @@ pub(super) struct RouteView<'a> {
     basic_auth: Option<BasicAuthView<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     timeouts: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct BranchView<'a> {
+    upstream: &'a str,
+    weight: u32,
 }
 
 #[derive(Serialize)]
@@ -121,9 +132,17 @@ impl<'a> RouteView<'a> {
             max_body,
             filters,
         } = route;
-        let (mut upstream, mut redirect, mut respond) = (None, None, None);
+        let (mut upstream, mut split, mut split_by, mut redirect, mut respond) = (None, Vec::new(), None, None, None);
         match action {
             Action::Upstream(position) => upstream = plan.upstreams.get(*position).map(|u| u.name.as_str()),
+            Action::Split { branches, by } => {
+                let branch = |branch: &Branch| {
+                    let upstream = plan.upstreams.get(branch.upstream)?.name.as_str();
+                    Some(BranchView { upstream, weight: branch.weight })
+                };
+                split = branches.iter().filter_map(branch).collect();
+                split_by = Some(choice::split_by(by));
+            }
             Action::Redirect { status, to } => redirect = Some(RedirectView { to: to.to_string(), status }),
             Action::Respond { status, body, content_type } => {
                 respond = Some(RespondView { status, body, content_type: content_type.to_str().unwrap_or_default() });
@@ -144,6 +163,8 @@ impl<'a> RouteView<'a> {
             strip_prefix: *rewrite == Rewrite::Strip,
             allow_escapes: allow_escapes.names().collect(),
             upstream,
+            split,
+            split_by,
             upstream_host: upstream_host.as_ref().and_then(|host| host.to_str().ok()),
             max_body: max_body.map(show_size),
             path: match path {

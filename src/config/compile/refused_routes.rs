@@ -270,7 +270,7 @@ error: this route leads nowhere
 9 | [[route]]
   | ^^^^^^^^^
   |
-  = help: add `upstream = "shop"`, `redirect` or `respond`
+  = help: add `upstream = "shop"`, `split`, `redirect` or `respond`
 
 error: `example.com` is not a target of a redirect
   --> evenkeel.toml:14:19
@@ -506,6 +506,232 @@ error: `connect` is zero
    = help: write a duration above zero, such as "5s"
 
 15 errors in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
+fn splits_that_cannot_be() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[[route]]
+path = "/1"
+split = []
+
+[[route]]
+path = "/2"
+split = [{ weight = 3 }, { upstream = "shp", weight = 10001 }]
+
+[[route]]
+path = "/3"
+split = [{ upstream = "shop" }, { upstream = "shop", weight = 2 }]
+split_by = { cookie = { name = "a b" } }
+
+[[route]]
+path = "/4"
+split = [{ upstream = "shop", weight = 0 }]
+split_by = "header"
+
+[[route]]
+path = "/5"
+split = [{ upstream = "shop", share = 1 }]
+split_by = { cookie = { max_age = "0s" } }
+
+[[route]]
+path = "/6"
+split = "shop"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: `split` is empty
+ --> evenkeel.toml:6:9
+  |
+6 | split = []
+  |         ^^
+  |
+  = help: name an upstream, such as { upstream = "shop", weight = 1 }
+
+error: `weight` is 10001, which is out of range
+  --> evenkeel.toml:10:55
+   |
+10 | split = [{ weight = 3 }, { upstream = "shp", weight = 10001 }]
+   |                                                       ^^^^^
+   |
+   = help: write a number from 0 to 10000
+
+error: upstream `shop` is there twice
+  --> evenkeel.toml:14:46
+   |
+14 | split = [{ upstream = "shop" }, { upstream = "shop", weight = 2 }]
+   |                       ------ first used here ^^^^^^
+   |
+   = help: remove one, and give the other the sum of their weights
+
+error: `a b` is no name for a cookie
+  --> evenkeel.toml:15:32
+   |
+15 | split_by = { cookie = { name = "a b" } }
+   |                                ^^^^^
+   |
+   = help: write 1 to 64 letters, digits or any of !#$%&'*+-.^_`|~
+
+error: no part of the split has a weight
+  --> evenkeel.toml:19:9
+   |
+19 | split = [{ upstream = "shop", weight = 0 }]
+   |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: give one of them a `weight` above zero
+
+error: unknown split_by `header`
+  --> evenkeel.toml:20:12
+   |
+20 | split_by = "header"
+   |            ^^^^^^^^
+   |
+   = help: known names: cookie, address
+
+error: unknown key `share`
+  --> evenkeel.toml:24:31
+   |
+24 | split = [{ upstream = "shop", share = 1 }]
+   |                               ^^^^^
+   |
+   = help: known keys here: upstream, weight
+
+error: 0ms is too short
+  --> evenkeel.toml:25:35
+   |
+25 | split_by = { cookie = { max_age = "0s" } }
+   |                                   ^^^^
+   |
+   = help: write at least "1s"
+
+error: `split` cannot be the text "shop"
+  --> evenkeel.toml:29:9
+   |
+29 | split = "shop"
+   |         ^^^^^^
+   |
+   = help: write a list, such as ["...", "..."]
+
+9 errors in evenkeel.toml
+"##,
+    );
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[[route]]
+path = "/1"
+upstream = "shop"
+split = [{ upstream = "shop" }]
+
+[[route]]
+path = "/2"
+split = []
+
+[[route]]
+path = "/3"
+split = [{ weight = 3 }, { upstream = "shp", weight = 10001 }]
+
+[[route]]
+path = "/4"
+split = [{ upstream = "shop" }, { upstream = "shop", weight = 2 }]
+split_by = { cookie = { max_age = "400d" } }
+
+[[route]]
+path = "/5"
+split = [{ upstream = "shop", weight = 0 }]
+
+[[route]]
+path = "/6"
+upstream = "shop"
+split_by = "address"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: this route has `upstream` and `split`
+ --> evenkeel.toml:7:9
+  |
+6 | upstream = "shop"
+  |            ------ the other one
+7 | split = [{ upstream = "shop" }]
+  |         ^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: keep one of them
+
+error: `split` is empty
+  --> evenkeel.toml:11:9
+   |
+11 | split = []
+   |         ^^
+   |
+   = help: name an upstream, such as { upstream = "shop", weight = 1 }
+
+error: this part of the split leads nowhere
+  --> evenkeel.toml:15:10
+   |
+15 | split = [{ weight = 3 }, { upstream = "shp", weight = 10001 }]
+   |          ^^^^^^^^^^^^^^
+   |
+   = help: add `upstream = "shop"`
+
+error: unknown upstream `shp`
+  --> evenkeel.toml:15:39
+   |
+15 | split = [{ weight = 3 }, { upstream = "shp", weight = 10001 }]
+   |                                       ^^^^^
+   |
+   = help: did you mean `shop`?
+
+error: `weight` is 10001, which is out of range
+  --> evenkeel.toml:15:55
+   |
+15 | split = [{ weight = 3 }, { upstream = "shp", weight = 10001 }]
+   |                                                       ^^^^^
+   |
+   = help: write a number from 0 to 10000
+
+error: upstream `shop` is there twice
+  --> evenkeel.toml:19:46
+   |
+19 | split = [{ upstream = "shop" }, { upstream = "shop", weight = 2 }]
+   |                       ------ first used here ^^^^^^
+   |
+   = help: remove one, and give the other the sum of their weights
+
+error: `max_age` is longer than a year
+  --> evenkeel.toml:20:12
+   |
+20 | split_by = { cookie = { max_age = "400d" } }
+   |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: write at most "366d"
+
+error: no part of the split has a weight
+  --> evenkeel.toml:24:9
+   |
+24 | split = [{ upstream = "shop", weight = 0 }]
+   |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: give one of them a `weight` above zero
+
+warning: `split_by` does nothing without `split`
+  --> evenkeel.toml:29:12
+   |
+29 | split_by = "address"
+   |            ^^^^^^^^^
+   |
+   = help: remove it
+
+8 errors, 1 warning in evenkeel.toml
 "##,
     );
 }

@@ -2,9 +2,11 @@
 //! in [`matching`], what becomes of them in [`action`].
 
 mod action;
+mod cookies;
 mod hosts;
 mod matching;
 mod reach;
+mod split;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -57,6 +59,7 @@ impl Compiler<'_> {
             }
         }
         self.unreachable(&plans);
+        self.cookies(spec, &targets, &plans);
         let plans: Vec<RoutePlan> = plans.into_iter().map(|(plan, _)| plan).collect();
         self.unused(spec, &targets, &plans);
         plans
@@ -193,7 +196,7 @@ impl Compiler<'_> {
     fn route_upstream(&mut self, entry: &At<RouteSpec>, targets: &Targets) -> Option<usize> {
         let Some(name) = &entry.get_ref().upstream else {
             let known = targets.upstreams.first().map_or("app", String::as_str);
-            let hint = format!("add `upstream = \"{known}\"`, `redirect` or `respond`");
+            let hint = format!("add `upstream = \"{known}\"`, `split`, `redirect` or `respond`");
             self.lack(Some(entry.span()), "this route leads nowhere", &hint);
             return None;
         };

@@ -140,12 +140,78 @@ fn routes_and_upstreams_come_go_and_change() {
 }
 
 #[test]
+fn what_routes_take_and_do_changes() {
+    let base = BASE.replace("state = 'x'\n", "policy = 'round_robin'\n");
+    let to = |before: &str, after: &str| {
+        let with =
+            |keys: &str| plan(&base.replace("name = 'all'\nupstream = 'shop'", &format!("name = 'all'\n{keys}")));
+        lines(&diff(&with(before), &with(after)))
+    };
+    let upstream = |keys: &str| format!("upstream = 'shop'\n{keys}");
+    for (before, after, told) in [
+        // From one action to another.
+        ("upstream = 'shop'", "redirect = '/x'", "leads to upstream shop → redirect 302 /x"),
+        ("redirect = '/x'", "respond = 410", "leads to redirect 302 /x → respond 410"),
+        ("respond = 200", "upstream = 'shop'", "leads to respond 200 → upstream shop"),
+        ("upstream = 'shop'", "split = [{ upstream = 'shop' }]", "leads to upstream shop → split shop 1"),
+        // Within one.
+        ("redirect = '/x'", "redirect = { to = '/x', status = 301 }", "leads to redirect 302 /x → redirect 301 /x"),
+        ("redirect = '/{host}'", "redirect = '/{path}'", "leads to redirect 302 /{host} → redirect 302 /{path}"),
+        ("respond = { body = 'a' }", "respond = { body = 'b' }", "answer changed"),
+        ("respond = { body = 'a' }", "respond = { body = 'a', content_type = 'a/b' }", "answer changed"),
+        (
+            "split = [{ upstream = 'shop', weight = 95 }, { upstream = 'admin', weight = 5 }]",
+            "split = [{ upstream = 'shop', weight = 90 }, { upstream = 'admin', weight = 10 }]",
+            "split shop 95, admin 5 → shop 90, admin 10",
+        ),
+        (
+            "split = [{ upstream = 'shop' }]",
+            "split = [{ upstream = 'shop' }]\nsplit_by = 'address'",
+            "split_by cookie → address",
+        ),
+        (
+            "split = [{ upstream = 'shop' }]",
+            "split = [{ upstream = 'shop' }]\nsplit_by = { cookie = { name = 'x' } }",
+            "split_by options changed",
+        ),
+    ] {
+        assert_eq!(to(before, after), [format!("route all: {told}")], "{before} | {after}");
+        assert_eq!(to(before, before), [""; 0]);
+    }
+    for (before, after, told) in [
+        ("", "rewrite = { prefix = '/v2' }", "rewrite changed"),
+        ("strip_prefix = true", "rewrite = { prefix = '/v2' }", "rewrite changed"),
+        ("rewrite = { regex = 'a', to = '/b' }", "rewrite = { regex = 'a', to = '/c' }", "rewrite changed"),
+        ("", "method = 'GET'", "conditions changed"),
+        ("method = ['GET', 'PUT']", "method = 'GET'", "conditions changed"),
+        ("header = { X-A = '1' }", "header = { X-A = { regex = '1' } }", "conditions changed"),
+        ("query = { a = '1' }", "query = { a = { present = true } }", "conditions changed"),
+        ("source = '10.0.0.0/8'", "source = '10.0.0.0/9'", "conditions changed"),
+        ("path = '/a'", "path = { exact = '/a' }", "path /a → =/a"),
+        ("path = { regex = 'a' }", "path = { regex = 'b' }", "path ~a → ~b"),
+        ("", "upstream_host = 'a'", "upstream_host changed"),
+        ("", "request_headers = { remove = ['a'] }", "request_headers changed"),
+        ("", "response_headers = { set = { a = 'b' } }", "response_headers changed"),
+        ("", "timeouts = { connect = '1s' }", "timeouts changed"),
+        ("", "max_body = '1KiB'", "max_body the listener's → 1024"),
+        ("allow_escapes = ['slash']", "allow_escapes = ['slash', 'bytes']", "allow_escapes slash → slash, bytes"),
+    ] {
+        assert_eq!(to(&upstream(before), &upstream(after)), [format!("route all: {told}")], "{before} | {after}");
+    }
+    // The same in another order.
+    assert_eq!(to(&upstream("method = ['PUT', 'GET']"), &upstream("method = ['GET', 'PUT']")), [""; 0]);
+}
+
+#[test]
 fn order_and_positions_are_not_differences() {
     let base = BASE.replace("state = 'x'\n", "");
     let (before, admin) = base.split_once("[upstream.admin]").unwrap();
     let (head, shop) = before.split_once("[upstream.shop]").unwrap();
     let swapped = format!("{head}[upstream.admin]{admin}[upstream.shop]{shop}");
     assert!(diff(&plan(&base), &plan(&swapped)).is_empty());
+    let split =
+        |text: &str| text.replacen("upstream = 'shop'", "split = [{ upstream = 'shop' }, { upstream = 'admin' }]", 1);
+    assert!(diff(&plan(&split(&base)), &plan(&split(&swapped))).is_empty());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::template::Template;
 use super::{Access, BasicAuthPlan, RouteFilters, UpstreamPlan, UpstreamTimeouts};
+use crate::balance::SplitBy;
 use crate::path::Escapes;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,11 +129,25 @@ pub enum Rewrite {
     Regex { pattern: Pattern, to: Template },
 }
 
+/// An upstream of a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Branch {
+    /// Position of the upstream.
+    pub upstream: usize,
+    /// Share of the users.
+    pub weight: u32,
+}
+
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// It goes to an upstream, by its position.
     Upstream(usize),
+    /// It goes to one of several upstreams, by the user it comes from.
+    Split {
+        branches: Vec<Branch>,
+        by: SplitBy,
+    },
     Redirect {
         status: u16,
         to: Template,
@@ -147,11 +162,12 @@ pub enum Action {
 impl Action {
     /// Positions of the upstreams that it leads to.
     pub fn upstreams(&self) -> impl Iterator<Item = usize> {
-        let one = match self {
-            Self::Upstream(position) => Some(*position),
-            Self::Redirect { .. } | Self::Respond { .. } => None,
+        let (one, several) = match self {
+            Self::Upstream(position) => (Some(*position), &[][..]),
+            Self::Split { branches, .. } => (None, &branches[..]),
+            Self::Redirect { .. } | Self::Respond { .. } => (None, &[][..]),
         };
-        one.into_iter()
+        one.into_iter().chain(several.iter().map(|branch| branch.upstream))
     }
 }
 

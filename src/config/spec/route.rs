@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::{
     At, BasicAuthSpec, CompressSpec, ErrorPageSpec, MirrorSpec, OneOrMany, Size, Switch, Time, TimeOrOff, nowhere,
 };
+use crate::balance::SplitBy;
 
 /// `[[route]]`
 #[derive(Debug, Clone, Deserialize)]
@@ -41,6 +42,9 @@ pub struct RouteSpec {
     pub mirror: Option<At<MirrorSpec>>,
     pub error_pages: Vec<At<ErrorPageSpec>>,
     pub upstream: Option<At<String>>,
+    pub split: Option<At<Vec<At<BranchSpec>>>>,
+    /// Absent: a cookie.
+    pub split_by: Option<At<SplitBy>>,
     pub redirect: Option<At<Either<String, RedirectSpec>>>,
     pub respond: Option<At<Either<i64, RespondSpec>>>,
     pub upstream_host: Option<At<String>>,
@@ -72,6 +76,8 @@ impl Default for RouteSpec {
             mirror: None,
             error_pages: Vec::new(),
             upstream: None,
+            split: None,
+            split_by: None,
             redirect: None,
             respond: None,
             upstream_host: None,
@@ -80,6 +86,20 @@ impl Default for RouteSpec {
             timeouts: RouteTimeoutsSpec::default(),
             max_body: None,
         }
+    }
+}
+
+/// One of `split = [{ upstream = "new", weight = 5 }, ...]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct BranchSpec {
+    pub upstream: Option<At<String>>,
+    pub weight: At<u32>,
+}
+
+impl Default for BranchSpec {
+    fn default() -> Self {
+        Self { upstream: None, weight: nowhere(1) }
     }
 }
 

@@ -39,16 +39,23 @@ impl Compiler<'_> {
         let spec = entry.get_ref();
         let said = [
             spec.upstream.as_ref().map(|u| (u.span(), "upstream")),
+            spec.split.as_ref().map(|s| (s.span(), "split")),
             spec.redirect.as_ref().map(|r| (r.span(), "redirect")),
             spec.respond.as_ref().map(|r| (r.span(), "respond")),
         ];
         let said: Vec<_> = said.into_iter().flatten().collect();
+        if let (Some(by), None) = (&spec.split_by, &spec.split) {
+            self.warn(by.span(), "`split_by` does nothing without `split`", "remove it");
+        }
         if let [(first, one), (second, other), ..] = &*said {
             let message = format!("this route has `{one}` and `{other}`");
             let problem =
                 self.note(crate::config::report::Severity::Error, Some(second.clone()), message, "keep one of them");
             problem.related = Some((first.clone(), "the other one".to_owned()));
             return None;
+        }
+        if let Some(branches) = &spec.split {
+            return self.split(branches, spec.split_by.as_ref(), targets);
         }
         if let Some(redirect) = &spec.redirect {
             return self.redirect(redirect, path);

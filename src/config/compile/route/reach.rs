@@ -52,7 +52,13 @@ impl Compiler<'_> {
             });
             if let Some((_, (_, first))) = shadow {
                 let message = format!("no request comes to the route `{}`: another one takes them all", route.name);
-                let hint = "put it first, or give the other one conditions";
+                let hint = match &route.path {
+                    PathPattern::Regex(_) => "put it first, or give the other one conditions",
+                    // Wherever it stands, it is asked after every regular expression.
+                    PathPattern::Prefix(_) | PathPattern::Exact(_) => {
+                        "write it as a regular expression before the other one, or give that one conditions"
+                    }
+                };
                 let problem = self.note(Severity::Warning, Some(place.clone()), message, hint);
                 problem.related = Some((first.clone(), "this one is asked first".to_owned()));
             }

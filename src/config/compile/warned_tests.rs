@@ -1,0 +1,225 @@
+//! What a user reads when routes are hardly what was meant, word for word.
+
+use super::super::tests::good;
+
+/// Checks the warnings that `text` leads to.
+fn warned(text: &str, expected: &str) {
+    let report = good(text).warnings.to_string();
+    assert_eq!(report, expected.trim_matches('\n'), "\n{report}");
+}
+
+/// The messages alone.
+fn messages(text: &str) -> Vec<String> {
+    good(text).warnings.entries().iter().map(|e| e.message.to_owned()).collect()
+}
+
+#[test]
+fn routes_that_no_request_comes_to() {
+    warned(
+        r##"[[listener]]
+bind = ":8080"
+
+[[route]]
+path = "/api"
+upstream = "shop"
+
+[[route]]
+path = { regex = "^/" }
+upstream = "shop"
+
+[[route]]
+path = { regex = '\.php$' }
+respond = 410
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+warning: no request comes to the route `*/api`: another one takes them all
+ --> test.toml:4:1
+  |
+4 | [[route]]
+  | ^^^^^^^^^
+...
+8 | [[route]]
+  | --------- this one is asked first
+  |
+  = help: write it as a regular expression before the other one, or give that one conditions
+
+warning: no request comes to the route `*~\.php$`: another one takes them all
+  --> test.toml:12:1
+   |
+ 8 | [[route]]
+   | --------- this one is asked first
+...
+12 | [[route]]
+   | ^^^^^^^^^
+   |
+   = help: put it first, or give the other one conditions
+
+2 warnings in test.toml
+"##,
+    );
+}
+
+#[test]
+fn a_route_that_some_request_comes_to_is_no_cause_for_a_warning() {
+    let top = "[[listener]]\nname = 'a'\nbind = ':1'\n[[listener]]\nname = 'b'\nbind = ':2'\n\
+               [upstream.shop]\nservers = ['a:1']\n";
+    let route = |keys: &str| format!("[[route]]\nupstream = 'shop'\n{keys}\n");
+    let two = |first: &str, second: &str| messages(&format!("{top}{}{}", route(first), route(second)));
+    let everything = "path = { regex = '^/' }";
+    let shadowed = |second: &str| [format!("no request comes to the route `{second}`: another one takes them all")];
+    for (first, second, told) in [
+        (everything, "name = 'x'\npath = '/x'", true),
+        (everything, "name = 'x'\npath = '/x'\nmethod = 'GET'", true),
+        (everything, "name = 'x'\npath = '/x'\nlistener = 'b'", true),
+        ("name = 'x'\npath = '/x'", everything, true),
+        (
+            "path = { regex = '[.]php$' }\nmethod = 'GET'",
+            "name = 'x'\npath = { regex = '[.]php$' }\nmethod = 'GET'\nquery = { a = '1' }",
+            true,
+        ),
+        // Exact paths are asked before.
+        (everything, "path = { exact = '/x' }", false),
+        // The other one has conditions, hosts or listeners of its own.
+        ("path = { regex = '^/' }\nmethod = 'POST'", "path = '/x'", false),
+        ("path = { regex = '^/' }\nheader = { X-A = '1' }", "path = '/x'\nheader = { X-A = '2' }", false),
+        ("path = { regex = '^/' }\nsource = '10.0.0.0/8'", "path = '/x'", false),
+        ("path = { regex = '^/' }\nhost = 'a.example'", "path = '/x'", false),
+        ("path = { regex = '^/' }\nlistener = 'a'", "path = '/x'", false),
+        // It is asked later, or takes less.
+        ("path = { regex = '[.]php$' }", everything, false),
+        ("path = { regex = '[.]php$' }", "path = '/x'", false),
+        ("path = '/'", "path = '/x'", false),
+    ] {
+        let messages = two(first, second);
+        if told {
+            assert_eq!(messages, shadowed("x"), "{first} | {second}");
+        } else {
+            assert_eq!(messages, [""; 0], "{first} | {second}");
+        }
+    }
+}
+
+#[test]
+fn sticky_upstreams_that_overwrite_each_others_cookies() {
+    warned(
+        r##"state_dir = "/var/lib/evenkeel"
+
+[[listener]]
+bind = ":8080"
+
+[[route]]
+host = "shop.example.com"
+upstream = "shop"
+
+[[route]]
+host = "*.example.com"
+path = "/beta"
+upstream = "beta"
+
+[upstream.shop]
+policy = "sticky_cookie"
+servers = ["127.0.0.1:9001"]
+
+[upstream.beta]
+policy = { sticky_cookie = { idle = "1h" } }
+servers = ["127.0.0.1:9002"]
+"##,
+        r##"
+warning: upstream `beta` and upstream `shop` set one cookie, `evenkeel`, for the same host
+  --> test.toml:20:10
+   |
+16 | policy = "sticky_cookie"
+   |          --------------- the other cookie
+...
+20 | policy = { sticky_cookie = { idle = "1h" } }
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: give it a cookie of its own: policy = { sticky_cookie = { name = "evenkeel_beta" } }
+
+1 warning in test.toml
+"##,
+    );
+}
+
+#[test]
+fn a_split_whose_cookie_is_that_of_an_upstream() {
+    warned(
+        r##"state_dir = "/var/lib/evenkeel"
+
+[[listener]]
+bind = ":8080"
+
+[[route]]
+split = [{ upstream = "shop" }, { upstream = "beta" }]
+split_by = { cookie = { name = "evenkeel" } }
+
+[upstream.shop]
+policy = "sticky_cookie"
+servers = ["127.0.0.1:9001"]
+
+[upstream.beta]
+policy = { sticky_cookie = { name = "beta" } }
+servers = ["127.0.0.1:9002"]
+"##,
+        r##"
+warning: the split of this route and upstream `shop` set one cookie, `evenkeel`, for the same host
+  --> test.toml:6:1
+   |
+ 6 | [[route]]
+   | ^^^^^^^^^
+...
+11 | policy = "sticky_cookie"
+   |          --------------- the other cookie
+   |
+   = help: give it a cookie of its own: split_by = { cookie = { name = "evenkeel_split" } }
+
+1 warning in test.toml
+"##,
+    );
+}
+
+#[test]
+fn cookies_that_do_not_meet_are_no_cause_for_a_warning() {
+    let top = "state_dir = '/s'\n[[listener]]\nname = 'a'\nbind = ':1'\n[[listener]]\nname = 'b'\nbind = ':2'\n";
+    let sticky = |name: &str, options: &str| {
+        format!("[upstream.{name}]\nservers = ['a:1']\npolicy = {{ sticky_cookie = {{ {options} }} }}\n")
+    };
+    let two = |one: (&str, &str), other: (&str, &str)| {
+        let route = |name: &str, keys: &str| format!("[[route]]\npath = '/{name}'\nupstream = '{name}'\n{keys}\n");
+        let routes = format!("{}{}", route("one", one.0), route("other", other.0));
+        messages(&format!("{top}{routes}{}{}", sticky("one", one.1), sticky("other", other.1)))
+    };
+    for (one, other, told) in [
+        (("", ""), ("", ""), true),
+        (("host = 'x.a'", ""), ("host = 'X.A'", ""), true),
+        (("host = 'x.a'", ""), ("", ""), true),
+        // A cookie is not kept to a port.
+        (("host = 'x.a'\nlistener = 'a'", ""), ("host = 'x.a'\nlistener = 'b'", ""), true),
+        (("host = 'x.a'", "domain = 'a'"), ("host = 'y.a'", "domain = 'a'"), true),
+        (("host = 'x.a'", "domain = 'a'"), ("host = 'y.a'", ""), true),
+        (("host = ['u', 'v']", ""), ("host = ['v', 'w']", ""), true),
+        (("host = 'x.a'", ""), ("host = 'y.a'", ""), false),
+        (("host = '*.x.a'", ""), ("host = '*.y.a'", ""), false),
+        (("listener = 'a'", ""), ("listener = 'b'", ""), false),
+        (("", "name = 'one'"), ("", ""), false),
+        (("", "path = '/one'"), ("", "path = '/other'"), false),
+    ] {
+        let wanted = if told {
+            vec!["upstream `other` and upstream `one` set one cookie, `evenkeel`, for the same host"]
+        } else {
+            vec![]
+        };
+        assert_eq!(two(one, other), wanted, "{one:?} {other:?}");
+    }
+    // Splits share theirs: that is what makes them agree.
+    let split = "[[route]]\nsplit = [{ upstream = 'one' }, { upstream = 'other' }]\n";
+    let own = format!("{}{}", sticky("one", "name = 'one'"), sticky("other", "name = 'other'"));
+    assert_eq!(messages(&format!("{top}{split}{split}path = '/x'\n{own}")), [""; 0]);
+    assert_eq!(
+        messages(&format!("{top}{split}{}{}", sticky("one", ""), sticky("other", ""))),
+        ["upstream `other` and upstream `one` set one cookie, `evenkeel`, for the same host"]
+    );
+}
