@@ -50,6 +50,8 @@ fn a_deadline_of_the_client_ends_the_request_and_is_passed_on() {
     assert_eq!(answer.reason(), Some("request_timeout"));
     assert!(began.elapsed() >= Duration::from_millis(300));
     assert_eq!(server.asked()[0].headers["grpc-timeout"], "300m");
+    // Nothing was wrong with the server.
+    assert_eq!(proxy.metric("evenkeel_server_failures_total", &[]), 0.0);
 }
 
 /// Answers health checks with this status of the protocol.

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use harness::{Proxy, Refusing};
 use http::uri::PathAndQuery;
@@ -167,11 +168,13 @@ async fn messages_both_ways_in_turn() {
     let (ask, asked) = mpsc::channel(1);
     let streaming = client.streaming(Request::new(ReceiverStream::new(asked)), path("/test.Numbers/Double"), codec());
     let mut answers: Streaming<Number> = streaming.await.unwrap().into_inner();
-    for value in 1..=20 {
+    let began = Instant::now();
+    for value in 1..=300 {
         // Nothing is sent before the answer to what was sent before.
         ask.send(Number { value }).await.unwrap();
         assert_eq!(answers.message().await.unwrap(), Some(Number { value: value * 2 }));
     }
+    assert!(began.elapsed() < Duration::from_secs(15), "each has to wait");
     drop(ask);
     assert_eq!(answers.message().await.unwrap(), None);
 }

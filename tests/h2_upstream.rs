@@ -6,13 +6,14 @@
 mod harness;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
-use harness::{Call, Fake, H2Server, Proxy, Raw, eventually, frame, request, send};
+use harness::{Call, Fake, Frames, H2Server, Proxy, Raw, eventually, frame, full_backlog, request, send};
 use http::{HeaderMap, HeaderValue, Response};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
 /// One core, so one pool, before one server; `more` goes into the upstream's table.
 fn before(address: impl std::fmt::Display, more: &str) -> Proxy {
@@ -214,6 +215,43 @@ fn a_refused_request_goes_elsewhere_whatever_its_method() {
     let large = vec![b'x'; 200_000];
     let refused = (0..2).map(|_| client.post("/", &large)).find(|answer| answer.status != 200).unwrap();
     assert_eq!((refused.status, refused.reason()), (503, Some("stream_refused")));
+    // Nor can very many pieces, however small they are.
+    let pieces = "transfer-encoding: chunked\r\n\r\n".to_owned() + &"1\r\nx\r\n".repeat(1000) + "0\r\n\r\n";
+    let in_pieces = || {
+        let mut conn = proxy.raw();
+        conn.send((request("POST", "/", "a") + &pieces).as_bytes());
+        conn.answer()
+    };
+    let refused = (0..2).map(|_| in_pieces()).find(|answer| answer.status != 200).unwrap();
+    assert_eq!((refused.status, refused.reason()), (503, Some("stream_refused")));
+}
+
+#[test]
+fn a_refused_request_is_sent_again_with_its_trailers() {
+    let refusing = H2Server::start(|mut call: Call| async move {
+        call.body().await.unwrap();
+        call.reset(Reason::REFUSED_STREAM);
+    });
+    let silent = H2Server::start(|mut call: Call| async move {
+        let (_, trailers) = call.body().await.unwrap();
+        assert_eq!(trailers.unwrap()["x-sum"], "42");
+        call.until_reset().await;
+    });
+    let (a, b) = (refusing.address, silent.address);
+    let timeouts = "timeouts = { first_byte = \"300ms\", between_bytes = \"20s\" }\nretry = { attempts = 1 }";
+    let proxy = Proxy::start(&format!(
+        "cores = 1\n[upstream.app]\ncheck = \"off\"\nprotocol = \"h2c\"\nservers = [\"{a}\", \"{b}\"]\n{timeouts}\n"
+    ));
+    let rest = "transfer-encoding: chunked\r\ntrailer: x-sum\r\nte: trailers\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 42\r\n\r\n";
+    for _ in 0..2 {
+        let mut conn = proxy.raw();
+        conn.send((request("POST", "/", "a") + rest).as_bytes());
+        let answer = conn.answer();
+        // All was sent, so it is the answer that is waited for, and the connection serves on.
+        assert_eq!((answer.status, answer.reason()), (504, Some("first_byte_timeout")));
+        assert_ne!(answer.header("connection"), Some("close"));
+    }
+    assert!(!refusing.asked().is_empty());
 }
 
 /// A server of frames: it reads what the proxy sends, up to the end of a request's head, then does what
@@ -243,6 +281,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const END_STREAM_AND_HEADERS: u8 = 5;
 /// `:status: 200`, in HPACK's static table.
@@ -330,6 +369,106 @@ fn an_answer_that_is_reset_is_not_passed_on_as_complete() {
     let (bytes, proper) = conn.rest_and_end();
     assert!(!proper && !bytes.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));
     assert_eq!(proxy.metric("evenkeel_errors_total", &["reason=\"truncated\""]), 1.0);
+}
+
+#[test]
+fn a_reset_without_an_error_is_no_end_either() {
+    let server = framed(|number, conn| {
+        let first = read_until(conn, HEADERS);
+        let flags = if number == 0 { 0 } else { END_STREAM };
+        conn.send(&frame(HEADERS, END_HEADERS, first, STATUS_200));
+        conn.send(&frame(DATA, flags, first, b"half"));
+        conn.send(&frame(RST_STREAM, 0, first, &0u32.to_be_bytes()));
+        conn.send(&goaway(first));
+        let _ = conn.read_some(&mut [0; 1 << 16]);
+    });
+    let proxy = before(server.address(), "");
+    let asked = request("POST", "/", "a") + "connection: close\r\ncontent-length: 9\r\n\r\nbegun";
+    let ask = || {
+        let mut conn = proxy.raw();
+        conn.send(asked.as_bytes());
+        conn.rest_and_end()
+    };
+    let (bytes, proper) = ask();
+    assert!(!proper && !bytes.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));
+    // The end of the stream is: then the server only wants no more of the request (RFC 9113 §8.1).
+    let (bytes, _) = ask();
+    assert!(bytes.ends_with(b"half\r\n0\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));
+}
+
+/// A request waits on a connection while `attack` sends others to `/unread` on the same.
+fn shared_with(attack: impl FnOnce(&Proxy)) {
+    let done = Arc::new(Notify::new());
+    let told = Arc::clone(&done);
+    let server = H2Server::start(move |mut call: Call| {
+        let done = Arc::clone(&told);
+        async move {
+            match call.request.uri().path() {
+                "/unread" => drop(call.until_reset().await),
+                "/wait" => {
+                    done.notified().await;
+                    call.reply("whole").await;
+                }
+                _ => call.reply("hello").await,
+            }
+        }
+    });
+    let proxy = before(server.address, "retry = { attempts = 0 }");
+    let mut waiting = proxy.raw();
+    waiting.send((request("POST", "/wait", "a") + "content-length: 0\r\n\r\n").as_bytes());
+    eventually("it has arrived", || (server.asked().len() == 1).then_some(()));
+    attack(&proxy);
+    assert_eq!(proxy.get("/").text(), "hello");
+    done.notify_one();
+    let answer = waiting.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "whole"));
+    assert_eq!(server.accepted(), 1);
+}
+
+#[test]
+fn a_body_in_small_chunks_harms_nobody_else() {
+    shared_with(|proxy| {
+        let mut conn = proxy.raw();
+        conn.send((request("POST", "/unread", "a") + "transfer-encoding: chunked\r\n\r\n").as_bytes());
+        for _ in 0..200 {
+            conn.send(b"1\r\nx\r\n");
+            // So that they come one by one.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Its stream is still there when the others are answered.
+        assert_eq!(proxy.get("/").status, 200);
+    });
+}
+
+#[test]
+fn a_body_in_empty_frames_harms_nobody_else() {
+    shared_with(|proxy| {
+        let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/unread"), (":authority", "a")];
+        let mut all: Vec<Frames> = (0..3).map(|_| Frames::to(proxy.address)).collect();
+        for frames in &mut all {
+            frames.send(HEADERS, END_HEADERS, 1, &Frames::block(&fields));
+            for _ in 0..60 {
+                frames.send(DATA, 0, 1, b"");
+            }
+        }
+        assert_eq!(proxy.get("/").status, 200);
+    });
+}
+
+#[test]
+fn the_deadline_of_one_request_is_no_other_ones() {
+    let (listener, _queued) = full_backlog();
+    let address = listener.local_addr().unwrap().to_string();
+    let proxy = before(&address, "retry = { attempts = 0 }\ntimeouts = { connect = \"2s\" }");
+    let (mut hurried, mut patient) = (proxy.raw(), proxy.raw());
+    hurried.send((request("GET", "/", "a") + "grpc-timeout: 1S\r\n\r\n").as_bytes());
+    eventually("it has come", || (proxy.server("app", &address).in_flight == 1).then_some(()));
+    // This one waits for the connection that the other opens.
+    patient.send((request("GET", "/", "a") + "\r\n").as_bytes());
+    let answer = hurried.answer();
+    assert_eq!(answer.reason(), Some("request_timeout"));
+    let answer = patient.answer();
+    assert_eq!(answer.reason(), Some("connect_timeout"));
 }
 
 #[test]

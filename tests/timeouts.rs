@@ -231,6 +231,8 @@ fn a_client_that_pauses_within_its_body_is_408() {
         is(&timed(|| conn.answer()), 408, "body_timeout");
         assert!(conn.is_closed());
     }
+    // It was not the server's doing.
+    assert_eq!(proxy.metric("evenkeel_server_failures_total", &[]), 0.0);
 }
 
 #[test]
@@ -334,6 +336,7 @@ fn a_whole_request_has_its_own_deadline() {
     let proxy = Proxy::start(&format!("{}[upstream.app.timeouts]\nrequest = \"300ms\"\n", app(RR, &origins)));
     let mut client = proxy.client();
     is(&timed(|| client.get("/slow?ms=20000")), 504, "request_timeout");
+    assert_eq!(proxy.metric("evenkeel_server_failures_total", &[]), 1.0);
     let mut conn = proxy.raw();
     conn.send(b"POST /sink HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n");
     let begun = Instant::now();

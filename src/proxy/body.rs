@@ -152,7 +152,8 @@ impl http_body::Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let Some(sending) = &mut self.get_mut().0 else { return Poll::Ready(None) };
         if let Some(frame) = sending.again.pop_front() {
-            if sending.again.is_empty() && sending.incoming.is_end_stream() {
+            // As below: nobody polls a body again after its trailers.
+            if frame.is_trailers() || sending.again.is_empty() && sending.incoming.is_end_stream() {
                 sending.end();
             } else {
                 sending.enter(Phase::UpstreamWrite, sending.limits.taking);

@@ -131,7 +131,7 @@ impl Conn {
     pub(super) fn idle(&self) {
         // What came up for the exchange that is over must not meet the next one.
         self.watch.take_alarm();
-        self.watch.limit_total(None);
+        self.watch.limit_total(None, false);
         match self.protocol {
             Protocol::Http1 => self.watch.enter(Phase::Idle, self.core.clock.get(), self.plan.idle_timeout),
             // A stream has no next request: its client has to take what is left.

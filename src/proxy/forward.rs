@@ -1,6 +1,7 @@
 //! Sending one request over one connection and getting the head of its answer.
 
 mod http2;
+mod upload;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -194,15 +195,17 @@ pub(super) async fn send(
                 }
                 None => {
                     let stale = line.is_reused();
-                    if !stale {
+                    let error = lost(refused.into_error(), flow);
+                    if !stale && conn.watch.blames_server(error.kind) {
                         counts.failures.inc();
                     }
-                    let error = lost(refused.into_error(), flow);
                     return Err(Failure::Lost { error, stale });
                 }
             },
             Err(kind) => {
-                counts.failures.inc();
+                if conn.watch.blames_server(kind) {
+                    counts.failures.inc();
+                }
                 return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false });
             }
         }

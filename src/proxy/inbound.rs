@@ -47,16 +47,6 @@ impl Received {
         self.ended
     }
 
-    /// Whether all that was announced is here; where nothing was, whatever came may be all.
-    pub(super) fn owes_nothing(&self) -> bool {
-        self.left.unwrap_or(0) == 0
-    }
-
-    /// Nothing more comes.
-    pub(super) fn end(&mut self) {
-        self.ended = true;
-    }
-
     pub(super) fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

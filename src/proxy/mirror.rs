@@ -187,7 +187,7 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
     let watched = core.watches.add(core.now(), FOREVER);
     core.wake_ticker();
     let whole = timeouts.request.unwrap_or(timeouts.first_byte + timeouts.between_bytes);
-    watched.watch.limit_total(Some(core.now() + whole));
+    watched.watch.limit_total(Some(core.now() + whole), false);
     let conn = Conn::new(&place.link, &watched.watch);
     let mut work = Box::pin(async {
         let mut tried = Tried::default();

@@ -110,8 +110,9 @@ async fn serve(
     };
     let outgoing = wrap(&mut exchange, request, protocol);
     let own = exchange.upstream_plan().and_then(|plan| plan.timeouts.request);
-    if let Some(limit) = [own, exchange.wants_within].into_iter().flatten().min() {
-        exchange.conn.watch.limit_total(Some(now + limit));
+    let wanted = exchange.wants_within;
+    if let Some(limit) = [own, wanted].into_iter().flatten().min() {
+        exchange.conn.watch.limit_total(Some(now + limit), own != Some(limit));
     }
     match send(&mut exchange, outgoing, session.as_ref()).await {
         Ok(answered) => respond(exchange, answered, session),

@@ -1,6 +1,8 @@
 //! The body of a server's answer, whatever the server speaks.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -8,13 +10,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::inbound::Received;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a server's answer.
 #[derive(Debug)]
 pub(super) enum ServerBody {
     Http1(Incoming),
-    Http2(Received),
+    /// With the count of small frames that the request's body has sent since this last moved.
+    Http2(Received, Option<Rc<Cell<u32>>>),
 }
 
 impl Body for ServerBody {
@@ -24,32 +28,27 @@ impl Body for ServerBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
-            Self::Http2(received) => received.poll(cx).map(|frame| match frame {
-                Some(Err(error)) if is_early_end(&error) && received.owes_nothing() => {
-                    received.end();
-                    None
+            Self::Http2(received, unheard) => {
+                let polled = received.poll(cx);
+                if let (Poll::Ready(Some(Ok(_))), Some(unheard)) = (&polled, unheard) {
+                    unheard.set(0);
                 }
-                frame => frame.map(|frame| frame.map_err(Into::into)),
-            }),
+                polled.map_err(Into::into)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
-            Self::Http2(received) => received.has_ended(),
+            Self::Http2(received, _) => received.has_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
-            Self::Http2(received) => received.size_hint(),
+            Self::Http2(received, _) => received.size_hint(),
         }
     }
-}
-
-/// Whether the server has answered in full and wants no more of the request (RFC 9113 §8.1).
-fn is_early_end(error: &h2::Error) -> bool {
-    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }

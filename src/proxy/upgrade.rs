@@ -96,7 +96,9 @@ pub(super) async fn send(
     let response = match forward::guarded(&conn.watch, shaking).await {
         Ok(Ok(response)) => response.map(ServerBody::Http1),
         Ok(Err(error)) => {
-            claim.cell().counts.failures.inc();
+            if conn.watch.blames_server(error.kind) {
+                claim.cell().counts.failures.inc();
+            }
             return Err(Failure::Lost { error, stale: false });
         }
         Err(kind) => return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false }),

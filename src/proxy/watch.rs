@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::error::Kind;
+use crate::error::{Kind, Side};
 
 /// How late a deadline may be noticed.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -105,6 +105,8 @@ pub(super) struct Watch {
     deadline: Cell<Instant>,
     /// End of the whole request, where one is set.
     total: Cell<Option<Instant>>,
+    /// Whether that end is a deadline of the client's own.
+    hurried: Cell<bool>,
     /// Uid of the server in use plus one; 0 is none.
     server: Cell<u32>,
     alarm: Cell<Option<Alarm>>,
@@ -127,6 +129,7 @@ impl Watch {
             since: Cell::new(now),
             deadline: Cell::new(now + idle),
             total: Cell::new(None),
+            hurried: Cell::new(false),
             server: Cell::new(0),
             alarm: Cell::new(None),
             told: Cell::new(false),
@@ -162,9 +165,20 @@ impl Watch {
         self.phase.get()
     }
 
-    /// Sets or clears the end of the whole request.
-    pub(super) fn limit_total(&self, end: Option<Instant>) {
+    /// Sets or clears the end of the whole request. `hurried`: the client wants it, not the configuration.
+    pub(super) fn limit_total(&self, end: Option<Instant>, hurried: bool) {
         self.total.set(end);
+        self.hurried.set(hurried);
+    }
+
+    /// Whether a request that failed like this says something about its server, rather than about its
+    /// client or the proxy.
+    pub(super) fn blames_server(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Cut => false,
+            Kind::RequestTimeout => !self.hurried.get(),
+            kind => kind.side() == Side::Upstream,
+        }
     }
 
     /// Says which server the connection uses now, by uid.

@@ -4,21 +4,21 @@
 //! stream that it refused, and one above the last that its GOAWAY names. The beginning of a body is
 //! kept until the head of the answer is there, so that this holds for requests that have one.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::{Reason, SendStream};
-use http::header::{self, HeaderMap};
+use h2::Reason;
+use http::header;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
-use http_body::{Body, Frame};
+use http_body::Body;
 
+use super::upload::Upload;
 use super::{Failure, connect, guarded};
 use crate::config::plan::{Address, Http2, UpstreamPlan};
-use crate::error::{Kind, ProxyError, Sent};
+use crate::error::{Kind, ProxyError, Sent, Side};
 use crate::proxy::body::{Flow, RequestBody};
 use crate::proxy::connection::Conn;
 use crate::proxy::core::CoreClaim;
@@ -29,9 +29,6 @@ use crate::proxy::retry;
 use crate::proxy::server_body::ServerBody;
 use crate::proxy::watch::Phase;
 use crate::upstream::Server;
-
-/// The most of a body that is kept to be sent again.
-const KEPT: usize = 64 * 1024;
 
 /// Sends `request` to the claimed server and waits for the head of the answer. `fresh` asks for a
 /// connection that carried no request before.
@@ -77,7 +74,9 @@ pub(super) async fn send(
             }
             Ok(Err(error)) => error,
             Err(kind) => {
-                counts.failures.inc();
+                if conn.watch.blames_server(kind) {
+                    counts.failures.inc();
+                }
                 if kind == Kind::FirstByteTimeout {
                     place.suspect();
                 }
@@ -93,7 +92,7 @@ pub(super) async fn send(
                 return Err(Failure::Returned(Box::new(unsent), error));
             }
             None => {
-                if !stale {
+                if !stale && conn.watch.blames_server(error.kind) {
                     counts.failures.inc();
                 }
                 return Err(Failure::Lost { error, stale });
@@ -134,7 +133,9 @@ async fn open(
     let stream = match connect(conn, plan, claim, None).await {
         Ok(stream) => stream,
         Err(error) => {
-            opener.fail(error.kind);
+            if !is_own(error.kind) {
+                opener.fail(error.kind);
+            }
             return Err(error);
         }
     };
@@ -143,11 +144,17 @@ async fn open(
         Ok(Err(error)) => ProxyError::new(Kind::ConnectFailed).because(error),
         Err(kind) => ProxyError::new(kind),
     };
-    if !matches!(error.kind, Kind::RequestTimeout | Kind::Cut) {
+    if !is_own(error.kind) {
         claim.cell().counts.failures.inc();
         opener.fail(error.kind);
     }
     Err(error)
+}
+
+/// Whether a request gave up on a connection for reasons of its own. Others that wait for the same
+/// connection have theirs: one of them tries next.
+fn is_own(kind: Kind) -> bool {
+    kind.side() != Side::Upstream || matches!(kind, Kind::RequestTimeout | Kind::Cut)
 }
 
 /// What an error of the stream means, and whether it is because the server leaves the connection.
@@ -193,8 +200,7 @@ impl Stream {
         match sender.send_request(head, is_over) {
             Ok((answer, stream)) => {
                 let replayed = body.is_empty() && retry::is_idempotent(&parts.method);
-                let upload =
-                    (!is_over).then(|| Upload { body, stream, chunk: None, kept: Some(Kept::default()), over: false });
+                let upload = (!is_over).then(|| Upload::new(body, stream));
                 Ok(Self { answer, upload, head: (!replayed).then_some(parts) })
             }
             Err(error) => {
@@ -212,14 +218,15 @@ impl Stream {
         }
         let (mut head, stream) = ready!(Pin::new(&mut self.answer).poll(cx))?.into_parts();
         head.extensions.clear();
+        let unheard = self.upload.as_ref().map(|upload| Rc::clone(&upload.unheard));
         let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Poll::Ready(Ok(Response::from_parts(head, ServerBody::Http2(Received::new(stream, length)))))
+        Poll::Ready(Ok(Response::from_parts(head, ServerBody::Http2(Received::new(stream, length), unheard))))
     }
 
     /// What is left to be sent of the body.
     fn rest(self) -> Option<impl Future<Output = ()>> {
-        let mut upload = self.upload.filter(|upload| !upload.over)?;
-        upload.kept = None;
+        let mut upload = self.upload.filter(|upload| !upload.is_over())?;
+        upload.forget();
         Some(poll_fn(move |cx| upload.poll(cx)))
     }
 
@@ -255,99 +262,4 @@ fn head(parts: &http::request::Parts, server: &Server, scheme: Scheme) -> Option
     *head.version_mut() = http::Version::HTTP_2;
     *head.headers_mut() = headers;
     Some(head)
-}
-
-/// The beginning of a body, as it was taken.
-#[derive(Default)]
-struct Kept {
-    data: Vec<Bytes>,
-    bytes: usize,
-    trailers: Option<HeaderMap>,
-}
-
-/// A request's body on its way.
-struct Upload {
-    body: RequestBody,
-    stream: SendStream<Bytes>,
-    /// Data that waits for the server's window, and whether it is the last.
-    chunk: Option<(Bytes, bool)>,
-    /// None once too much was taken to keep it.
-    kept: Option<Kept>,
-    over: bool,
-}
-
-impl Upload {
-    /// Moves the body until it has ended, one way or the other.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The server may end the stream at any time; what is wrong with it the answer says.
-        while !self.over {
-            self.over = self.stream.poll_reset(cx).is_ready() || ready!(self.poll_step(cx));
-        }
-        Poll::Ready(())
-    }
-
-    /// Whether that was the last step.
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if let Some((chunk, is_last)) = self.chunk.take() {
-            // A zero is what was there before: only growth is news.
-            while self.stream.capacity() == 0 && !chunk.is_empty() {
-                match self.stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => return Poll::Ready(true),
-                    Poll::Pending => {
-                        self.chunk = Some((chunk, is_last));
-                        return Poll::Pending;
-                    }
-                }
-            }
-            return Poll::Ready(self.stream.send_data(chunk, is_last).is_err() || is_last);
-        }
-        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    self.keep(|kept| {
-                        kept.bytes += data.len();
-                        kept.data.push(data.clone());
-                    });
-                    // No more than a sign of need: what is reserved for long is missing elsewhere.
-                    self.stream.reserve_capacity(usize::from(!data.is_empty()));
-                    self.chunk = Some((data, self.body.is_end_stream()));
-                    false
-                }
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    self.keep(|kept| kept.trailers = Some(trailers.clone()));
-                    self.stream.reserve_capacity(0);
-                    let _ = self.stream.send_trailers(trailers);
-                    true
-                }
-            },
-            Some(Err(_)) => {
-                self.stream.send_reset(Reason::CANCEL);
-                true
-            }
-            None => {
-                let _ = self.stream.send_data(Bytes::new(), true);
-                true
-            }
-        })
-    }
-
-    fn keep(&mut self, note: impl FnOnce(&mut Kept)) {
-        if let Some(kept) = &mut self.kept {
-            note(kept);
-            if kept.bytes > KEPT {
-                self.kept = None;
-            }
-        }
-    }
-
-    /// The body as it was before any of it was taken.
-    fn unsent(self) -> Option<RequestBody> {
-        let Kept { data, trailers, .. } = self.kept?;
-        let mut body = self.body;
-        let frames: VecDeque<_> = data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers)).collect();
-        body.put_back(frames);
-        Some(body)
-    }
 }
