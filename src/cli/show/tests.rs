@@ -54,7 +54,11 @@ fn sizes_read_back() {
 
 #[test]
 fn what_is_shown_reads_back_as_the_same_plan() {
-    for text in [include_str!("../../../config/demo.toml"), include_str!("../../../config/full.toml")] {
+    let splits = "[[listener]]\nbind = ':1'\n[upstream.app]\nservers = ['a:1']\n[upstream.beta]\nservers = ['b:1']\n\
+                  [[route]]\nsplit = [{ upstream = 'beta', weight = 5 }, { upstream = 'app', weight = 0 }]\n\
+                  split_by = { cookie = { name = 'x', max_age = '36h' } }\n\
+                  [[route]]\npath = '/x'\nsplit = [{ upstream = 'app' }]\nsplit_by = 'address'\n";
+    for text in [include_str!("../../../config/demo.toml"), include_str!("../../../config/full.toml"), splits] {
         let mut plan = config::parse(text, "shown").unwrap().plan;
         for upstream in &mut plan.upstreams {
             // Masked keys are no keys.
