@@ -251,9 +251,11 @@ fn a_reload_reads_the_users_again() {
     let refused = proxy.reload_file().unwrap_err();
     assert!(format!("{refused:?}").contains("line 2: the password of `bob` is not a bcrypt hash"), "{refused:?}");
     assert_eq!([ask("ann:open"), ask("bob:sesame")], [200, 200], "the old ones go on");
-    write(format!("ann:{}\n", hash("shut", 4)));
+    // As `htpasswd` writes it.
+    let cat = "cat:$2y$04$CI3H6xNg9sNjNQgIcnqQYes2LidSzZqP4R2hmBg2/3tsbXv1kQhKW";
+    write(format!("ann:{}\n{cat}\n\n", hash("shut", 4)));
     assert_eq!(proxy.reload_file().unwrap().changes, ["route */: basic_auth changed"]);
-    assert_eq!([ask("ann:open"), ask("bob:sesame"), ask("ann:shut")], [401, 401, 200]);
+    assert_eq!([ask("ann:open"), ask("bob:sesame"), ask("ann:shut"), ask("cat:grin é")], [401, 401, 200, 200]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::config::plan::{Access, BasicAuthPlan, Users};
 use crate::config::spec::{At, BasicAuthSpec, OneOrMany, Secret};
 
 /// What a hash may cost, in powers of two. Above that a request would take seconds.
-const COSTS: std::ops::RangeInclusive<u32> = 4..=16;
+const COSTS: std::ops::RangeInclusive<u32> = 4..=14;
 /// Credentials are no longer.
 const LONGEST_NAME: usize = 255;
 
