@@ -20,6 +20,7 @@ use super::core::Core;
 use super::exchange::Exchange;
 use super::inbound::Inbound;
 use super::server_body::ServerBody;
+use super::trailers;
 use super::watch::{Phase, Watch};
 use crate::config::plan::{Encoding, Level};
 use crate::error::{Kind, ProxyError, Sent};
@@ -167,7 +168,11 @@ impl http_body::Body for RequestBody {
             return Poll::Pending;
         };
         Poll::Ready(match polled {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if frame.trailers_mut().is_some_and(|trailers| !trailers::filter(trailers)) {
+                    sending.end();
+                    return Poll::Ready(None);
+                }
                 if let Some(data) = frame.data_ref() {
                     if matches!(sending.incoming, Inbound::Http2(_)) {
                         // What comes over HTTP/1 is counted where it is read.
@@ -292,7 +297,11 @@ fn poll_passing(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
     match Pin::new(&mut *incoming).poll_frame(cx) {
-        Poll::Ready(Some(Ok(frame))) => {
+        Poll::Ready(Some(Ok(mut frame))) => {
+            if frame.trailers_mut().is_some_and(|trailers| !trailers::filter(trailers)) {
+                exchange.finish();
+                return Poll::Ready(None);
+            }
             if let Some(data) = frame.data_ref() {
                 exchange.bytes_out += data.len() as u64;
             }

@@ -44,6 +44,7 @@ mod split;
 mod sticky;
 mod stream;
 mod tls;
+mod trailers;
 mod upgrade;
 mod watch;
 

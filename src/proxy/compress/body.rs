@@ -19,6 +19,7 @@ use crate::config::plan::{Encoding, Level};
 use crate::error::{Kind, ProxyError, Sent};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::server_body::ServerBody;
+use crate::proxy::trailers;
 
 /// Bytes that are compressed in one go.
 const STEP: usize = 8 << 10;
@@ -136,7 +137,8 @@ impl Compressed {
                 self.complete = self.incoming.is_end_stream();
             }
             Err(other) => {
-                self.trailers = other.into_trailers().ok();
+                let trailers = other.into_trailers().ok();
+                self.trailers = trailers.and_then(|mut trailers| trailers::filter(&mut trailers).then_some(trailers));
                 self.complete = true;
             }
         }
