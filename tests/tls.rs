@@ -369,3 +369,45 @@ fn a_client_hello_without_an_end_is_refused() {
         (proxy.metric("evenkeel_tls_handshake_failures_total", &["protocol"]) == 1.0).then_some(())
     });
 }
+
+/// Who was let in by other rules than those of now is let in once more at most, and then has to come again.
+#[test]
+fn a_connection_ends_when_a_reload_secures_its_listener_in_another_way() {
+    let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
+    let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
+    let ca_file = dir.path().join("clients.pem");
+    std::fs::write(&ca_file, ca.pem()).unwrap();
+    let asking = format!("client_auth = {{ ca = \"{}\" }}", ca_file.display());
+    let app = app("\"round_robin\"", &origins);
+    let (clear, secure, mutual) =
+        (app.clone(), listener(&certificate, "") + &app, listener(&certificate, &asking) + &app);
+    let proxy = Proxy::start(&clear);
+    let ask = |conn: &mut Raw| {
+        conn.send(b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n");
+        conn.try_answer().map(|answer| answer.header("connection").map(str::to_owned))
+    };
+
+    let (mut parked, mut streaming) = (proxy.raw(), proxy.raw());
+    assert_eq!(ask(&mut parked).unwrap(), None);
+    eventually("parked", || (proxy.metric("evenkeel_connections_parked", &[]) == 2.0).then_some(()));
+    streaming.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo");
+    eventually("under way", || (proxy.metric("evenkeel_server_requests_in_flight", &[]) == 1.0).then_some(()));
+    proxy.reload(&secure).unwrap();
+    streaming.send(b"dy");
+    let answer = streaming.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "what runs is served");
+    assert!(ask(&mut parked).is_err(), "what comes later is not");
+
+    let connect = || TlsClient::trusting(&ca).connect(proxy.address, "shop.example.com").unwrap();
+    let mut conn = connect();
+    assert_eq!(conn.get("/echo").header("connection"), None);
+    proxy.reload(&mutual).unwrap();
+    assert_eq!(conn.get("/echo").header("connection"), Some("close"));
+
+    proxy.reload(&secure).unwrap();
+    let mut conn = connect();
+    proxy.reload(&secure.replace("tls = {", "tls = { tickets = \"off\",")).unwrap();
+    assert_eq!(conn.get("/echo").header("connection"), None, "it is as secure as before");
+    proxy.reload(&clear).unwrap();
+    assert_eq!(conn.get("/echo").header("connection"), Some("close"));
+}

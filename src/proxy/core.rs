@@ -25,6 +25,7 @@ use super::retry::Budget;
 use super::watch::{TICK, Watches};
 use super::{listener, request_id};
 use crate::balance::Scratch;
+use crate::config::plan::ListenerPlan;
 use crate::metrics::cells::CoreCells;
 use crate::upstream::{Claim, DataPlane, Event, Events, Order, Server, Snapshot, Swap};
 
@@ -177,6 +178,12 @@ impl Core {
             return view;
         }
         self.retired.borrow().get(&slot).map_or(view, |(last, _)| Rc::clone(last))
+    }
+
+    /// Asks the plan of the listener in `slot`, where it is still configured; of one that is not all is true.
+    pub(super) fn with_listener(&self, slot: usize, ask: impl FnOnce(&ListenerPlan) -> bool) -> bool {
+        let view = self.view();
+        view.listeners.get(slot).and_then(Option::as_ref).is_none_or(|listening| ask(&listening.plan))
     }
 
     /// Notes the listeners that `newest` no longer has.

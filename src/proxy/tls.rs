@@ -54,6 +54,8 @@ pub(super) struct Secure {
     /// Who the client is, where the listener asks; none within when it did not say.
     pub(super) client: Option<ClientCert>,
     pub(super) hsts: Option<HeaderValue>,
+    /// What the client was asked for, from the plan at that time.
+    plan: Arc<ListenerPlan>,
     /// Where there is an access log.
     logged: Option<Logged>,
 }
@@ -66,10 +68,22 @@ struct Logged {
     name: Option<Box<str>>,
 }
 
+/// Whether a connection was secured as its listener, whose newest plan is `plan`, secures connections: what is
+/// let in after a reload has to be let in by its rules.
+pub(super) fn is_as_agreed(plan: &ListenerPlan, secure: Option<&Secure>) -> bool {
+    match (&plan.tls, secure) {
+        (None, None) => true,
+        (Some(tls), Some(secure)) => {
+            secure.plan.tls.as_ref().is_some_and(|agreed| agreed.client_auth == tls.client_auth)
+        }
+        _ => false,
+    }
+}
+
 /// Shakes hands; none when that failed or took too long, which is counted.
 pub(super) async fn handshake(
     core: &Core,
-    plan: &ListenerPlan,
+    plan: &Arc<ListenerPlan>,
     socket: TcpStream,
     server: Arc<Server>,
 ) -> Option<Near> {
@@ -83,7 +97,7 @@ pub(super) async fn handshake(
             let session = stream.get_ref().1;
             let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
             if resumed { &cells.tls_resumed } else { &cells.tls_full }.inc();
-            let secure = Rc::new(Secure::of(session, plan, core.log.is_some()));
+            let secure = Rc::new(Secure::of(session, Arc::clone(plan), core.log.is_some()));
             let gathers = session.alpn_protocol() == Some(b"h2");
             Some(Near::Tls(Box::new(Tls { stream, secure, gathers, fresh: 0 })))
         }
@@ -130,7 +144,7 @@ fn failure(error: &io::Error) -> TlsFailure {
 }
 
 impl Secure {
-    fn of(session: &ServerConnection, plan: &ListenerPlan, is_logged: bool) -> Self {
+    fn of(session: &ServerConnection, plan: Arc<ListenerPlan>, is_logged: bool) -> Self {
         let asks = plan.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let client = asks.then(|| {
             let shown = session.peer_certificates().and_then(<[_]>::first);
@@ -140,7 +154,8 @@ impl Secure {
             version: if session.protocol_version() == Some(ProtocolVersion::TLSv1_2) { "TLSv1.2" } else { "TLSv1.3" },
             name: session.server_name().map(Into::into),
         });
-        Self { client, hsts: plan.hsts.and_then(|hsts| HeaderValue::from_str(&hsts.to_string()).ok()), logged }
+        let hsts = plan.hsts.and_then(|hsts| HeaderValue::from_str(&hsts.to_string()).ok());
+        Self { client, hsts, plan, logged }
     }
 
     /// The version of TLS and the name asked for, for the access log.
