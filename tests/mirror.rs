@@ -140,3 +140,34 @@ fn a_share_is_drawn() {
     let seen = seen.lock().unwrap().len();
     assert!((40..=170).contains(&seen), "{seen} of 400");
 }
+
+/// The connection has ended even where its last copy has not.
+#[test]
+fn a_client_that_has_left_is_not_counted_for_its_copies() {
+    let (tell, told) = channel();
+    let (let_go, go) = channel::<()>();
+    let go = Mutex::new(go);
+    let second = Fake::start(move |_, mut conn| {
+        let _ = conn.head();
+        tell.send(()).unwrap();
+        let _ = go.lock().unwrap().recv();
+    });
+    let first = ok();
+    let proxy = Proxy::start(&format!(
+        "cores = 1\n[[listener]]\nbind = \"127.0.0.1:0\"\nmax_connections_per_client = 1\nunlimited_clients = []\n\
+         [[route]]\nname = \"r\"\nupstream = \"app\"\nmirror = {{ to = \"next\" }}\n\
+         [upstream.app]\ncheck = \"off\"\nservers = [\"{}\"]\n\
+         [upstream.next]\ncheck = \"off\"\nservers = [\"{}\"]\n",
+        first.address(),
+        second.address()
+    ));
+    assert_eq!(proxy.client().get("/").text(), "first");
+    told.recv().unwrap();
+    eventually("its place is free", || {
+        let mut again = proxy.raw();
+        let _ = again.try_send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        again.try_answer().ok()
+    });
+    assert_eq!(proxy.metric("evenkeel_mirrors_open", &["r"]), 2.0, "the first copy is still under way");
+    drop(let_go);
+}

@@ -50,6 +50,12 @@ impl Entry {
         }
     }
 
+    /// What is known of the connection, without its place among those that are counted.
+    pub(super) fn uncounted(&self) -> Self {
+        let (core, local) = (Rc::clone(&self.core), self.local.clone());
+        Self { core, peer: self.peer, local, place: None, requests: Cell::new(0) }
+    }
+
     /// Another request has come.
     pub(super) fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);

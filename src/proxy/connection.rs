@@ -67,9 +67,12 @@ pub(super) struct Link {
 
 impl Link {
     /// Whether the connection is to end when what it carries now has: it has carried as many requests as
-    /// one may, its listener was removed, or the process stops.
+    /// one may, its listener was removed or is secured in another way now, or the process stops.
     pub(super) fn is_ending(&self) -> bool {
-        self.entry.is_spent(&self.plan) || self.core.is_leaving(self.slot)
+        let secure = self.secure.as_deref();
+        self.entry.is_spent(&self.plan)
+            || self.core.is_leaving(self.slot)
+            || !self.core.with_listener(self.slot, |plan| tls::is_as_agreed(plan, secure))
     }
 }
 
@@ -105,6 +108,12 @@ impl Link {
     ) -> Self {
         let (core, entry, plan) = (Rc::clone(core), Rc::clone(entry), Arc::clone(plan));
         Self { core, slot, peer: Peer::new(entry.peer), entry, plan, protocol, secure }
+    }
+
+    /// The same for requests that may outlive the connection, and do not keep its place.
+    pub(super) fn aside(&self) -> Self {
+        let entry = Rc::new(self.entry.uncounted());
+        Self::new(&self.core, self.slot, &entry, &self.plan, self.protocol, self.secure.clone())
     }
 }
 
@@ -206,6 +215,11 @@ pub(super) async fn serve(core: Rc<Core>, slot: usize, socket: TcpStream, peer: 
             }
             Ended::Idle(mut socket, read, since, untouched) => {
                 if read.is_empty() && !parked(&core, slot, &mut socket, since).await {
+                    return;
+                }
+                let secure = socket.secure();
+                if !core.with_listener(slot, |plan| tls::is_as_agreed(plan, secure.as_deref())) {
+                    // As if it had been idle for too long: no request may come in by rules that are no more.
                     return;
                 }
                 (stream, rewind, is_new) = (socket, read, untouched);

@@ -38,6 +38,7 @@ const ANSWER: usize = 1 << 20;
 
 /// One of the copies that there may be at once.
 struct Place {
+    /// The client's connection as servers are told of it, whether it still is or not.
     link: Rc<Link>,
     view: View,
     route: usize,
@@ -45,14 +46,14 @@ struct Place {
 
 impl Place {
     /// Takes one, unless all are taken.
-    fn take(link: &Rc<Link>, view: &View, route: usize, most: usize) -> Option<Self> {
+    fn take(link: &Link, view: &View, route: usize, most: usize) -> Option<Self> {
         let cell = cell_of(link, view, route)?;
         if cell.mirrors_open.get() >= (most / link.core.cores()).max(1) as u64 {
             cell.mirrors_skipped.inc();
             return None;
         }
         cell.mirrors_open.inc();
-        Some(Self { link: Rc::clone(link), view: Rc::clone(view), route })
+        Some(Self { link: Rc::new(link.aside()), view: Rc::clone(view), route })
     }
 
     fn cell(&self) -> Option<&RouteCell> {
