@@ -11,7 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::Builder;
-use harness::{Call, Fake, H2Server, Proxy, Raw, eventually, frame, full_backlog, request, send};
+use harness::{
+    Call, Client2, DATA, END_HEADERS, END_STREAM, Fake, Frames, GOAWAY, H2Server, HEADERS, PING, Proxy, RST_STREAM,
+    Raw, WINDOW_UPDATE, eventually, frame, full_backlog, request, send,
+};
 use http::{HeaderMap, HeaderValue, Response};
 use tokio::sync::{Barrier, Notify};
 
@@ -277,12 +280,6 @@ fn read_until(conn: &mut Raw, kind: u8) -> u32 {
     }
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 const END_STREAM_AND_HEADERS: u8 = 5;
 /// `:status: 200`, in HPACK's static table.
 const STATUS_200: &[u8] = &[0x88];
@@ -609,4 +606,93 @@ fn the_protocol_changes_by_a_reload() {
     assert_eq!(proxy.get("/").status, 502);
     proxy.reload(&format!("{old}protocol = \"h2c\"\n")).unwrap();
     assert_eq!(proxy.get("/").status, 200);
+}
+
+/// What HTTP/1 would not say, HTTP/2 can: all that a trailer may not be is left out (RFC 9110 §6.5.1).
+#[test]
+fn trailers_that_belong_into_a_head_are_left_out_both_ways() {
+    const FORGED: [&str; 7] =
+        ["x-client-cert-subject", "x_forwarded_for", "host", "content-length", "x-request-id", "cookie", "x-sum"];
+    fn forged() -> HeaderMap {
+        FORGED.iter().map(|name| (name.parse().unwrap(), HeaderValue::from_static("1"))).collect()
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = H2Server::start(move |mut call: Call| {
+        let tell = tell.clone();
+        async move {
+            let only_forged = call.request.uri().path() == "/none";
+            tell.send(call.body().await.unwrap().1).unwrap();
+            let stream = call.respond.send_response(Response::new(()), false).unwrap();
+            let mut stream = send(stream, Bytes::from_static(b"body"), false).await.unwrap();
+            let mut trailers = forged();
+            if only_forged {
+                trailers.remove("x-sum");
+            }
+            stream.send_trailers(trailers).unwrap();
+        }
+    });
+    let proxy = before(server.address, "");
+    let client = Client2::to(proxy.address);
+    let left = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("1"))]);
+    let answer = client.send_with_trailers(Client2::request("POST", "/").body(()).unwrap(), b"abc", forged());
+    assert_eq!((answer.body.as_slice(), answer.trailers), (&b"body"[..], Some(left.clone())));
+    assert_eq!(told.recv().unwrap(), Some(left));
+    // Where nothing is left there are none, and both bodies end all the same.
+    let mut none = forged();
+    none.remove("x-sum");
+    let answer = client.send_with_trailers(Client2::request("POST", "/none").body(()).unwrap(), b"abc", none);
+    assert_eq!((answer.body.as_slice(), answer.trailers), (&b"body"[..], None));
+    assert_eq!(told.recv().unwrap(), None);
+}
+
+#[test]
+fn an_answer_that_ends_with_its_head_is_not_called_compressed() {
+    let server = H2Server::start(|mut call: Call| async move {
+        let response = Response::builder().header("content-type", "text/plain").body(()).unwrap();
+        call.respond.send_response(response, true).unwrap();
+    });
+    let proxy = Proxy::start(&format!(
+        "[[route]]\nname = \"r\"\nupstream = \"app\"\ncompress = true\n\
+         [upstream.app]\ncheck = \"off\"\nservers = [\"{}\"]\nprotocol = \"h2c\"\n",
+        server.address
+    ));
+    let mut client = proxy.client();
+    let answer = client.send("GET", "/", &[("accept-encoding", "gzip")], b"");
+    assert_eq!((answer.status, answer.header("content-encoding"), answer.body.len()), (200, None, 0));
+}
+
+/// As of a client's stream of gRPC: more small messages than the server takes for now.
+#[test]
+fn many_small_frames_wait_for_a_slow_server() {
+    let (let_go, go) = tokio::sync::watch::channel(false);
+    let mut settings = Builder::new();
+    settings.initial_window_size(1 << 10);
+    let server = H2Server::with(settings, move |mut call: Call| {
+        let mut go = go.clone();
+        async move {
+            let _ = go.wait_for(|go| *go).await;
+            let length = call.body().await.map_or(0, |(body, _)| body.len());
+            call.reply(length.to_string()).await;
+        }
+    });
+    let proxy = before(server.address, "");
+    let ask = |frames: &mut Frames| {
+        // The connection's window is small until it is said otherwise.
+        frames.next_of(&[WINDOW_UPDATE]).unwrap();
+        let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+        frames.send(HEADERS, END_HEADERS, 1, &Frames::block(&post));
+    };
+    let mut frames = Frames::to(proxy.address);
+    ask(&mut frames);
+    let message = Frames::frame(DATA, 0, 1, &[b'x'; 16]);
+    // All that the window of a stream lets through.
+    frames.raw(&message.repeat(32_000));
+    frames.send(PING, 0, 0, &[7; 8]);
+    let next = frames.next_of(&[PING, GOAWAY, RST_STREAM]).unwrap();
+    assert_eq!((next.kind, next.payload), (PING, vec![7; 8]), "it is there and waits");
+
+    let_go.send(true).unwrap();
+    frames.send(DATA, END_STREAM, 1, b"");
+    let answer = frames.next_of(&[DATA]).unwrap();
+    assert_eq!(answer.payload, b"512000");
 }

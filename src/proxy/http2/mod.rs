@@ -46,6 +46,14 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 /// The same of all its requests together, and so the most that is kept of them.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
+/// What a small frame of a body costs the library while no server takes it. It counts what each is short of
+/// this against a budget, and ends the connection once that is used up.
+const FRAME: usize = 256;
+/// Messages of this size are the smallest that may fill a stream's window, as those of gRPC do when their
+/// server is slow. It also bounds what the frames of one connection cost, at `FRAMES`.
+const SMALL: usize = 16;
+const FRAMES: usize = STREAM_WINDOW as usize / SMALL * (FRAME - SMALL);
+
 /// How long a client that was told to go may take about it, once nothing is in flight.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -155,6 +163,7 @@ fn builder(shared: &Shared) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(plan.max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(FRAMES)
         .enable_connect_protocol();
     builder
 }
