@@ -8,7 +8,7 @@ mod harness;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use harness::{Fake, Proxy, Raw, raw, read_head, unchecked};
+use harness::{Fake, Proxy, Raw, answer, raw, read_head, unchecked};
 
 /// A server that says this to every request, and the proxy in front of it.
 fn saying(said: &'static str) -> (Fake, Proxy) {
@@ -236,4 +236,30 @@ fn s15_2_interim_answers_without_end_are_502() {
         assert!(answer.starts_with(&format!("http/{version} 502")) && answer.contains("bad_answer"), "{answer}");
         assert!(hints < 2000 && (hints == 0 || version == "1.1"), "{hints}");
     }
+}
+
+/// The answers of a server that was given up do not count against the next.
+#[test]
+fn s15_2_interim_answers_without_end_are_one_servers_matter() {
+    let endless = Fake::start(|_, mut conn| {
+        read_head(&mut conn);
+        while conn.try_send(b"HTTP/1.1 103 Early Hints\r\n\r\n").is_ok() {}
+    });
+    let sound = Fake::answering(|_, _, _| Some("HTTP/1.1 103 Early Hints\r\n\r\n".to_owned() + &answer(200, "sound")));
+    let proxy = Proxy::start(&format!(
+        "cores = 1\n[upstream.app]\ncheck = \"off\"\nservers = [\"{}\", \"{}\"]\nretry = {{ attempts = 1 }}\n",
+        endless.address(),
+        sound.address()
+    ));
+    for _ in 0..6 {
+        let mut conn = get(&proxy);
+        let last = loop {
+            let head = head(&mut conn);
+            if !head.starts_with("http/1.1 103") {
+                break head;
+            }
+        };
+        assert!(last.starts_with("http/1.1 200"), "{last}");
+    }
+    assert!(endless.accepted() > 0);
 }

@@ -257,11 +257,13 @@ async fn attempt(
     let mut fresh = fresh;
     loop {
         let Some(mut request) = outgoing.take() else { return Err(ProxyError::new(Kind::Internal)) };
-        if let Some(wire) = &conn.wire {
-            wire.hear_interim(&mut request, || conn.watch.waker());
-        }
         let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
         let plan = exchange.upstream_plan().unwrap_or(&upstream.plan);
+        if let Some(wire) = &conn.wire
+            && plan.protocol.http2().is_none()
+        {
+            wire.hear_interim(&mut request, || conn.watch.waker());
+        }
         let flow = exchange.flow.as_deref();
         let outcome = match &outgoing.protocol {
             Some(protocol) => upgrade::send(conn, plan, claim, request, flow, protocol, exchange.client).await,
@@ -355,6 +357,10 @@ fn filtered(head: &mut Parts, incoming: ServerBody, mut exchange: Box<Exchange>)
     }
     let Some(route) = exchange.route() else { return Ok(Body::passing(incoming, exchange)) };
     let Some(plan) = &route.plan.filters.compress else { return Ok(Body::passing(incoming, exchange)) };
+    // An empty answer has nothing to encode; that to a HEAD tells what a GET would get.
+    if incoming.is_end_stream() && !exchange.form.is_head() {
+        return Ok(Body::passing(incoming, exchange));
+    }
     // What a HEAD is told of the length is in its head alone.
     let length = incoming.size_hint().exact().filter(|length| *length > 0).or_else(|| content_length(&head.headers));
     let wanted = exchange.encoding;

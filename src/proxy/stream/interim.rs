@@ -2,9 +2,16 @@
 //!
 //! The parser of the server's side tells of them by a callback, which puts them into a slot. An HTTP/2
 //! stream sends them as they are. The parser of an HTTP/1 client's side cannot: so they are written out
-//! here, and the client's stream empties the slot whenever the parser has nothing of its own to write. The callback must be `Send`, hence a lock, which is only ever taken when
-//! an interim answer has come. A request that gets none pays for carrying the callback and no more.
+//! here, and the client's stream empties the slot whenever the parser has nothing of its own to write. The
+//! callback must be `Send`, hence a lock, which is only ever taken when an interim answer has come.
+//!
+//! What this costs a request that gets none: the parser takes a callback from the request's extensions and
+//! from nowhere else, and keeps what carried it, so each request to an HTTP/1 server needs a carrier of its
+//! own. A clone of one is three small allocations, less than 100 ns in all, and cannot be had for less. It
+//! is paid without being asked for because passing interim answers on is no choice of a proxy's (RFC 9110
+//! §15.2). Servers of HTTP/2 are never asked, so their requests carry nothing.
 
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,8 +68,10 @@ impl Slot {
 /// The interim answers to the requests of one client, one after the other.
 pub(super) struct Interim {
     slot: Arc<Slot>,
-    /// Carries the callback; cloned for each request.
-    carrier: Extensions,
+    /// Whether a request was sent with the callback.
+    used: Cell<bool>,
+    /// Carries the callback, cloned for each request but the first: most HTTP/2 streams send one only.
+    carrier: OnceCell<Extensions>,
 }
 
 impl fmt::Debug for Interim {
@@ -75,18 +84,28 @@ impl Interim {
     /// For the client whose connection is served by the task of that waker.
     pub(super) fn new(client: Waker) -> Self {
         let slot = Arc::new(Slot { touched: AtomicBool::new(false), waiting: Mutex::default(), client });
-        let callback = Arc::clone(&slot);
-        let mut carrier = Request::new(());
-        hyper::ext::on_informational(&mut carrier, move |answer| callback.came(answer.status(), answer.headers()));
-        Self { slot, carrier: carrier.extensions().clone() }
+        Self { slot, used: Cell::new(false), carrier: OnceCell::new() }
     }
 
-    /// What makes the parser tell of those to a request that is sent with it.
-    pub(super) fn carrier(&self) -> Extensions {
-        self.carrier.clone()
+    /// Makes the parser tell of those to this request.
+    pub(super) fn attach<B>(&self, request: &mut Request<B>) {
+        if !self.used.replace(true) {
+            return self.listen(request);
+        }
+        let carrier = self.carrier.get_or_init(|| {
+            let mut carrier = Request::new(());
+            self.listen(&mut carrier);
+            std::mem::take(carrier.extensions_mut())
+        });
+        *request.extensions_mut() = carrier.clone();
     }
 
-    /// Forgets those to the request before.
+    fn listen<B>(&self, request: &mut Request<B>) {
+        let slot = Arc::clone(&self.slot);
+        hyper::ext::on_informational(request, move |answer| slot.came(answer.status(), answer.headers()));
+    }
+
+    /// Forgets those to the request before, or to the try before: each server may send as many as one may.
     pub(super) fn reset(&self) {
         if self.slot.touched.swap(false, Ordering::Relaxed) {
             self.slot.with(|waiting| *waiting = Waiting::default());

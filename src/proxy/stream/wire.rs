@@ -87,15 +87,14 @@ impl Wire {
         self.is_between() && self.stalled.take()
     }
 
-    /// Has the server's interim answers to this request come here. `client` wakes the connection's task.
+    /// Has the server's interim answers to this try of the request come here, and none to a try before it.
+    /// `client` wakes the connection's task.
     pub(in crate::proxy) fn hear_interim<B>(&self, request: &mut Request<B>, client: impl FnOnce() -> Option<Waker>) {
-        if self.interim.get().is_none()
-            && let Some(client) = client()
-        {
-            let _ = self.interim.set(Interim::new(client));
-        }
         if let Some(interim) = self.interim.get() {
-            *request.extensions_mut() = interim.carrier();
+            interim.reset();
+            interim.attach(request);
+        } else if let Some(client) = client() {
+            self.interim.get_or_init(|| Interim::new(client)).attach(request);
         }
     }
 
