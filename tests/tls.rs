@@ -391,7 +391,7 @@ fn a_connection_ends_when_a_reload_secures_its_listener_in_another_way() {
     assert_eq!(ask(&mut parked).unwrap(), None);
     eventually("parked", || (proxy.metric("evenkeel_connections_parked", &[]) == 2.0).then_some(()));
     streaming.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo");
-    eventually("under way", || (proxy.metric("evenkeel_server_requests_in_flight", &[]) == 1.0).then_some(()));
+    eventually("under way", || (proxy.server("app", "a").in_flight == 1).then_some(()));
     proxy.reload(&secure).unwrap();
     streaming.send(b"dy");
     let answer = streaming.answer();
