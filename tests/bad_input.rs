@@ -191,7 +191,7 @@ fn a_body_that_is_announced_too_large_is_413() {
 
 #[test]
 fn half_an_http_2_preface_and_a_tls_hello_end_without_harm() {
-    let (origins, proxy) = pair("");
+    let (origins, proxy) = pair("header_timeout = \"300ms\"");
     for bytes in
         [b"PRI * HTTP/2.0\r\n\r\nS".as_slice(), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0\0\0\0\0\0"]
     {
