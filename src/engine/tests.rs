@@ -78,10 +78,8 @@ fn becomes(evenkeel: &Evenkeel, name: &str, value: f64) {
     }
 }
 
-/// Over real sockets, on one core: a fault in the middle of a request ends its connection without an
-/// answer, leaves nothing behind, and nobody else notices.
-#[test]
-fn a_panic_ends_its_connection_and_no_other() {
+/// One core in front of [`server`].
+fn evenkeel() -> (tempfile::TempDir, Evenkeel) {
     let dir = tempfile::tempdir().unwrap();
     let toml = format!(
         "cores = 1\n[admin]\nsocket = {:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
@@ -92,6 +90,45 @@ fn a_panic_ends_its_connection_and_no_other() {
     let loaded = crate::config::parse(&toml, "test.toml").unwrap_or_else(|report| panic!("{report}"));
     let evenkeel = start(loaded, Options::default()).unwrap();
     assert!(evenkeel.ready());
+    (dir, evenkeel)
+}
+
+/// The same of HTTP/2: the fault ends its stream, and the others on the connection go on.
+#[test]
+fn a_panic_ends_its_stream_and_no_other() {
+    let (_dir, evenkeel) = evenkeel();
+    let address = evenkeel.addresses()[0].1;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let ask = |path: &str| {
+            let request = http::Request::get(format!("http://a{path}")).body(()).unwrap();
+            let sender = sender.clone();
+            async move {
+                let (answer, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
+                tokio::time::timeout(PATIENCE, answer).await.unwrap().map(|answer| answer.status().as_u16())
+            }
+        };
+        for _ in 0..5 {
+            let (slow, broken, quick) = tokio::join!(ask("/slow"), ask("/fault"), ask("/"));
+            assert!(broken.is_err_and(|error| error.is_reset()));
+            assert_eq!((slow.unwrap(), quick.unwrap()), (200, 200));
+        }
+        assert!(!connection.is_finished());
+    });
+    becomes(&evenkeel, "evenkeel_panics_total", 5.0);
+    becomes(&evenkeel, "evenkeel_server_in_flight", 0.0);
+    evenkeel.stop_now();
+    let _ = evenkeel.wait();
+}
+
+/// Over real sockets, on one core: a fault in the middle of a request ends its connection without an
+/// answer, leaves nothing behind, and nobody else notices.
+#[test]
+fn a_panic_ends_its_connection_and_no_other() {
+    let (_dir, evenkeel) = evenkeel();
     let address = evenkeel.addresses()[0].1;
     let mut bystander = connect(address);
     ask(&mut bystander, "/");

@@ -43,6 +43,13 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
+    /// One that no limit counts.
+    #[cfg(test)]
+    pub(super) fn alone(core: &Rc<Core>) -> Self {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        Self { core: Rc::clone(core), peer, local: Cell::new(None), place: None, requests: Cell::new(0) }
+    }
+
     /// Asks the system, once, what the client has connected to, if there are servers that are told.
     pub(super) fn note_local(&self, socket: &TcpStream) {
         if self.local.get().is_none() && self.core.view().tells_local {

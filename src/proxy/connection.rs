@@ -486,6 +486,28 @@ mod tests {
     use crate::proxy::core::tests::core;
 
     #[test]
+    fn what_came_up_for_an_exchange_that_is_over_does_not_meet_the_next() {
+        let core = Rc::new(core());
+        let plan = Arc::new(ListenerPlan::example());
+        let entry = Rc::new(Entry::alone(&core));
+        let (watches, now) = (Rc::clone(&core.watches), core.now());
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let watched = watches.add(now, plan.idle_timeout);
+            let link = Rc::new(Link::new(&core, 0, &entry, &plan, protocol, None));
+            let conn = Conn::new(&link, &watched.watch);
+            watched.watch.limit_total(Some(now));
+            watched.watch.enter(Phase::FirstByte, now, Duration::ZERO);
+            watches.look(now + Duration::from_secs(1), None);
+            assert!(watched.watch.alarm().is_some(), "it was raised while the exchange ran");
+            conn.idle();
+            assert_eq!((watched.watch.alarm(), watched.watch.fault()), (None, None));
+            watched.watch.enter(Phase::FirstByte, now, Duration::from_secs(9));
+            watches.look(now + Duration::from_secs(1), None);
+            assert_eq!(watched.watch.alarm(), None, "nor does the end of the whole request");
+        }
+    }
+
+    #[test]
     fn a_panic_ends_its_connection_and_no_other() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

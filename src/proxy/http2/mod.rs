@@ -115,6 +115,10 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         let shared = &self.0;
+        if std::thread::panicking() {
+            // Its task ends here, and with it this stream; the connection goes on.
+            shared.link.core.cells().panics.inc();
+        }
         shared.open.set(shared.open.get() - 1);
         if shared.open.get() == 0 {
             shared.idle_since.set(shared.now());
