@@ -233,6 +233,14 @@ pub(super) enum Body {
 }
 
 impl Body {
+    /// Gives an answer up that the client must not get.
+    pub(super) fn give_up(&mut self, kind: Kind) {
+        if let Self::Passing { exchange, .. } = self {
+            exchange.cut_short(kind);
+        }
+        *self = Self::Empty;
+    }
+
     /// Passes a server's body on. What has no body ends the exchange at once.
     pub(super) fn passing(incoming: ServerBody, mut exchange: Box<Exchange>) -> Self {
         if incoming.is_end_stream() {

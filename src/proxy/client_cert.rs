@@ -59,12 +59,14 @@ impl ClientCert {
     }
 }
 
-/// Takes out what a client says under these names, or under those that a server takes for them.
+/// Whether it is one of these names, or one that a server takes for them.
+pub(super) fn is_ours(name: &HeaderName) -> bool {
+    let bare: String = name.as_str().chars().filter(|c| !matches!(c, '-' | '_')).collect();
+    NAMES.contains(&bare.as_str())
+}
+
+/// Takes out what a client says under these names.
 pub(super) fn hide(headers: &mut HeaderMap) {
-    let is_ours = |name: &HeaderName| {
-        let bare: String = name.as_str().chars().filter(|c| !matches!(c, '-' | '_')).collect();
-        NAMES.contains(&bare.as_str())
-    };
     let forged: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in forged {
         headers.remove(name);

@@ -208,7 +208,7 @@ impl Core {
     /// Whether connections of the listener in `slot` are to end: the process stops, or the listener was
     /// removed.
     pub(super) fn is_leaving(&self, slot: usize) -> bool {
-        self.close_idle_at.get().is_some() || self.retired.borrow().contains_key(&slot)
+        self.close_idle_at.get().is_some() || !self.view.borrow().listeners.get(slot).is_some_and(Option::is_some)
     }
 
     /// Lends what this core remembers of the upstream in `slot`.

@@ -213,7 +213,7 @@ pub fn http2(data: &[u8]) {
         assert!(switched.is_some() && said(&parts.headers, header::SEC_WEBSOCKET_KEY) == 1);
         request = Request::from_parts(parts, ());
     }
-    if settle(&mut request).is_err() {
+    if settle(&mut request, listener()).is_err() {
         return;
     }
     let noted = headers::note(request.headers());

@@ -5,6 +5,8 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::client_cert;
+
 /// The headers that a proxy has business with, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Noted(u32);
@@ -168,6 +170,7 @@ fn strip_nominated(headers: &mut HeaderMap) {
         .map(<[u8]>::trim_ascii)
         .filter(|token| !OWN_OPTIONS.iter().any(|option| token.eq_ignore_ascii_case(option)))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !client_cert::is_ours(name))
         .filter(|name| {
             ![
                 header::HOST,

@@ -11,7 +11,7 @@ use http_body::Body as _;
 
 use super::body::{Body, RequestBody, RequestLimits};
 use super::check::{self, LONGEST_HOST};
-use super::connection::Conn;
+use super::connection::{Conn, Protocol};
 use super::edits::{self, Asking, Known};
 use super::exchange::Exchange;
 use super::headers::{self, Noted, X_REQUEST_ID};
@@ -57,8 +57,8 @@ pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> R
     let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
     let noted = headers::note(request.headers());
     exchange.request_id = take_request_id(&conn, &listening.plan, request.headers_mut(), noted);
-    if request.version() == Version::HTTP_2 {
-        http2::settle(request)?;
+    if conn.protocol == Protocol::Http2 {
+        http2::settle(request, &listening.plan)?;
     }
     check::check(request, noted)?;
     let cleaned = clean_path(request, listening.plan.merge_slashes)?;
@@ -147,6 +147,10 @@ pub(super) fn prepare(
     // HTTP/2 has no Upgrade (RFC 9113 §8.6): such a server gets a request without it, as from a proxy that
     // knows of none.
     let may_switch = noted.has(Noted::UPGRADE) && upstream.plan.protocol.http2().is_none();
+    if noted.has(Noted::UPGRADE) && !may_switch && conn.protocol == Protocol::Http2 {
+        // A WebSocket over HTTP/2, whose client would take an answer without it for a tunnel.
+        return Err(ProxyError::new(Kind::MethodRefused));
+    }
     let protocol = if may_switch { upgrade::asks(request) } else { None };
     headers::strip_hop_by_hop(request.headers_mut(), noted);
     if noted.has(Noted::EXPECT) {

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Version};
 
+use crate::config::plan::ListenerPlan;
 use crate::error::{Kind, ProxyError};
 
 /// `Sec-WebSocket-Key` and what a server makes of it (RFC 6455 §4.2.2), which HTTP/2 leaves out.
@@ -63,8 +64,16 @@ pub(crate) fn connect_to_upgrade(parts: &mut Parts, protocol: &str, random: [u8;
 ///
 /// # Errors
 /// A request that HTTP/1.1 could not carry in one reading: 400.
-pub(crate) fn settle<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
+pub(crate) fn settle<B>(request: &mut Request<B>, plan: &ListenerPlan) -> Result<(), ProxyError> {
     join_cookies(request.headers_mut());
+    if request.headers().len() > plan.max_headers {
+        return Err(ProxyError::new(Kind::HeadersTooLarge).because("more header lines than `max_headers`"));
+    }
+    // What its first line would be in HTTP/1.1.
+    let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    if request.method().as_str().len() + target + " / HTTP/1.1".len() - 1 > plan.max_request_line {
+        return Err(ProxyError::new(Kind::UriTooLong));
+    }
     let bad = |why: &'static str| ProxyError::new(Kind::BadRequest).because(why);
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         return Err(bad("Transfer-Encoding in HTTP/2"));
@@ -125,9 +134,9 @@ mod tests {
     fn what_has_no_one_reading_in_http1_is_refused() {
         let request = |builder: http::request::Builder| builder.version(Version::HTTP_2).body(()).unwrap();
         let mut options = request(Request::builder().method("OPTIONS").uri(Uri::from_static("*")));
-        assert!(settle(&mut options).is_ok());
+        assert!(settle(&mut options, &ListenerPlan::example()).is_ok());
         let mut coded = request(Request::builder().uri("http://a/").header("transfer-encoding", "chunked"));
-        assert_eq!(settle(&mut coded).unwrap_err().kind, Kind::BadRequest);
+        assert_eq!(settle(&mut coded, &ListenerPlan::example()).unwrap_err().kind, Kind::BadRequest);
         let lengths = Request::builder().uri("http://a/").header("content-length", "5").header("content-length", "5");
         assert_eq!(settle(&mut request(lengths)).unwrap_err().kind, Kind::BadRequest);
     }

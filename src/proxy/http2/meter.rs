@@ -16,6 +16,9 @@ const FULL: u32 = 1000;
 const PER_SECOND: u32 = 20;
 /// What a request that was served to its end gives back.
 const PER_REQUEST: u32 = 10;
+/// What a piece of an answer gives back that the client's window did not cut short. Clients of gRPC answer
+/// each with an update of the window and, to measure the path, a ping.
+const PER_PIECE: u32 = 3;
 /// How many bytes to or from the client give back one.
 const BYTES_PER_POINT: usize = 2048;
 
@@ -163,6 +166,11 @@ impl Meter {
         }
     }
 
+    /// A piece of an answer was sent whole.
+    pub(crate) fn sent(&mut self) {
+        self.earn(PER_PIECE);
+    }
+
     /// A request was served to its end.
     pub(crate) fn served(&mut self) {
         self.earn(PER_REQUEST);
@@ -259,6 +267,19 @@ mod tests {
         for _ in 0..100_000 {
             meter.received(&frame(HEADERS, END_HEADERS | END_STREAM, 30), now);
             meter.served();
+            meter.received(&frame(6, 0, 8), now);
+            assert!(!meter.is_spent());
+        }
+    }
+
+    #[test]
+    fn a_stream_of_small_messages_may_be_measured_with_pings() {
+        let now = Instant::now();
+        let mut meter = begun(now);
+        for _ in 0..100_000 {
+            meter.moved(20);
+            meter.sent();
+            meter.received(&frame(8, 0, 4), now);
             meter.received(&frame(6, 0, 8), now);
             assert!(!meter.is_spent());
         }

@@ -66,8 +66,8 @@ struct Shared {
     open: Cell<usize>,
     /// Since when there was none.
     idle_since: Cell<Instant>,
-    /// Whether the client was told to go.
-    leaving: Cell<bool>,
+    /// Since when the client has been told to go.
+    leaving: Cell<Option<Instant>>,
 }
 
 impl Shared {
@@ -86,9 +86,23 @@ impl Shared {
         } else if busy {
             self.watch.enter(Phase::Open, self.now(), FOREVER);
         } else {
-            let limit = if self.leaving.get() { GRACE } else { plan.idle_timeout };
+            let limit = if self.leaving.get().is_some() { GRACE } else { plan.idle_timeout };
             self.watch.enter(Phase::Open, self.idle_since.get(), limit);
         }
+    }
+
+    /// Notes that the client is told to go; false where it was told before.
+    fn tell_to_leave(&self) -> bool {
+        let first = self.leaving.get().is_none();
+        if first {
+            self.leaving.set(Some(self.now()));
+        }
+        first
+    }
+
+    /// Whether the client has had the time to go.
+    fn is_overdue(&self) -> bool {
+        self.leaving.get().is_some_and(|since| self.now() >= since + GRACE)
     }
 
     fn received(&self, bytes: &[u8]) {
@@ -143,7 +157,7 @@ where
         meter: RefCell::new(Meter::new(now)),
         open: Cell::new(0),
         idle_since: Cell::new(now),
-        leaving: Cell::new(false),
+        leaving: Cell::new(None),
         link,
     });
     shared.settle();
@@ -207,7 +221,7 @@ where
     if let Some(alarm) = shared.watch.take_alarm() {
         match (shared.watch.phase(), alarm) {
             (_, Alarm::Close) => leave(connection, shared),
-            (Phase::Open, _) if !shared.leaving.get() => {
+            (Phase::Open, _) if shared.leaving.get().is_none() => {
                 shared.link.core.cells().idle_closed.inc();
                 leave(connection, shared);
             }
@@ -221,13 +235,13 @@ where
     }
     loop {
         let polled = connection.poll_accept(cx);
-        if shared.meter.borrow().began_wrong() && !shared.leaving.replace(true) {
+        if shared.meter.borrow().began_wrong() && shared.tell_to_leave() {
             exchange::refused_unread(&Conn::new(&shared.link, &shared.watch), Kind::BadRequest, None, 0);
             connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
             shared.watch.enter(Phase::Flush, shared.now(), GRACE);
             continue;
         }
-        if shared.meter.borrow().is_spent() && !shared.leaving.replace(true) {
+        if shared.meter.borrow().is_spent() && shared.tell_to_leave() {
             shared.link.core.cells().http2_floods.inc();
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             shared.watch.enter(Phase::Flush, shared.now(), GRACE);
@@ -237,6 +251,10 @@ where
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => return Poll::Ready(Ok(())),
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(Some(Ok((_, mut respond)))) if shared.is_overdue() => {
+                // It was told to go long ago, and opens streams all the same (RFC 9113 §8.7).
+                respond.send_reset(Reason::REFUSED_STREAM);
+            }
             Poll::Ready(Some(Ok((request, respond)))) => {
                 begin(shared, request, respond);
                 if shared.link.is_ending() {
@@ -253,7 +271,7 @@ fn leave<S>(connection: &mut Connection<Wire<S>, Bytes>, shared: &Shared)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if !shared.leaving.replace(true) {
+    if shared.tell_to_leave() {
         connection.graceful_shutdown();
         shared.idle_since.set(shared.now());
         if shared.watch.phase() == Phase::Open {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::convert::{self, Challenge};
@@ -30,17 +30,23 @@ pub(super) async fn serve(
     conn: &Rc<Conn>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    shared: &Shared,
+    shared: &Rc<Shared>,
 ) {
     let (request, tunnel) = take(request);
     let Some(response) = answer(conn, request, &mut respond).await else { return };
-    let (mut head, body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
     head.version = Version::HTTP_2;
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        if let Some((stream, challenge)) = tunnel {
-            switch(conn, head, stream, respond, &challenge).await;
+    if let Some((stream, challenge)) = tunnel {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            switch(shared, conn, head, stream, respond, &challenge).await;
+            return;
         }
-        return;
+        if head.status.is_success() {
+            // To the client that would say that the tunnel is there (RFC 8441 §5).
+            body.give_up(Kind::BadAnswer);
+            refuse(respond);
+            return;
+        }
     }
     // Those of the proxy's own answers to HTTP/1; servers' are gone already (RFC 9113 §8.2.2).
     head.headers.remove(header::CONNECTION);
@@ -181,13 +187,29 @@ impl Pipe<'_> {
             watch.extend(self.conn.core.clock.get(), self.conn.plan.between_bytes);
         }
         watch.moved(sent);
-        self.shared.meter.borrow_mut().moved(sent);
+        let mut meter = self.shared.meter.borrow_mut();
+        meter.moved(sent);
+        if self.rest.is_empty() {
+            meter.sent();
+        }
         Poll::Ready(Ok(()))
     }
 }
 
+/// Answers an extended CONNECT whose server did something else than it was asked to.
+fn refuse(mut respond: SendResponse<Bytes>) {
+    let mut refused = Response::new(());
+    *refused.status_mut() = StatusCode::from_u16(Kind::BadAnswer.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    if let Ok(timing) = HeaderValue::from_str(&format!("evenkeel;desc=\"{}\"", Kind::BadAnswer.reason())) {
+        refused.headers_mut().insert("server-timing", timing);
+    }
+    refused.headers_mut().insert(header::DATE, date::now());
+    let _ = respond.send_response(refused, true);
+}
+
 /// Answers an extended CONNECT whose server has switched, and moves bytes both ways.
 async fn switch(
+    shared: &Rc<Shared>,
     conn: &Rc<Conn>,
     mut head: http::response::Parts,
     stream: RecvStream,
@@ -199,9 +221,7 @@ async fn switch(
     if accepted.is_none_or(|accepted| accepted.as_bytes() != challenge.accept.as_bytes()) {
         // RFC 6455 §4.1: an answer to a handshake that nobody sent.
         tunnel.exchange.cut_short(Kind::BadAnswer);
-        let mut refused = Response::new(());
-        *refused.status_mut() = StatusCode::BAD_GATEWAY;
-        let _ = respond.send_response(refused, true);
+        refuse(respond);
         return;
     }
     head.status = StatusCode::OK;
@@ -209,5 +229,5 @@ async fn switch(
     head.headers.remove(header::UPGRADE);
     head.headers.entry(header::DATE).or_insert_with(date::now);
     let Ok(send) = respond.send_response(Response::from_parts(head, ()), false) else { return };
-    upgrade::run(Channel::new(stream, send), Bytes::new(), tunnel).await;
+    upgrade::run(Channel::new(stream, send, shared), Bytes::new(), tunnel).await;
 }

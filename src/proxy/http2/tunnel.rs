@@ -2,13 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::broken;
+use super::{Shared, broken};
 
 /// The most that is copied into the library at once.
 const MOST: usize = 16 * 1024;
@@ -19,11 +20,12 @@ pub(super) struct Channel {
     /// Received and not yet read; given back to the window as it is.
     read: Bytes,
     send: SendStream<Bytes>,
+    shared: Rc<Shared>,
 }
 
 impl Channel {
-    pub(super) fn new(receive: RecvStream, send: SendStream<Bytes>) -> Self {
-        Self { receive, read: Bytes::new(), send }
+    pub(super) fn new(receive: RecvStream, send: SendStream<Bytes>, shared: &Rc<Shared>) -> Self {
+        Self { receive, read: Bytes::new(), send, shared: Rc::clone(shared) }
     }
 }
 
@@ -61,8 +63,14 @@ impl AsyncWrite for Channel {
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
-        let n = buf.len().min(this.send.capacity()).min(MOST);
+        let room = this.send.capacity();
+        let n = buf.len().min(room).min(MOST);
         this.send.send_data(Bytes::copy_from_slice(&buf[..n]), false).map_err(broken)?;
+        let mut meter = this.shared.meter.borrow_mut();
+        meter.moved(n);
+        if n < room {
+            meter.sent();
+        }
         Poll::Ready(Ok(n))
     }
 
