@@ -429,3 +429,44 @@ fn a_client_that_takes_or_sends_a_byte_at_a_time_is_given_up() {
     stop.send(()).unwrap();
     sending.join().unwrap();
 }
+
+#[test]
+fn the_limits_of_heads_are_those_of_http1() {
+    let origins = origins(1);
+    let proxy = Proxy::start(&format!("max_headers = 10\nmax_request_line = \"1KiB\"\n{}", app(RR, &origins)));
+    let client = Client2::to(proxy.address);
+    let many = (0..11).fold(Client2::request("GET", "/"), |request, n| request.header(format!("x-{n}"), "1"));
+    assert_eq!(client.send(many.body(()).unwrap(), None).unwrap().status.as_u16(), 431);
+    assert_eq!(client.get(&format!("/{}", "x".repeat(1100))).status.as_u16(), 414);
+    assert_eq!(client.get("/").status, StatusCode::OK);
+}
+
+#[test]
+fn small_messages_may_be_measured_with_pings() {
+    let fake = Fake::start(|_, mut conn| {
+        harness::read_head(&mut conn);
+        conn.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        for _ in 0..1500 {
+            std::thread::sleep(Duration::from_millis(1));
+            if conn.try_send(b"5\r\nhello\r\n").is_err() {
+                return;
+            }
+        }
+        conn.send(b"0\r\n\r\n");
+    });
+    let proxy = Proxy::start(&unchecked(fake.address(), ""));
+    let mut frames = Frames::to(proxy.address);
+    frames.ask(1, &Frames::get("/"));
+    let mut bytes = 0;
+    loop {
+        let data = frames.next_of(&[harness::DATA, harness::GOAWAY]).unwrap();
+        assert_eq!(data.kind, harness::DATA, "told to calm down after {bytes} bytes");
+        bytes += data.payload.len();
+        if data.flags & harness::END_STREAM != 0 {
+            break;
+        }
+        let _ = frames.try_send(harness::WINDOW_UPDATE, 0, 0, &5_u32.to_be_bytes());
+        let _ = frames.try_send(harness::PING, 0, 0, &[0; 8]);
+    }
+    assert_eq!(bytes, 7500);
+}

@@ -110,3 +110,19 @@ fn a_refusal_is_an_ordinary_answer() {
     let answer = frames.next_of(&[HEADERS]).unwrap();
     assert_eq!((answer.stream, answer.status()), (3, 501));
 }
+
+#[test]
+fn an_answer_that_does_not_switch_is_never_taken_for_a_tunnel() {
+    let (origins, proxy) = proxy();
+    let mut frames = Frames::to(proxy.address);
+    frames.send(HEADERS, END_HEADERS, 1, &connect("websocket", "/"));
+    assert_eq!(frames.next_of(&[HEADERS]).unwrap().status(), 502, "the server said 200");
+    let requests = origins[0].requests().len();
+    let toml =
+        format!("[upstream.app]\ncheck = \"off\"\nprotocol = \"h2c\"\nservers = [\"{}\"]\n", origins[0].address());
+    let proxy = Proxy::start(&toml);
+    let mut frames = Frames::to(proxy.address);
+    frames.send(HEADERS, END_HEADERS, 1, &connect("websocket", "/ws"));
+    assert_eq!(frames.next_of(&[HEADERS]).unwrap().status(), 501, "its server cannot switch");
+    assert_eq!(origins[0].requests().len(), requests);
+}

@@ -119,6 +119,9 @@ fn nobody_can_forge_an_identity() {
     let answer = conn.answer();
     assert_eq!(answer.echoed("x-client-cert-verified"), ["NONE"]);
     assert!(!answer.text().contains("root"), "{}", answer.text());
+    // Nor have what is said of it taken out (RFC 9110 §7.6.1).
+    conn.send(b"GET /echo HTTP/1.1\r\nhost: a\r\nconnection: x-client-cert-verified, x_client_cert_verified\r\n\r\n");
+    assert_eq!(conn.answer().echoed("x-client-cert-verified"), ["NONE"]);
 }
 
 #[test]
