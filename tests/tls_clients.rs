@@ -6,7 +6,7 @@ mod harness;
 
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use harness::tls::{Authority, Issued, TlsClient, TlsConnection, from_now, replace};
 use harness::*;

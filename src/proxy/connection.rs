@@ -495,7 +495,7 @@ mod tests {
             let watched = watches.add(now, plan.idle_timeout);
             let link = Rc::new(Link::new(&core, 0, &entry, &plan, protocol, None));
             let conn = Conn::new(&link, &watched.watch);
-            watched.watch.limit_total(Some(now));
+            watched.watch.limit_total(Some(now), false);
             watched.watch.enter(Phase::FirstByte, now, Duration::ZERO);
             watches.look(now + Duration::from_secs(1), None);
             assert!(watched.watch.alarm().is_some(), "it was raised while the exchange ran");

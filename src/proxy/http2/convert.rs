@@ -138,6 +138,6 @@ mod tests {
         let mut coded = request(Request::builder().uri("http://a/").header("transfer-encoding", "chunked"));
         assert_eq!(settle(&mut coded, &ListenerPlan::example()).unwrap_err().kind, Kind::BadRequest);
         let lengths = Request::builder().uri("http://a/").header("content-length", "5").header("content-length", "5");
-        assert_eq!(settle(&mut request(lengths)).unwrap_err().kind, Kind::BadRequest);
+        assert_eq!(settle(&mut request(lengths), &ListenerPlan::example()).unwrap_err().kind, Kind::BadRequest);
     }
 }
