@@ -23,7 +23,7 @@ use upstream_tls::UpstreamTlsView;
 use crate::config::Plan;
 use crate::config::plan::{
     Access, AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, Forwarded, ListenerPlan, LogFormat, LogPlan,
-    PoolPlan, ProxyProtocolPlan, RetryPlan, ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    PoolPlan, ProxyProtocolPlan, RetryPlan, ServerPlan, ShutdownPlan, Underscores, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::proxy_protocol::Version;
 use crate::units::{show_duration, show_size};
@@ -195,6 +195,7 @@ struct ListenerView<'a> {
     deny: Vec<String>,
     request_id: bool,
     merge_slashes: bool,
+    underscores_in_headers: &'static str,
     header_timeout: String,
     idle_timeout: String,
     between_bytes: String,
@@ -248,6 +249,7 @@ impl<'a> ListenerView<'a> {
             access: Access { allow, deny },
             request_id,
             merge_slashes,
+            underscores_in_headers,
             header_timeout,
             idle_timeout,
             between_bytes,
@@ -279,6 +281,11 @@ impl<'a> ListenerView<'a> {
             deny: deny.iter().map(ToString::to_string).collect(),
             request_id: *request_id,
             merge_slashes: *merge_slashes,
+            underscores_in_headers: match underscores_in_headers {
+                Underscores::Drop => "drop",
+                Underscores::Allow => "allow",
+                Underscores::Refuse => "refuse",
+            },
             header_timeout: show_duration(*header_timeout),
             idle_timeout: show_duration(*idle_timeout),
             between_bytes: show_duration(*between_bytes),

@@ -219,6 +219,7 @@ impl Diff {
             access,
             request_id,
             merge_slashes,
+            underscores_in_headers,
             header_timeout,
             idle_timeout,
             between_bytes,
@@ -245,6 +246,7 @@ impl Diff {
         fields.access(access, &new.access);
         fields.value("request_id", request_id, &new.request_id);
         fields.value("merge_slashes", merge_slashes, &new.merge_slashes);
+        fields.key("underscores_in_headers", *underscores_in_headers == new.underscores_in_headers);
         fields.time("header_timeout", *header_timeout, new.header_timeout);
         fields.time("idle_timeout", *idle_timeout, new.idle_timeout);
         fields.time("between_bytes", *between_bytes, new.between_bytes);

@@ -132,6 +132,17 @@ impl Forwarded {
     }
 }
 
+/// What becomes of header names with an underscore, which many servers take for a dash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underscores {
+    /// Such headers are taken out.
+    Drop,
+    /// They go on, except those that a server could take for headers that are not the client's to write.
+    Allow,
+    /// The request is.
+    Refuse,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerPlan {
     /// Unique; the address where none was given.
@@ -154,6 +165,7 @@ pub struct ListenerPlan {
     pub request_id: bool,
     /// Whether empty segments of a path are taken out before it is compared and forwarded.
     pub merge_slashes: bool,
+    pub underscores_in_headers: Underscores,
     /// A request's head must be there within this time of its first byte.
     pub header_timeout: Duration,
     /// A connection without a request is closed after this time.

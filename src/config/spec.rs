@@ -173,6 +173,7 @@ pub struct ListenerSpec {
     pub deny: Option<At<OneOrMany>>,
     pub request_id: bool,
     pub merge_slashes: bool,
+    pub underscores_in_headers: UnderscoresSpec,
     pub header_timeout: At<Time>,
     pub idle_timeout: At<Time>,
     pub between_bytes: At<Time>,
@@ -206,6 +207,7 @@ impl Default for ListenerSpec {
             deny: None,
             request_id: true,
             merge_slashes: true,
+            underscores_in_headers: UnderscoresSpec::Drop,
             header_timeout: nowhere(seconds(10)),
             idle_timeout: nowhere(seconds(60)),
             between_bytes: nowhere(seconds(60)),
@@ -227,7 +229,7 @@ impl Default for ListenerSpec {
 
 /// `[listener.proxy_protocol]`
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default, expecting = "a table that says from whom, such as { from = [\"10.0.0.0/8\"] }")]
 pub struct ProxyProtocolSpec {
     pub from: Vec<At<String>>,
     pub timeout: At<Time>,
@@ -246,6 +248,14 @@ pub enum ForwardedSpec {
     Rfc7239,
     Both,
     Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnderscoresSpec {
+    Drop,
+    Allow,
+    Refuse,
 }
 
 /// `[upstream.NAME]`

@@ -197,6 +197,8 @@ pub struct CoreCells {
     pub forwarded_discarded: Counter,
     /// Addresses in trusted forwarded headers that could not be read.
     pub forwarded_invalid: Counter,
+    /// Headers of requests that were taken out for an underscore in their name.
+    pub underscores_dropped: Counter,
     /// Access log lines lost because the writer was behind.
     pub log_lines_lost: Counter,
     /// TLS handshakes with clients, whole ones.

@@ -115,6 +115,7 @@ fn cores(families: &mut Families, cells: &[CoreCells]) {
     families.value(Id::NoRoute, &[], total(|c| &c.no_route));
     families.value(Id::ForwardedIgnored, &["untrusted"], total(|c| &c.forwarded_discarded));
     families.value(Id::ForwardedIgnored, &["invalid"], total(|c| &c.forwarded_invalid));
+    families.value(Id::UnderscoresDropped, &[], total(|c| &c.underscores_dropped));
     families.value(Id::LogLinesLost, &[], total(|c| &c.log_lines_lost));
     families.value(Id::TlsHandshakes, &["full"], total(|c| &c.tls_full));
     families.value(Id::TlsHandshakes, &["resumed"], total(|c| &c.tls_resumed));

@@ -97,6 +97,7 @@ metrics! {
     Errors: Counter "errors_total" ["reason"] "Requests that evenkeel itself answered with an error or gave up, by reason.";
     NoRoute: Counter "requests_without_route_total" [] "Requests that no route matched.";
     ForwardedIgnored: Counter "forwarded_headers_ignored_total" ["reason"] "Forwarded headers not believed: `untrusted` peer, or `invalid` address from a trusted one.";
+    UnderscoresDropped: Counter "underscore_headers_dropped_total" [] "Headers of requests taken out because their names have an underscore.";
     LogLinesLost: Counter "access_log_lines_lost_total" [] "Access log lines lost because the log could not be written fast enough, or at all.";
 
     RouteInfo: Gauge "route_info" ["listener", "route", "upstream"] "Always 1; ties a route to its upstream and to each listener that serves it.";

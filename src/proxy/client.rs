@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::headers::{Noted, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use super::headers::{Noted, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_MIRRORED_BY};
 use crate::config::plan::ListenerPlan;
 use crate::metrics::cells::CoreCells;
 
@@ -70,6 +70,9 @@ pub(super) fn identify(
     if !trusted && noted.has(ANY) {
         cells.forwarded_discarded.inc();
         discard(headers, noted);
+    }
+    if !trusted && noted.has(Noted::MIRRORED_BY) {
+        headers.remove(X_MIRRORED_BY);
     }
     let scheme = if secure { "https" } else { "http" };
     if plan.forwarded.x_forwarded() {

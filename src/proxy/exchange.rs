@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Version, header};
 use super::access_log::Entry;
 use super::answer::Form;
 use super::body::Flow;
-use super::connection::Conn;
+use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, View};
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
@@ -86,12 +86,19 @@ impl Exchange {
     pub(super) fn begin<B>(conn: &Rc<Conn>, view: View, request: &Request<B>, now: Instant) -> Self {
         let line = conn.core.log.is_some().then(|| {
             let text = |name| request.headers().get(name).cloned();
+            // HTTP/2 has no `Host` and no target but the parts of a URI (RFC 9113 §8.3.1).
+            let over_http2 = conn.protocol == Protocol::Http2;
+            let (uri, named) = (request.uri(), text(header::HOST));
+            let authority = || uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
             Box::new(Line {
                 unix_millis: unix_millis(),
                 method: request.method().clone(),
-                target: request.uri().to_string(),
-                version: request.version(),
-                host: text(header::HOST),
+                target: match uri.path_and_query() {
+                    Some(path) if over_http2 => path.as_str().to_owned(),
+                    _ => uri.to_string(),
+                },
+                version: if over_http2 { Version::HTTP_2 } else { request.version() },
+                host: if over_http2 { authority().or(named) } else { named },
                 referer: text(header::REFERER),
                 user_agent: text(header::USER_AGENT),
             })

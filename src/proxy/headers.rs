@@ -4,6 +4,7 @@
 //! Removing header by header costs a hash look-up each, present or not.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 use super::client_cert;
 
@@ -37,6 +38,8 @@ bits! {
     HTTP2_SETTINGS = 18,
     PROXY_AUTHORIZATION = 19,
     GRPC_TIMEOUT = 20,
+    UNDERSCORE = 21,
+    MIRRORED_BY = 22,
 }
 
 impl Noted {
@@ -56,6 +59,8 @@ impl Noted {
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Says of a copy of a request that it is one.
+pub(super) const X_MIRRORED_BY: HeaderName = HeaderName::from_static("x-mirrored-by");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -79,6 +84,7 @@ pub(super) fn note(headers: &HeaderMap) -> Noted {
             10 if name == "keep-alive" => Noted::KEEP_ALIVE,
             12 if name == "x-request-id" => Noted::REQUEST_ID,
             12 if name == "grpc-timeout" => Noted::GRPC_TIMEOUT,
+            13 if name == "x-mirrored-by" => Noted::MIRRORED_BY,
             14 if name == "http2-settings" => Noted::HTTP2_SETTINGS,
             15 if name == "x-forwarded-for" => Noted::X_FORWARDED_FOR,
             16 if name == "proxy-connection" => Noted::PROXY_CONNECTION,
@@ -87,6 +93,7 @@ pub(super) fn note(headers: &HeaderMap) -> Noted {
             17 if name == "transfer-encoding" => Noted::TRANSFER_ENCODING,
             18 if name == "proxy-authenticate" => Noted::PROXY_AUTHENTICATE,
             19 if name == "proxy-authorization" => Noted::PROXY_AUTHORIZATION,
+            _ if memchr(b'_', name.as_bytes()).is_some() => Noted::UNDERSCORE,
             _ => continue,
         };
         noted.note(bit);

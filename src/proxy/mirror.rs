@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -22,7 +22,7 @@ use super::connection::{Conn, Link};
 use super::core::{ServerRef, View};
 use super::exchange::Exchange;
 use super::forward::{self, Failure};
-use super::headers::has_token;
+use super::headers::{X_MIRRORED_BY, has_token};
 use super::inbound::Inbound;
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
@@ -31,8 +31,6 @@ use crate::error::ProxyError;
 use crate::metrics::cells::RouteCell;
 use crate::upstream::{Claim, Tried};
 
-/// Tells the second upstream that nobody waits for its answer.
-const X_MIRRORED_BY: HeaderName = HeaderName::from_static("x-mirrored-by");
 /// More of an answer is not read: its connection is given up.
 const ANSWER: usize = 1 << 20;
 
@@ -262,6 +260,7 @@ fn request(
     if !body.is_empty() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
+    // Nobody waits for the answer.
     headers.insert(X_MIRRORED_BY, HeaderValue::from_static("evenkeel"));
     request
 }

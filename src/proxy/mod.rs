@@ -45,6 +45,7 @@ mod sticky;
 mod stream;
 mod tls;
 mod trailers;
+mod underscores;
 mod upgrade;
 mod watch;
 

@@ -20,7 +20,7 @@ use super::rewrite::rewrite;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
 use super::{client, compress, grpc, http2, mirror, reply, request_id, retry, split, upgrade};
-use super::{client_cert, https};
+use super::{client_cert, https, underscores};
 use crate::config::plan::ListenerPlan;
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
@@ -57,6 +57,9 @@ pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> R
     let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
     let noted = headers::note(request.headers());
     exchange.request_id = take_request_id(&conn, &listening.plan, request.headers_mut(), noted);
+    if noted.has(Noted::UNDERSCORE) {
+        underscores::settle(listening.plan.underscores_in_headers, request.headers_mut(), conn.core.cells())?;
+    }
     if conn.protocol == Protocol::Http2 {
         http2::settle(request, &listening.plan)?;
     }
@@ -166,6 +169,9 @@ pub(super) fn prepare(
         .as_ref()
         .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https));
     if !plan.request_headers.is_empty() {
+        if noted.has(Noted::UNDERSCORE) {
+            underscores::yield_to(&plan.request_headers, request.headers_mut(), conn.core.cells());
+        }
         let known = Known { exchange, request: Some(Asking::of(request)), captures: None };
         edits::make(&plan.request_headers, &known).apply(request.headers_mut());
     }

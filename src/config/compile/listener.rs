@@ -7,8 +7,10 @@ use ipnet::IpNet;
 
 use super::Compiler;
 use super::names::Seen;
-use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan, ProxyProtocolPlan};
-use crate::config::spec::{At, CONNECTIONS_PER_CLIENT, ForwardedSpec, ListenerSpec, ProxyProtocolSpec, Size, Spec};
+use crate::config::plan::{AdminPlan, Forwarded, ListenerPlan, ProxyProtocolPlan, Underscores};
+use crate::config::spec::{
+    At, CONNECTIONS_PER_CLIENT, ForwardedSpec, ListenerSpec, ProxyProtocolSpec, Size, Spec, UnderscoresSpec,
+};
 use crate::units::show_size;
 
 const HEADER_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
@@ -48,10 +50,28 @@ impl Compiler<'_> {
             }
             plans.push(plan);
         }
+        self.https_elsewhere(spec, &plans);
         // A server that believes these headers cannot know which listener a request came through.
         let told = plans.iter().any(|plan| plan.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()));
         plans.iter_mut().for_each(|plan| plan.hides_client_cert = told);
         plans
+    }
+
+    /// Redirects to a port where no listener speaks TLS. What stands in front may; where something is said
+    /// to stand there, nothing is said of it.
+    fn https_elsewhere(&mut self, spec: &Spec, plans: &[ListenerPlan]) {
+        // Any free port may be the one.
+        let listens = |port| plans.iter().any(|plan| plan.tls.is_some() && [port, 0].contains(&plan.bind.port()));
+        for listener in spec.listener.iter().map(At::get_ref) {
+            let redirect = listener.redirect_to_https.get_ref();
+            let port = *redirect.port.get_ref();
+            let in_front = !listener.trusted_proxies.is_empty() || listener.proxy_protocol.is_some();
+            if redirect.on && !in_front && !self.gaps.any && !listens(port) {
+                let message = format!("`redirect_to_https` leads to port {port}, where no listener has `tls`");
+                let hint = "give a listener on that port `tls`, or write `redirect_to_https = { port = ... }`";
+                self.warn(listener.redirect_to_https.span(), message, hint);
+            }
+        }
     }
 
     fn listener(&mut self, entry: &At<ListenerSpec>, max_connections: u64) -> Option<ListenerPlan> {
@@ -81,6 +101,11 @@ impl Compiler<'_> {
             access: self.access(spec.allow.as_ref(), spec.deny.as_ref()),
             request_id: spec.request_id,
             merge_slashes: spec.merge_slashes,
+            underscores_in_headers: match spec.underscores_in_headers {
+                UnderscoresSpec::Drop => Underscores::Drop,
+                UnderscoresSpec::Allow => Underscores::Allow,
+                UnderscoresSpec::Refuse => Underscores::Refuse,
+            },
             header_timeout: self.positive(&spec.header_timeout, "header_timeout"),
             idle_timeout: self.positive(&spec.idle_timeout, "idle_timeout"),
             between_bytes: self.positive(&spec.between_bytes, "between_bytes"),

@@ -132,7 +132,7 @@ fn every_key_reaches_the_plan() {
          [log]\nlevel = 'info,evenkeel=debug'\nformat = 'json'\n[access_log]\nfile = '-'\nformat = 'combined'\n\
          [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n[dns]\nservers = ['10.0.0.2', '[::1]:8600']\nmin_ttl = '2s'\nmax_ttl = '4s'\n\
          [[listener]]\nname = 'l'\nbind = '1.2.3.4:80'\nbacklog = 9\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
-         forwarded = 'both'\nallow = '10.2.0.0/16'\ndeny = ['10.2.3.0/24', '::1']\nrequest_id = false\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
+         forwarded = 'both'\nallow = '10.2.0.0/16'\ndeny = ['10.2.3.0/24', '::1']\nrequest_id = false\nunderscores_in_headers = 'refuse'\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
          http2 = false\nhttp2_max_streams = 7\nmin_rate = 7\nmax_request_line = 8192\nmax_header_bytes = 8192\nmax_headers = 50\nmax_body = '1MiB'\nmax_connections_per_client = 5\nunlimited_clients = []\nmax_requests_per_connection = 6\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
          [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nallow = '10.4.0.0/16'\ndeny = '10.4.3.0/24'\nstrip_prefix = true\nmirror = { to = 'u', percent = 5, max_body = 9, max_in_flight = 3 }\ncompress = { encodings = ['gzip'], level = 'small', min_size = 1, types = ['Text/HTML'] }\nupstream = 'u'\n\
          [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nmax_sessions = 7\n\
@@ -177,6 +177,7 @@ fn every_key_reaches_the_plan() {
             },
             request_id: false,
             merge_slashes: true,
+            underscores_in_headers: Underscores::Refuse,
             header_timeout: s(1),
             idle_timeout: s(2),
             between_bytes: s(3),

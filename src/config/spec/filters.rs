@@ -47,7 +47,7 @@ pub enum LevelSpec {
 
 /// `mirror` of a route.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[serde(deny_unknown_fields, default, expecting = "a table that names an upstream, such as { to = \"app\" }")]
 pub struct MirrorSpec {
     pub to: Option<At<String>>,
     pub percent: At<u32>,

@@ -247,6 +247,7 @@ fn every_cell_lands_in_a_row_of_its_own() {
         (&core.no_route, "requests_without_route_total", &[]),
         (&core.forwarded_discarded, "forwarded_headers_ignored_total", &["untrusted"]),
         (&core.forwarded_invalid, "forwarded_headers_ignored_total", &["invalid"]),
+        (&core.underscores_dropped, "underscore_headers_dropped_total", &[]),
         (&core.log_lines_lost, "access_log_lines_lost_total", &[]),
         (&route.bytes_in, "request_body_bytes_total", &["shop.example.com/"]),
         (&route.bytes_out, "response_body_bytes_total", &["shop.example.com/"]),

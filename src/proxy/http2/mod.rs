@@ -166,7 +166,9 @@ where
     let served = run(&shared, builder(&shared).handshake(wire)).await;
     if let Err(error) = served {
         debug!(%error, "an HTTP/2 connection ended with an error");
-        if error.is_library() {
+        if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+            core.cells().http2_floods.inc();
+        } else if error.is_library() {
             exchange::refused_unread(&Conn::new(&shared.link, &shared.watch), Kind::BadRequest, None, 0);
         }
     }

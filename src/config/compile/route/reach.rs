@@ -25,7 +25,8 @@ impl Compiler<'_> {
             }
         }
         for (position, listener) in spec.listener.iter().enumerate() {
-            if plans.iter().all(|route| !route.listeners.contains(&position)) {
+            let redirects = listener.get_ref().redirect_to_https.get_ref().on;
+            if !redirects && plans.iter().all(|route| !route.listeners.contains(&position)) {
                 let message =
                     format!("no route is for listener `{}`: it answers 404 only", targets.listeners[position]);
                 self.warn(listener.span(), message, "name it in a route, or remove it");
