@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Raw, Running, Signal, WebSocket, app, eventually, origins, servers};
+use harness::{Client2, Raw, Running, Signal, WebSocket, app, eventually, origins, servers};
 use serde_json::Value;
 
 /// The lines of a log.
@@ -383,4 +383,17 @@ fn strangers_cannot_forge_lines() {
     let entry = line(&evenkeel, "/x");
     assert!(entry["user_agent"].as_str().unwrap().starts_with("\"}{\"path\":\"/forged\"\\"), "{entry}");
     assert_eq!(lines(&evenkeel.dir().join("access.log")).len(), 1);
+}
+
+#[test]
+fn http2_is_logged_like_http1() {
+    let origins = origins(1);
+    let evenkeel = Running::start(&format!("{LOG}{}", app("\"round_robin\"", &origins)));
+    let client = Client2::to(evenkeel.address);
+    let request = http::Request::builder().uri("http://shop.test/echo?q=1").body(()).unwrap();
+    assert_eq!(client.send(request, None).unwrap().status, 200);
+    let entry = line(&evenkeel, "/echo");
+    for (key, value) in [("host", "shop.test"), ("query", "q=1"), ("version", "HTTP/2.0"), ("method", "GET")] {
+        assert_eq!(entry[key], value, "{key}: {entry}");
+    }
 }

@@ -6,7 +6,8 @@ mod harness;
 
 use harness::{Answer, Client, Proxy, app, origins};
 
-const LIES: [(&str, &str); 6] = [
+const LIES: [(&str, &str); 7] = [
+    ("x-mirrored-by", "evenkeel"),
     ("x-forwarded-for", "1.2.3.4, 5.6.7.8"),
     ("x-forwarded-for", "9.9.9.9"),
     ("x-forwarded-proto", "https"),
@@ -29,6 +30,7 @@ fn a_stranger_cannot_say_who_it_is() {
     assert_eq!(answer.echoed("x-forwarded-host"), [proxy.address.to_string()]);
     assert_eq!(answer.echoed("forwarded"), [""; 0]);
     assert_eq!(answer.echoed("x-real-ip"), [""; 0]);
+    assert_eq!(answer.echoed("x-mirrored-by"), [""; 0]);
     assert_eq!(proxy.metric("evenkeel_forwarded_headers_ignored_total", &["untrusted"]), 1.0);
 }
 
@@ -38,6 +40,7 @@ fn a_trusted_proxy_is_believed_and_added_to() {
     assert_eq!(answer.echoed("x-forwarded-for"), ["1.2.3.4, 5.6.7.8", "9.9.9.9", "127.0.0.1"]);
     assert_eq!(answer.echoed("x-forwarded-proto"), ["https"]);
     assert_eq!(answer.echoed("x-forwarded-host"), ["evil"]);
+    assert_eq!(answer.echoed("x-mirrored-by"), ["evenkeel"]);
 }
 
 #[test]
@@ -101,4 +104,29 @@ fn the_hash_is_of_the_client_behind_trusted_proxies_only() {
     assert_eq!(spread(trusted, |n| format!("192.0.2.{n}, garbage")), 1, "garbage ends the walk");
     assert_eq!(spread(trusted, |n| format!("2001:db8::{n:x}")), 1, "one /64 is one client");
     assert!(spread(trusted, |n| format!("2001:db8:0:{n:x}::1")) > 1);
+}
+
+#[test]
+fn names_with_an_underscore_do_not_pass_for_others() {
+    let names = [("X_Forwarded_For", "6.6.6.6"), ("Content_Length", "9"), ("X_Client", "a"), ("X_Tenant", "b")];
+    let dropped = "evenkeel_underscore_headers_dropped_total";
+
+    let (answer, proxy) = echo("", &names);
+    for (name, _) in names {
+        assert_eq!(answer.echoed(&name.to_lowercase()), [""; 0], "{name}");
+    }
+    assert_eq!(proxy.metric(dropped, &[]), 4.0);
+
+    let route = "[[route]]\npath = \"/\"\nupstream = \"app\"\nrequest_headers = { set = { X-Tenant = \"own\" } }";
+    let (answer, proxy) = echo(&format!("underscores_in_headers = \"allow\"\n{route}"), &names);
+    assert_eq!(answer.echoed("x_client"), ["a"]);
+    assert_eq!(answer.echoed("x-tenant"), ["own"]);
+    for name in ["x_forwarded_for", "content_length", "x_tenant"] {
+        assert_eq!(answer.echoed(name), [""; 0], "{name}");
+    }
+    assert_eq!(proxy.metric(dropped, &[]), 3.0);
+
+    let refusing = "underscores_in_headers = \"refuse\"";
+    assert_eq!(echo(refusing, &names).0.status, 400);
+    assert_eq!(echo(refusing, &[]).0.status, 200);
 }
