@@ -293,7 +293,7 @@ fn an_unreachable_server_is_502_with_a_reason() {
 
 fn with_64_descriptors(origins: &[Origin]) -> Running {
     Running::with(&format!("cores = 1\nmax_connections = 1000\n{}", app(RR, origins)), |command| {
-        *command = under("ulimit -n 64", command)
+        *command = under("ulimit -n 64", command);
     })
 }
 
@@ -327,7 +327,9 @@ fn own_shortage_is_not_held_against_a_server() {
             "cores = 1\nmax_connections = 1000\n[upstream.app]\ncheck = {check}\n{}",
             harness::servers("app", &origins)
         );
-        let evenkeel = Running::with(&toml, |command| *command = under("ulimit -n 64", command));
+        let evenkeel = Running::with(&toml, |command| {
+            *command = under("ulimit -n 64", command);
+        });
         let mut conns: Vec<Raw> = (0..100).map(|_| evenkeel.raw()).collect();
         eventually("the table is full", || (evenkeel.process.descriptors() >= 64).then_some(()));
         let mut failed = 0;

@@ -220,12 +220,8 @@ fn a_stop_lets_requests_end_and_tells_the_client_to_go() {
     let origins = origins(1);
     let proxy = Proxy::of(RR, &origins);
     let client = Client2::to(proxy.address);
-    let pending = client.runtime.block_on(async {
-        let request = Client2::request("GET", "/slow?ms=700").body(()).unwrap();
-        let pending = tokio::spawn(exchange(client.sender.clone(), request, None, None));
-        tokio::task::yield_now().await;
-        pending
-    });
+    let request = Client2::request("GET", "/slow?ms=700").body(()).unwrap();
+    let pending = client.runtime.spawn(exchange(client.sender.clone(), request, None, None));
     eventually("the request is in flight", || (proxy.server("app", "a").in_flight == 1).then_some(()));
     proxy.stop();
     let answer = client.runtime.block_on(pending).unwrap().unwrap();

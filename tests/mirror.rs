@@ -22,9 +22,12 @@ fn ok() -> Fake {
     Fake::answering(|_, _, _| Some(answer(200, "first")))
 }
 
+/// Heads and bodies, as they came.
+type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A server that keeps whole requests.
-fn recorder() -> (Fake, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
-    let seen: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+fn recorder() -> (Fake, Seen) {
+    let seen: Seen = Arc::default();
     let kept = Arc::clone(&seen);
     let fake = Fake::start(move |_, mut conn| {
         while let Some(head) = conn.head() {
