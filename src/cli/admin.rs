@@ -37,8 +37,11 @@ impl FromStr for AdminAddress {
                 Err(wrong("a Unix socket needs its whole path"))
             };
         }
-        if text.starts_with('/') {
-            return Ok(Self::Unix(text.into()));
+        // Also one from here: no host with a port begins or ends so.
+        let is_path = text.starts_with(['/', '.']) || (text.ends_with(".sock") && !text.contains("://"));
+        if is_path {
+            let whole = std::path::absolute(text).map_err(|error| wrong(&error.to_string()))?;
+            return Ok(Self::Unix(whole));
         }
         if text.starts_with("https://") {
             return Err(wrong("the admin API does not speak TLS"));
@@ -179,6 +182,10 @@ mod tests {
             ("[::1]:9191", "http://[::1]:9191"),
         ] {
             assert_eq!(text.parse::<AdminAddress>().unwrap().to_string(), shown, "{text}");
+        }
+        for text in ["adm.sock", "./adm.sock", "run/adm.sock"] {
+            let whole = std::env::current_dir().unwrap().join(text.trim_start_matches("./"));
+            assert_eq!(text.parse::<AdminAddress>().unwrap(), AdminAddress::Unix(whole), "{text}");
         }
         for text in
             ["", "unix:x.sock", "https://127.0.0.1:9191", "127.0.0.1", "http://127.0.0.1:9191/status", "::1:9191"]

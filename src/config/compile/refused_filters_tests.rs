@@ -240,3 +240,65 @@ error: `max_body` of a mirror is above 16 MiB
 "##,
     );
 }
+
+#[test]
+fn forms_that_others_have() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+proxy_protocol = true
+error_pages = [{ status = [503, 200], file = "missing.html" }]
+
+[[route]]
+upstream = "shop"
+compress = { level = 5 }
+mirror = "beta"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: `proxy_protocol` cannot be the boolean true
+ --> evenkeel.toml:3:18
+  |
+3 | proxy_protocol = true
+  |                  ^^^^
+  |
+  = help: write a table that says from whom, such as { from = ["10.0.0.0/8"] }
+
+error: `200` is no status of an error
+ --> evenkeel.toml:4:33
+  |
+4 | error_pages = [{ status = [503, 200], file = "missing.html" }]
+  |                                 ^^^
+  |
+  = help: write "404", or "5xx" for all from 500 to 599
+
+error: cannot read `file` missing.html: entity not found
+ --> evenkeel.toml:4:46
+  |
+4 | error_pages = [{ status = [503, 200], file = "missing.html" }]
+  |                                              ^^^^^^^^^^^^^^
+  |
+  = help: name a file that the user running evenkeel can read
+
+error: `level` cannot be the number 5
+ --> evenkeel.toml:8:22
+  |
+8 | compress = { level = 5 }
+  |                      ^
+  |
+  = help: write "fast", "balanced" or "small"
+
+error: `mirror` cannot be the text "beta"
+ --> evenkeel.toml:9:10
+  |
+9 | mirror = "beta"
+  |          ^^^^^^
+  |
+  = help: write a table that names an upstream, such as { to = "app" }
+
+5 errors in evenkeel.toml
+"##,
+    );
+}

@@ -264,3 +264,22 @@ fn reports_are_readable_by_tools() {
     let report = parse(&format!("{TOP}\"\\u001b[2J\\n\" = 1\n"), "e.toml").unwrap_err();
     assert!(report.lines()[0].starts_with("e.toml:5:1: unknown key `\\u{1b}[2J\\n`"), "{:?}", report.lines());
 }
+
+#[test]
+fn what_leads_nowhere_or_does_nothing_is_told() {
+    let redirecting = "redirect_to_https = true\n";
+    let with = |more: &str| format!("[[listener]]\nname = 'a'\nbind = ':80'\n{redirecting}{more}");
+    let rest = "[upstream.shop]\nservers = ['127.0.0.1:9001']\n";
+    let nowhere = "`redirect_to_https` leads to port 443, where no listener has `tls`";
+    assert_eq!(warnings(&with(rest)), [nowhere]);
+    let other = |port| format!("[[listener]]\nname = 'b'\nbind = ':{port}'\ntls = 'self_signed'\n");
+    let route = "[[route]]\nlistener = 'b'\nupstream = 'shop'\n";
+    assert_eq!(warnings(&with(&(other(443) + route + rest))), [""; 0], "nor is a route needed to redirect");
+    assert_eq!(warnings(&with(&(other(8443) + rest))), [nowhere]);
+    assert_eq!(warnings(&with(&format!("trusted_proxies = ['10.0.0.0/8']\n{rest}"))), [""; 0]);
+    let strip = "[[route]]\nupstream = 'shop'\nstrip_prefix = true\n";
+    assert_eq!(
+        warnings(&format!("[[listener]]\nbind = ':80'\n{strip}{rest}")),
+        ["`strip_prefix` strips nothing in a route for every path"]
+    );
+}

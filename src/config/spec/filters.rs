@@ -1,6 +1,9 @@
 //! What a route does to answers and beside them.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::{At, Size, nowhere};
 
@@ -37,12 +40,37 @@ impl Default for CompressSpec {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LevelSpec {
     Fast,
     Balanced,
     Small,
+}
+
+// By hand, because what is derived names no place for a number, which other proxies have here.
+impl<'de> Deserialize<'de> for LevelSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = LevelSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"fast\", \"balanced\" or \"small\"")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<LevelSpec, E> {
+                match name {
+                    "fast" => Ok(LevelSpec::Fast),
+                    "balanced" => Ok(LevelSpec::Balanced),
+                    "small" => Ok(LevelSpec::Small),
+                    _ => Err(E::unknown_variant(name, &["fast", "balanced", "small"])),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Name)
+    }
 }
 
 /// `mirror` of a route.

@@ -142,6 +142,9 @@ impl Compiler<'_> {
                 self.error(rewrite.span(), "this route has `strip_prefix` and `rewrite`", "keep one of them");
             } else if !is_prefix {
                 self.error(spec.strip_prefix.span(), "this route has no prefix to strip", "write `rewrite` instead");
+            } else if path.is_some_and(|path| *path == PathPattern::Prefix("/".to_owned())) {
+                let message = "`strip_prefix` strips nothing in a route for every path";
+                self.warn(spec.strip_prefix.span(), message, "give the route a `path`, or remove it");
             }
             return Rewrite::Strip;
         }
