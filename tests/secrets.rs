@@ -48,6 +48,15 @@ impl Held {
         self.fakes.last().unwrap().address().to_string()
     }
 
+    /// A server that speaks first, and something else.
+    fn greeting(&mut self, words: &'static [u8]) -> String {
+        self.fakes.push(Fake::start(move |_, mut conn| {
+            let _ = conn.try_send(words);
+            let _ = conn.rest();
+        }));
+        self.fakes.last().unwrap().address().to_string()
+    }
+
     fn failures(&mut self) -> Vec<Failure> {
         let refusing = Refusing::new();
         let refused = refusing.address.to_string();
@@ -72,6 +81,7 @@ impl Held {
                 "timeouts = { between_bytes = \"200ms\" }",
                 GET,
             ),
+            failure(&["upstream_tls"], self.greeting(b"220 no TLS here\r\n"), "tls = true", GET),
             failure(&["truncated", ""], self.saying(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", false), "", GET),
             failure(&["cut"], self.saying(b"", true), "", GET),
             failure(&["body_timeout"], self.saying(b"", true), "", POST),

@@ -362,9 +362,10 @@ fn a_client_hello_without_an_end_is_refused() {
     let mut conn = proxy.raw();
     let mut record = vec![0x16, 3, 1, 0x40, 0, 1, 0xFF, 0xFF, 0xFF, 3, 3];
     record.resize(5 + 0x4000, 0);
-    // Closed long before the end, whether the rest is taken or not.
+    // Closed long before the end, whether the rest is taken or not: at most an alert comes back.
     let refused = (0..100).any(|_| conn.try_send(&record).is_err());
-    assert!(refused || conn.is_closed());
+    let (said, _) = conn.rest_and_end();
+    assert!(said.len() < 20, "{refused} {said:?}");
     eventually("counted", || {
         (proxy.metric("evenkeel_tls_handshake_failures_total", &["protocol"]) == 1.0).then_some(())
     });
