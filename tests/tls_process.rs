@@ -50,6 +50,9 @@ fn what_is_wrong_with_certificate_files_is_said_with_the_way_out() {
     let done = check(&files("upside", &(ca.pem() + &one.chain), &one.key)).ends(3);
     says(&done, &["upside.pem", "the certificates are in the wrong order", "put the server's own certificate first"]);
 
+    let done = check(&files("swapped", &one.key, &one.chain)).ends(3);
+    says(&done, &["swapped.pem", "this is a key", "swap `chain` and `key`"]);
+
     // The last one is of no concern to the two before it.
     let stranger = Authority::new("stranger").pem();
     let done = check(&files("mixed", &(one.chain.clone() + &stranger), &one.key)).ends(3);

@@ -56,6 +56,9 @@ impl Certificate {
     /// # Errors
     /// What is wrong with them.
     pub fn read(chain_pem: &str, key_pem: &str) -> Result<Self, Wrong> {
+        if is_key_alone(chain_pem) && has_certificate(key_pem) && !has_key(key_pem) {
+            return Err(chain("this is a key, and the file of the key has a certificate", "swap `chain` and `key`"));
+        }
         let certificates = read_chain(chain_pem)?;
         let signing = any_supported_type(&read_key(key_pem)?).map_err(|_| {
             key(
@@ -101,6 +104,18 @@ impl Facts {
         let validity = certificate.validity();
         Self { names, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
     }
+}
+
+fn has_certificate(pem: &str) -> bool {
+    pem.contains("BEGIN CERTIFICATE")
+}
+
+fn has_key(pem: &str) -> bool {
+    pem.contains("PRIVATE KEY-----")
+}
+
+fn is_key_alone(pem: &str) -> bool {
+    has_key(pem) && !has_certificate(pem)
 }
 
 fn read_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Wrong> {
