@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::show_size;
 use crate::config::Plan;
 use crate::config::plan::{CompressPlan, Encoding, ErrorPagePlan, MirrorPlan};
+use crate::units::show_size;
 
 #[derive(Serialize)]
 pub(super) struct Compress<'a> {

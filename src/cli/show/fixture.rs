@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::{Action, Address, DnsPlan, HostPattern, RoutePlan};
+use crate::config::plan::{Action, Address, DnsPlan, HostPattern, ListenerPlan, RoutePlan};
 use crate::health::{Check, HttpCheck};
 
 /// One listener, upstream `shop` (sticky, two servers) and upstream `api` (one server on a socket).

@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::access::BasicAuthView;
 use super::choice::{self, Choice};
-use super::{filters, show_size};
+use super::filters;
 use crate::config::Plan;
 use crate::config::plan::{
     Access, Action, Branch, Conditions, HeaderEdits, HostPattern, PathPattern, Rewrite, RoutePlan, RouteTimeouts,
     Value, ValuePattern,
 };
-use crate::units::show_duration;
+use crate::units::{show_duration, show_size};
 
 /// A text, or a table with one key.
 #[derive(Serialize)]

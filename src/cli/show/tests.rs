@@ -1,6 +1,6 @@
 use super::*;
 use crate::config;
-use crate::units::parse_size;
+use crate::units::{parse_size, show_size};
 
 #[test]
 fn the_words_are_those_of_the_configuration() {
