@@ -5,16 +5,14 @@
 //! by field: a new field does not compile until someone decides here what its change means. Secrets
 //! are compared and never shown.
 
+mod listener;
+mod route;
+mod upstream;
+
 use std::fmt;
 use std::time::Duration;
 
-use super::plan::{
-    Access, AccessLogPlan, Action, AdminPlan, Branch, DnsPlan, DrainPlan, HostPattern, ListenerPlan, LogPlan,
-    MirrorPlan, Plan, PoolPlan, RetryPlan, RouteFilters, RoutePlan, ServerPlan, ShutdownPlan, UpstreamPlan,
-    UpstreamTimeouts,
-};
-use crate::health::Check;
-use crate::proxy_protocol::Version;
+use super::plan::{Access, AccessLogPlan, AdminPlan, DnsPlan, ListenerPlan, LogPlan, Plan, ShutdownPlan};
 use crate::units::show_duration;
 
 /// The difference between two Plans.
@@ -202,208 +200,6 @@ impl Diff {
         fields.time("deadline", deadline, new.shutdown.deadline);
     }
 
-    fn listener(&mut self, event: &Event<'_, ListenerPlan>) {
-        let Some((old, new)) = self.both(event, |l| Subject::Listener(l.name.clone())) else { return };
-        let ListenerPlan {
-            name,
-            bind,
-            tls,
-            hsts,
-            redirect_to_https,
-            // Follows from `tls` of any listener.
-            hides_client_cert: _,
-            // Told by the socket, not by the name.
-            backlog: _,
-            trusted_proxies,
-            forwarded,
-            access,
-            request_id,
-            merge_slashes,
-            underscores_in_headers,
-            header_timeout,
-            idle_timeout,
-            between_bytes,
-            http2,
-            http2_max_streams,
-            min_rate,
-            max_request_line,
-            max_header_bytes,
-            max_headers,
-            max_body,
-            proxy_protocol,
-            max_connections_per_client,
-            unlimited_clients,
-            max_requests_per_connection,
-            error_pages,
-        } = old;
-        let mut fields = self.of(Subject::Listener(name.clone()));
-        fields.value("bind", bind, &new.bind);
-        fields.key("tls", *tls == new.tls);
-        fields.key("hsts", *hsts == new.hsts);
-        fields.key("redirect_to_https", *redirect_to_https == new.redirect_to_https);
-        fields.key("trusted_proxies", *trusted_proxies == new.trusted_proxies);
-        fields.key("forwarded", *forwarded == new.forwarded);
-        fields.access(access, &new.access);
-        fields.value("request_id", request_id, &new.request_id);
-        fields.value("merge_slashes", merge_slashes, &new.merge_slashes);
-        fields.key("underscores_in_headers", *underscores_in_headers == new.underscores_in_headers);
-        fields.time("header_timeout", *header_timeout, new.header_timeout);
-        fields.time("idle_timeout", *idle_timeout, new.idle_timeout);
-        fields.time("between_bytes", *between_bytes, new.between_bytes);
-        fields.value("http2", http2, &new.http2);
-        fields.value("http2_max_streams", http2_max_streams, &new.http2_max_streams);
-        fields.value("min_rate", min_rate, &new.min_rate);
-        fields.value("max_request_line", max_request_line, &new.max_request_line);
-        fields.value("max_header_bytes", max_header_bytes, &new.max_header_bytes);
-        fields.value("max_headers", max_headers, &new.max_headers);
-        fields.value("max_body", &count(*max_body), &count(new.max_body));
-        fields.value(
-            "max_connections_per_client",
-            &count(*max_connections_per_client),
-            &count(new.max_connections_per_client),
-        );
-        fields.key("unlimited_clients", *unlimited_clients == new.unlimited_clients);
-        fields.value(
-            "max_requests_per_connection",
-            &count(*max_requests_per_connection),
-            &count(new.max_requests_per_connection),
-        );
-        fields.key("error_pages", *error_pages == new.error_pages);
-        fields.key("proxy_protocol", *proxy_protocol == new.proxy_protocol);
-    }
-
-    fn route(&mut self, event: &Event<'_, RoutePlan>, old_plan: &Plan, new_plan: &Plan) {
-        let Some((old, new)) = self.both(event, |r| Subject::Route(r.name.clone())) else { return };
-        let RoutePlan {
-            name,
-            listeners,
-            host,
-            path,
-            conditions,
-            access,
-            basic_auth,
-            allow_escapes,
-            action,
-            rewrite,
-            upstream_host,
-            request_headers,
-            response_headers,
-            timeouts,
-            max_body,
-            filters,
-        } = old;
-        // Positions say nothing across two Plans; and a route for all listeners stays one when they change.
-        let all = |plan: &Plan, listeners: &[usize]| listeners.len() == plan.listeners.len();
-        let names = |plan: &Plan, listeners: &[usize]| {
-            let mut names: Vec<_> = listeners.iter().map(|at| plan.listeners[*at].name.clone()).collect();
-            names.sort();
-            names
-        };
-        let same_listeners = all(old_plan, listeners) && all(new_plan, &new.listeners)
-            || names(old_plan, listeners) == names(new_plan, &new.listeners);
-        let mut fields = self.of(Subject::Route(name.clone()));
-        fields.key("listener", same_listeners);
-        fields.value("host", &show_host(host), &show_host(&new.host));
-        fields.value("path", path, &new.path);
-        let RouteFilters { compress, mirror, error_pages } = filters;
-        // Positions say nothing across two Plans.
-        let shown = |plan: &Plan, mirror: &Option<MirrorPlan>| {
-            mirror.map(|m| (plan.upstreams[m.upstream].name.clone(), m.percent, m.max_body, m.max_in_flight))
-        };
-        fields.key("mirror", shown(old_plan, mirror) == shown(new_plan, &new.filters.mirror));
-        fields.key("error_pages", *error_pages == new.filters.error_pages);
-        fields.key("compress", *compress == new.filters.compress);
-        fields.key("conditions", *conditions == new.conditions);
-        fields.access(access, &new.access);
-        fields.key("basic_auth", *basic_auth == new.basic_auth);
-        fields.value("allow_escapes", allow_escapes, &new.allow_escapes);
-        let (before, now) = (destination(action, old_plan), destination(&new.action, new_plan));
-        if let (Action::Upstream(old), Action::Upstream(new)) = (action, &new.action) {
-            fields.value("upstream", &old_plan.upstreams[*old].name, &new_plan.upstreams[*new].name);
-        } else if let (
-            Action::Split { branches: old_branches, by: old },
-            Action::Split { branches: new_branches, by: new },
-        ) = (action, &new.action)
-        {
-            fields.value("split", &shares(old_branches, old_plan), &shares(new_branches, new_plan));
-            if old.name() == new.name() {
-                fields.key("split_by options", old == new);
-            } else {
-                fields.value("split_by", &old.name(), &new.name());
-            }
-        } else if before == now {
-            // The same words may stand for another body.
-            fields.key("answer", *action == new.action);
-        } else {
-            fields.value("leads to", &before, &now);
-        }
-        fields.key("rewrite", *rewrite == new.rewrite);
-        fields.key("upstream_host", *upstream_host == new.upstream_host);
-        fields.key("request_headers", *request_headers == new.request_headers);
-        fields.key("response_headers", *response_headers == new.response_headers);
-        fields.key("timeouts", *timeouts == new.timeouts);
-        let limit = |bytes: Option<u64>| bytes.map_or_else(|| "the listener's".to_owned(), count);
-        fields.value("max_body", &limit(*max_body), &limit(new.max_body));
-    }
-
-    fn upstream(&mut self, event: &Event<'_, UpstreamPlan>) {
-        let Some((old, new)) = self.both(event, |u| Subject::Upstream(u.name.clone())) else { return };
-        let UpstreamPlan {
-            name,
-            policy,
-            protocol,
-            tls,
-            send_proxy,
-            check,
-            fail_open,
-            timeouts,
-            pool,
-            retry,
-            drain,
-            max_sessions,
-            cookie_keys,
-            servers,
-        } = old;
-        let mut fields = self.of(Subject::Upstream(name.clone()));
-        if policy.name() == new.policy.name() {
-            fields.key("policy options", *policy == new.policy);
-        } else {
-            fields.value("policy", &policy.name(), &new.policy.name());
-        }
-        if protocol.name() == new.protocol.name() {
-            fields.key("protocol options", *protocol == new.protocol);
-        } else {
-            fields.value("protocol", &protocol.name(), &new.protocol.name());
-        }
-        fields.key("tls", *tls == new.tls);
-        let version = |version: Option<Version>| version.map_or("off", Version::name);
-        fields.value("send_proxy", &version(*send_proxy), &version(new.send_proxy));
-        let check_name = |check: &Option<Check>| check.as_ref().map_or("off", Check::name);
-        if check_name(check) == check_name(&new.check) {
-            fields.key("check options", *check == new.check);
-        } else {
-            fields.value("check", &check_name(check), &check_name(&new.check));
-        }
-        fields.value("fail_open", fail_open, &new.fail_open);
-        fields.timeouts(*timeouts, new.timeouts);
-        fields.pool(*pool, new.pool);
-        fields.retry(*retry, new.retry);
-        fields.drain(*drain, new.drain);
-        fields.value("max_sessions", max_sessions, &new.max_sessions);
-        fields.key("cookie_keys", *cookie_keys == new.cookie_keys);
-        pair(servers, &new.servers, |s| &s.name, |event| self.server(name, event));
-    }
-
-    fn server(&mut self, upstream: &str, event: &Event<'_, ServerPlan>) {
-        let subject =
-            |server: &ServerPlan| Subject::Server { upstream: upstream.to_owned(), server: server.name.clone() };
-        let Some((old, new)) = self.both(event, subject) else { return };
-        let ServerPlan { name: _, address, weight } = old;
-        let mut fields = self.of(subject(old));
-        fields.value("address", address, &new.address);
-        fields.value("weight", weight, &new.weight);
-    }
-
     /// Notes what was added or removed; gives back what is in both.
     fn both<'a, T>(&mut self, event: &Event<'a, T>, subject: impl Fn(&T) -> Subject) -> Option<(&'a T, &'a T)> {
         match event {
@@ -450,67 +246,10 @@ impl Fields<'_> {
     fn push(&mut self, what: What) {
         self.diff.changes.push(Change { subject: self.subject.clone(), what });
     }
-
-    fn timeouts(&mut self, old: UpstreamTimeouts, new: UpstreamTimeouts) {
-        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle, tunnel_half_closed } = old;
-        let limit = |time: Option<Duration>| time.map_or_else(|| "off".to_owned(), show_duration);
-        self.time("timeouts.connect", connect, new.connect);
-        self.time("timeouts.first_byte", first_byte, new.first_byte);
-        self.time("timeouts.between_bytes", between_bytes, new.between_bytes);
-        self.value("timeouts.request", &limit(request), &limit(new.request));
-        self.time("timeouts.tunnel_idle", tunnel_idle, new.tunnel_idle);
-        self.time("timeouts.tunnel_half_closed", tunnel_half_closed, new.tunnel_half_closed);
-    }
-
-    fn pool(&mut self, old: PoolPlan, new: PoolPlan) {
-        let PoolPlan { max_idle, idle_timeout, max_age, max_requests } = old;
-        self.value("pool.max_idle", &max_idle, &new.max_idle);
-        self.time("pool.idle_timeout", idle_timeout, new.idle_timeout);
-        self.time("pool.max_age", max_age, new.max_age);
-        self.value("pool.max_requests", &count(max_requests), &count(new.max_requests));
-    }
-
-    fn retry(&mut self, old: RetryPlan, new: RetryPlan) {
-        let RetryPlan { attempts, budget_percent, budget_floor } = old;
-        self.value("retry.attempts", &attempts, &new.attempts);
-        self.value("retry.budget_percent", &budget_percent, &new.budget_percent);
-        self.value("retry.budget_floor", &budget_floor, &new.budget_floor);
-    }
-
-    fn drain(&mut self, old: DrainPlan, new: DrainPlan) {
-        let DrainPlan { in_flight, sessions_idle, sessions_max } = old;
-        self.time("drain.in_flight", in_flight, new.in_flight);
-        self.time("drain.sessions_idle", sessions_idle, new.sessions_idle);
-        self.time("drain.sessions_max", sessions_max, new.sessions_max);
-    }
 }
 
 fn count(number: u64) -> String {
     if number == u64::MAX { "unlimited".to_owned() } else { number.to_string() }
-}
-
-/// Where a route leads, in a word or two.
-fn destination(action: &Action, plan: &Plan) -> String {
-    match action {
-        Action::Upstream(position) => format!("upstream {}", plan.upstreams[*position].name),
-        Action::Split { branches, .. } => format!("split {}", shares(branches, plan)),
-        Action::Redirect { status, to } => format!("redirect {status} {to}"),
-        Action::Respond { status, .. } => format!("respond {status}"),
-    }
-}
-
-/// The upstreams of a split, each with its weight.
-fn shares(branches: &[Branch], plan: &Plan) -> String {
-    let share = |branch: &Branch| format!("{} {}", plan.upstreams[branch.upstream].name, branch.weight);
-    branches.iter().map(share).collect::<Vec<_>>().join(", ")
-}
-
-fn show_host(host: &HostPattern) -> String {
-    match host {
-        HostPattern::Any => "any".to_owned(),
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}"),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,104 @@
+//! What changes in an upstream and its servers.
+
+use std::time::Duration;
+
+use super::{Diff, Event, Fields, Subject, count, pair};
+use crate::config::plan::{DrainPlan, PoolPlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::health::Check;
+use crate::proxy_protocol::Version;
+use crate::units::show_duration;
+
+impl Diff {
+    pub(super) fn upstream(&mut self, event: &Event<'_, UpstreamPlan>) {
+        let Some((old, new)) = self.both(event, |u| Subject::Upstream(u.name.clone())) else { return };
+        let UpstreamPlan {
+            name,
+            policy,
+            protocol,
+            tls,
+            send_proxy,
+            check,
+            fail_open,
+            timeouts,
+            pool,
+            retry,
+            drain,
+            max_sessions,
+            cookie_keys,
+            servers,
+        } = old;
+        let mut fields = self.of(Subject::Upstream(name.clone()));
+        if policy.name() == new.policy.name() {
+            fields.key("policy options", *policy == new.policy);
+        } else {
+            fields.value("policy", &policy.name(), &new.policy.name());
+        }
+        if protocol.name() == new.protocol.name() {
+            fields.key("protocol options", *protocol == new.protocol);
+        } else {
+            fields.value("protocol", &protocol.name(), &new.protocol.name());
+        }
+        fields.key("tls", *tls == new.tls);
+        let version = |version: Option<Version>| version.map_or("off", Version::name);
+        fields.value("send_proxy", &version(*send_proxy), &version(new.send_proxy));
+        let check_name = |check: &Option<Check>| check.as_ref().map_or("off", Check::name);
+        if check_name(check) == check_name(&new.check) {
+            fields.key("check options", *check == new.check);
+        } else {
+            fields.value("check", &check_name(check), &check_name(&new.check));
+        }
+        fields.value("fail_open", fail_open, &new.fail_open);
+        fields.timeouts(*timeouts, new.timeouts);
+        fields.pool(*pool, new.pool);
+        fields.retry(*retry, new.retry);
+        fields.drain(*drain, new.drain);
+        fields.value("max_sessions", max_sessions, &new.max_sessions);
+        fields.key("cookie_keys", *cookie_keys == new.cookie_keys);
+        pair(servers, &new.servers, |s| &s.name, |event| self.server(name, event));
+    }
+
+    fn server(&mut self, upstream: &str, event: &Event<'_, ServerPlan>) {
+        let subject =
+            |server: &ServerPlan| Subject::Server { upstream: upstream.to_owned(), server: server.name.clone() };
+        let Some((old, new)) = self.both(event, subject) else { return };
+        let ServerPlan { name: _, address, weight } = old;
+        let mut fields = self.of(subject(old));
+        fields.value("address", address, &new.address);
+        fields.value("weight", weight, &new.weight);
+    }
+}
+
+impl Fields<'_> {
+    fn timeouts(&mut self, old: UpstreamTimeouts, new: UpstreamTimeouts) {
+        let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle, tunnel_half_closed } = old;
+        let limit = |time: Option<Duration>| time.map_or_else(|| "off".to_owned(), show_duration);
+        self.time("timeouts.connect", connect, new.connect);
+        self.time("timeouts.first_byte", first_byte, new.first_byte);
+        self.time("timeouts.between_bytes", between_bytes, new.between_bytes);
+        self.value("timeouts.request", &limit(request), &limit(new.request));
+        self.time("timeouts.tunnel_idle", tunnel_idle, new.tunnel_idle);
+        self.time("timeouts.tunnel_half_closed", tunnel_half_closed, new.tunnel_half_closed);
+    }
+
+    fn pool(&mut self, old: PoolPlan, new: PoolPlan) {
+        let PoolPlan { max_idle, idle_timeout, max_age, max_requests } = old;
+        self.value("pool.max_idle", &max_idle, &new.max_idle);
+        self.time("pool.idle_timeout", idle_timeout, new.idle_timeout);
+        self.time("pool.max_age", max_age, new.max_age);
+        self.value("pool.max_requests", &count(max_requests), &count(new.max_requests));
+    }
+
+    fn retry(&mut self, old: RetryPlan, new: RetryPlan) {
+        let RetryPlan { attempts, budget_percent, budget_floor } = old;
+        self.value("retry.attempts", &attempts, &new.attempts);
+        self.value("retry.budget_percent", &budget_percent, &new.budget_percent);
+        self.value("retry.budget_floor", &budget_floor, &new.budget_floor);
+    }
+
+    fn drain(&mut self, old: DrainPlan, new: DrainPlan) {
+        let DrainPlan { in_flight, sessions_idle, sessions_max } = old;
+        self.time("drain.in_flight", in_flight, new.in_flight);
+        self.time("drain.sessions_idle", sessions_idle, new.sessions_idle);
+        self.time("drain.sessions_max", sessions_max, new.sessions_max);
+    }
+}
