@@ -191,15 +191,7 @@ impl Compiler<'_> {
 }
 
 #[cfg(test)]
-mod refused_access_tests;
-#[cfg(test)]
-mod refused_filters_tests;
-#[cfg(test)]
-mod refused_routes;
-#[cfg(test)]
-mod refused_tests;
-#[cfg(test)]
-mod refused_upstream_tests;
+mod refused;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

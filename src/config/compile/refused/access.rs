@@ -1,8 +1,8 @@
 //! What a user reads when what says who may come is wrong, word for word.
 
-use super::super::*;
 use super::Surroundings;
-use super::refused_tests::refused;
+use super::refused;
+use crate::config::*;
 
 #[test]
 fn networks_that_let_nobody_in() {

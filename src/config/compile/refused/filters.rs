@@ -1,6 +1,6 @@
 //! What a user reads when filters of a route are wrong, word for word.
 
-use super::refused_tests::refused;
+use super::refused;
 
 #[test]
 fn compression() {
