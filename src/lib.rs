@@ -25,6 +25,7 @@
 //! | [`cli`] | the verbs; everything but `run`, `demo` and `origin` is a client of the admin API |
 //! | [`lab`] | the toy server that the demo, the tests and the examples put behind the proxy |
 //! | [`proxy_protocol`] | the header that says, ahead of a connection, who the client is: read from clients, written to servers |
+//! | [`server_stream`] | the bytes of a connection to a server: TCP, a Unix socket, TLS over either |
 //! | [`named`], [`units`], [`path`] | leaves: how choices, durations and sizes are written; the one form of a path |
 //!
 //! Two rooms are made to grow: a new policy is a file and a variant in [`balance`], a new check is a
@@ -103,6 +104,7 @@ pub mod named;
 pub mod path;
 pub mod proxy;
 pub mod proxy_protocol;
+pub mod server_stream;
 pub mod tls;
 pub mod units;
 pub mod upstream;

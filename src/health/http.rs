@@ -13,8 +13,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::http2;
-use super::tcp::{self, Stream, Target, Wire};
+use super::tcp::{self, Target, Wire};
 use super::{HttpCheck, Outcome};
+use crate::server_stream::ServerStream;
 
 /// How much of a body is searched for the expected text.
 const SEARCHED: usize = 64 << 10;
@@ -54,7 +55,7 @@ pub(super) async fn probe(check: &HttpCheck, target: &Target, wire: &Wire, deadl
     }
 }
 
-async fn over_http2(check: &HttpCheck, target: &Target, wire: &Wire, stream: Stream) -> Outcome {
+async fn over_http2(check: &HttpCheck, target: &Target, wire: &Wire, stream: ServerStream) -> Outcome {
     let scheme = if wire.tls.is_some() { "https" } else { "http" };
     let authority = check.host.as_deref().unwrap_or(target.host());
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(check.path.as_str()).build();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Request};
 
-use super::tcp::Stream;
+use crate::server_stream::ServerStream;
 
 /// How much of an answer's body is kept.
 const KEPT: usize = 64 << 10;
@@ -21,7 +21,7 @@ pub(super) struct Reply {
 
 /// Sends one request and reads its answer. The connection and the exchange end together: nothing is
 /// left behind when this is dropped.
-pub(super) async fn ask(stream: Stream, request: Request<Bytes>) -> Result<Reply, String> {
+pub(super) async fn ask(stream: ServerStream, request: Request<Bytes>) -> Result<Reply, String> {
     let (mut sender, connection) =
         h2::client::handshake(stream).await.map_err(|error| format!("no HTTP/2 connection: {error}"))?;
     let exchange = async {

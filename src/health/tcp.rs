@@ -3,16 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::client::TlsStream;
 
 use crate::proxy_protocol::{Header, Version};
+use crate::server_stream::ServerStream;
 use crate::tls;
 
 /// Where a probe goes.
@@ -56,20 +54,11 @@ impl Target {
     }
 }
 
-/// An open connection of either kind.
-#[derive(Debug)]
-pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    /// Over one of the others.
-    Tls(Box<TlsStream<Stream>>),
-}
-
 /// Opens a connection and says on it what comes before HTTP.
 ///
 /// # Errors
 /// What went wrong, in words for an operator.
-pub async fn open(target: &Target, wire: &Wire, port: Option<u16>, deadline: Instant) -> Result<Stream, String> {
+pub async fn open(target: &Target, wire: &Wire, port: Option<u16>, deadline: Instant) -> Result<ServerStream, String> {
     let mut stream = connect(target, port, deadline).await?;
     if let Some(version) = wire.send_proxy {
         // A check speaks for nobody but the proxy.
@@ -78,7 +67,7 @@ pub async fn open(target: &Target, wire: &Wire, port: Option<u16>, deadline: Ins
     }
     let Some(tls) = &wire.tls else { return Ok(stream) };
     let stream = tls.connect(target.name(), stream).await.map_err(|error| format!("no TLS: {error}"))?;
-    Ok(Stream::Tls(Box::new(stream)))
+    Ok(ServerStream::Tls(Box::new(stream)))
 }
 
 /// Opens a connection to the first address that accepts one. An address that says nothing leaves the
@@ -86,12 +75,12 @@ pub async fn open(target: &Target, wire: &Wire, port: Option<u16>, deadline: Ins
 ///
 /// # Errors
 /// Why each address failed, in words for an operator.
-pub async fn connect(target: &Target, port: Option<u16>, deadline: Instant) -> Result<Stream, String> {
+pub async fn connect(target: &Target, port: Option<u16>, deadline: Instant) -> Result<ServerStream, String> {
     let addresses = match target {
         Target::Net { addresses, .. } => addresses,
         Target::Unix(path) => {
             return match timeout_at(deadline, UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => Ok(Stream::Unix(stream)),
+                Ok(Ok(stream)) => Ok(ServerStream::Unix(stream)),
                 Ok(Err(error)) => Err(format!("unix:{}: {}", path.display(), reason(&error))),
                 Err(_) => Err(format!("unix:{}: no connection in time", path.display())),
             };
@@ -103,7 +92,7 @@ pub async fn connect(target: &Target, port: Option<u16>, deadline: Instant) -> R
         let now = Instant::now();
         let share = deadline.saturating_duration_since(now) / (addresses.len() - i) as u32;
         match timeout_at(now + share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(Stream::Tcp(stream)),
+            Ok(Ok(stream)) => return Ok(ServerStream::Tcp(stream)),
             Ok(Err(error)) => failures.push(format!("{address}: {}", reason(&error))),
             Err(_) => failures.push(format!("{address}: no connection in time")),
         }
@@ -120,42 +109,6 @@ fn reason(error: &io::Error) -> String {
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),
         None => text,
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }
 

@@ -18,11 +18,11 @@ use super::connection::Conn;
 use super::core::CoreClaim;
 use super::pool::{self, Lease, Line};
 use super::server_body::ServerBody;
-use super::stream;
 use super::watch::{Phase, Watch};
 use crate::config::plan::{Address, UpstreamPlan};
 use crate::error::{Kind, ProxyError, Sent};
 use crate::proxy_protocol::Header;
+use crate::server_stream::ServerStream;
 use crate::upstream::{Event, Server};
 
 /// Why there is no answer.
@@ -65,7 +65,7 @@ pub(super) async fn connect(
     plan: &UpstreamPlan,
     claim: &CoreClaim,
     introduction: Option<Vec<u8>>,
-) -> Result<stream::Upstream, ProxyError> {
+) -> Result<ServerStream, ProxyError> {
     let (core, server, counts) = (&conn.core, claim.server(), &claim.cell().counts);
     // Failures turn it, too, or one dead address of several would be tried first for ever.
     let turn = counts.connects.get().wrapping_add(counts.connect_failures.get()) as usize;
@@ -104,9 +104,9 @@ async fn begun(
     conn: &Conn,
     plan: &UpstreamPlan,
     server: &Server,
-    mut stream: stream::Upstream,
+    mut stream: ServerStream,
     introduction: Option<Vec<u8>>,
-) -> Result<stream::Upstream, ProxyError> {
+) -> Result<ServerStream, ProxyError> {
     if let Some(header) = introduction {
         match guarded(&conn.watch, stream.write_all(&header)).await {
             Ok(Ok(())) => {}
@@ -122,14 +122,14 @@ async fn secured(
     conn: &Conn,
     plan: &UpstreamPlan,
     server: &Server,
-    stream: stream::Upstream,
-) -> Result<stream::Upstream, ProxyError> {
+    stream: ServerStream,
+) -> Result<ServerStream, ProxyError> {
     let Some(tls) = &plan.tls else { return Ok(stream) };
     let host = server.address.host();
     // Boxed, since a handshake's state is large and most upstreams are in clear.
     let handshake = Box::pin(tls.client.connect(host.as_deref(), stream));
     match guarded(&conn.watch, handshake).await {
-        Ok(Ok(stream)) => Ok(stream::Upstream::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => Ok(ServerStream::Tls(Box::new(stream))),
         Ok(Err(error)) => {
             conn.core.complaints.upstream_tls.warn(conn.core.clock.get(), |more| {
                 tracing::warn!(upstream = %server.upstream, server = %server.name, %error, more, "no TLS with a server");

@@ -21,8 +21,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::body::RequestBody;
 use super::core::View;
-use super::stream;
 use crate::config::plan::{Address, PoolPlan, UpstreamPlan};
+use crate::server_stream::ServerStream;
 use crate::tls::Client;
 use crate::upstream::{Admin, Server};
 
@@ -83,8 +83,12 @@ pub(super) struct Pools {
     cores: usize,
 }
 
+/// The most that is read ahead of an answer, and about what is written behind a body: larger reads make
+/// answers cheaper, and a client that takes nothing makes evenkeel hold three of them.
+const READ_AHEAD: usize = 256 * 1024;
+
 /// An HTTP/1 connection that still has to be driven.
-pub(super) type Driver = Connection<TokioIo<stream::Upstream>, RequestBody>;
+pub(super) type Driver = Connection<TokioIo<ServerStream>, RequestBody>;
 
 impl Pools {
     pub(super) fn new(cores: usize) -> Self {
@@ -156,9 +160,9 @@ fn is_out(server: &Server) -> bool {
 
 /// Opens a connection to `server`, trying each of its addresses, beginning with the `turn`-th; each has
 /// its share of `limit`, so that a silent one leaves time for the next.
-pub(super) async fn connect(server: &Server, turn: usize, limit: Duration) -> io::Result<stream::Upstream> {
+pub(super) async fn connect(server: &Server, turn: usize, limit: Duration) -> io::Result<ServerStream> {
     if let Address::Unix(path) = &server.address {
-        return UnixStream::connect(path).await.map(stream::Upstream::Unix);
+        return UnixStream::connect(path).await.map(ServerStream::Unix);
     }
     let addresses = server.resolved.load_full();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -172,7 +176,7 @@ pub(super) async fn connect(server: &Server, turn: usize, limit: Duration) -> io
             },
         };
         match outcome {
-            Ok(stream) => return Ok(stream::Upstream::Tcp(stream)),
+            Ok(stream) => return Ok(ServerStream::Tcp(stream)),
             Err(error) => last = error,
         }
     }
@@ -188,12 +192,12 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 /// Speaks HTTP/1 on a new connection. The driver must be polled for anything to move. `outings` are
 /// those of the server before the connection was opened.
 pub(super) async fn handshake(
-    stream: stream::Upstream,
+    stream: ServerStream,
     plan: &UpstreamPlan,
     now: Instant,
     outings: u32,
 ) -> hyper::Result<(Line, Driver)> {
-    let (sender, driver) = Builder::new().handshake(TokioIo::new(stream)).await?;
+    let (sender, driver) = Builder::new().max_buf_size(READ_AHEAD).handshake(TokioIo::new(stream)).await?;
     let tls = plan.tls.as_ref().map(|tls| Arc::clone(&tls.client));
     Ok((Line { sender, born: now, requests: 1, outings, tls, is_introduced: plan.send_proxy.is_some() }, driver))
 }

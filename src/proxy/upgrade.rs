@@ -25,10 +25,10 @@ use super::forward::{self, Failure};
 use super::headers::has_token;
 use super::pool::{self, Driver, Lease, Line};
 use super::server_body::ServerBody;
-use super::stream;
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::UpstreamPlan;
 use crate::error::{Kind, ProxyError, Sent};
+use crate::server_stream::ServerStream;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 64 * 1024;
@@ -47,7 +47,7 @@ pub(super) enum Answer {
 
 /// The server's end of a tunnel.
 pub(super) struct Far {
-    stream: stream::Upstream,
+    stream: ServerStream,
     read: Bytes,
 }
 
@@ -261,7 +261,7 @@ impl Half {
 
 fn poll_both<N: AsyncRead + AsyncWrite + Unpin>(
     near: &mut N,
-    far: &mut stream::Upstream,
+    far: &mut ServerStream,
     up: &mut Half,
     down: &mut Half,
     cx: &mut Context<'_>,

@@ -24,7 +24,7 @@ use super::{Security, is_out, is_secured};
 use crate::config::plan::{Http2, UpstreamPlan};
 use crate::error::Kind;
 use crate::proxy::core::View;
-use crate::proxy::stream;
+use crate::server_stream::ServerStream;
 use crate::upstream::Server;
 
 /// What one answer may have on its way to us. RFC 9113's 64 KiB would make distant servers slow.
@@ -357,7 +357,7 @@ impl Connections {
 /// A new connection whose server has told its limits.
 pub(in crate::proxy) struct Open {
     sender: SendRequest<Bytes>,
-    connection: Connection<stream::Upstream, Bytes>,
+    connection: Connection<ServerStream, Bytes>,
     allowed: usize,
     outings: u32,
     tls: Security,
@@ -366,7 +366,7 @@ pub(in crate::proxy) struct Open {
 /// Speaks HTTP/2 on a new connection and waits for the server's first SETTINGS: without them a request
 /// could be one too many, and a server that speaks something else would get it.
 pub(in crate::proxy) async fn handshake(
-    stream: stream::Upstream,
+    stream: ServerStream,
     plan: &UpstreamPlan,
     http2: &Http2,
     outings: u32,
@@ -396,7 +396,7 @@ pub(in crate::proxy) async fn handshake(
 }
 
 /// Moves the bytes of a connection until it is closed.
-async fn drive(shared: Rc<Shared>, mut connection: Connection<stream::Upstream, Bytes>) {
+async fn drive(shared: Rc<Shared>, mut connection: Connection<ServerStream, Bytes>) {
     let mut pings = connection.ping_pong();
     poll_fn(|cx| {
         if shared.killed.get() {

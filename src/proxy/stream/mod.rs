@@ -3,10 +3,8 @@
 mod client;
 mod interim;
 mod near;
-mod upstream;
 mod wire;
 
 pub(super) use client::Client;
 pub(super) use near::Near;
-pub(super) use upstream::Upstream;
 pub(super) use wire::Wire;

@@ -1,4 +1,4 @@
-//! The server's side.
+//! A connection to a server, of any kind that requests and checks use.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use tokio_rustls::client::TlsStream;
 
 /// A connection to a server.
 #[derive(Debug)]
-pub(in crate::proxy) enum Upstream {
+pub enum ServerStream {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// Over one of the others.
-    Tls(Box<TlsStream<Upstream>>),
+    Tls(Box<TlsStream<ServerStream>>),
 }
 
-impl AsyncRead for Upstream {
+impl AsyncRead for ServerStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -27,7 +27,7 @@ impl AsyncRead for Upstream {
     }
 }
 
-impl AsyncWrite for Upstream {
+impl AsyncWrite for ServerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
