@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use harness::tls::{Authority, TlsClient};
-use harness::{Origin, PATIENCE, Proxy, app, origins};
+use harness::{Fake, Origin, PATIENCE, Proxy, app, origins, unchecked};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -101,6 +101,30 @@ fn curl_asks_over_one_connection() {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("content-length: 7\r\n"), "{head}");
     let old = out(curl().args(["--http1.0", "--include"]).arg(url(&proxy, "/bytes?n=3")));
     assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
+}
+
+/// Larger than a window of HTTP/2, and text that a compressed form of is not.
+#[test]
+fn curl_reads_compressed_answers_over_tls() {
+    let (ca, dir) = (Authority::new("test"), tempfile::tempdir().unwrap());
+    let certificate = ca.issue(&[HOST]).toml(dir.path(), "shop");
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, ca.pem()).unwrap();
+    let text: String = (0..20_000).map(|n| format!("line {n} {:016x}\n", n * 0x9E37_79B9_7F4A_7C15_u128)).collect();
+    let said = text.clone();
+    let fake = Fake::answering(move |_, _, _| {
+        Some(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{said}", said.len()))
+    });
+    let proxy = Proxy::start(&format!(
+        "tls = {{ certificate = {certificate} }}\n[[route]]\nname = \"r\"\nupstream = \"app\"\ncompress = true\n{}",
+        unchecked(fake.address(), "")
+    ));
+    let secure = Secure { proxy, ca, ca_file, _dir: dir, _origins: Vec::new() };
+    for version in ["--http1.1", "--http2"] {
+        let got = out(secure.curl().args([version, "--compressed"]).arg(secure.url("/")));
+        assert!(got == text, "{version}: {} bytes", got.len());
+    }
+    assert_eq!(secure.proxy.metric("evenkeel_responses_compressed_total", &["r"]), 2.0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod harness;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use harness::{Fake, Proxy, Raw, answer, raw, read_head, unchecked};
+use harness::{Fake, Proxy, Raw, answer, forwarded, raw, read_head, unchecked};
 
 /// A server that says this to every request, and the proxy in front of it.
 fn saying(said: &'static str) -> (Fake, Proxy) {
@@ -16,21 +16,6 @@ fn saying(said: &'static str) -> (Fake, Proxy) {
     let proxy =
         Proxy::start(&format!("cores = 1\n{}", unchecked(fake.address(), "[upstream.app.retry]\nattempts = 0\n")));
     (fake, proxy)
-}
-
-/// What the server is sent for these bytes: the lines of the head, in lower case.
-#[track_caller]
-fn forwarded(bytes: &[u8]) -> Vec<String> {
-    let (tell, told) = channel();
-    let fake = Fake::start(move |_, mut conn| {
-        tell.send(read_head(&mut conn)).unwrap();
-        conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
-    });
-    let proxy = Proxy::start(&unchecked(fake.address(), ""));
-    let mut conn = proxy.raw();
-    conn.send(bytes);
-    assert_eq!(conn.answer().status, 200);
-    told.recv().unwrap()
 }
 
 fn get(proxy: &Proxy) -> Raw {

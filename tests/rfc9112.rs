@@ -7,7 +7,7 @@ mod harness;
 
 use std::sync::mpsc::channel;
 
-use harness::{Answer, Fake, Origin, Proxy, app, origins, raw, read_head, unchecked};
+use harness::{Answer, Fake, Origin, Proxy, app, forwarded, origins, raw, read_head, unchecked};
 
 fn pair() -> (Vec<Origin>, Proxy) {
     let origins = origins(1);
@@ -39,19 +39,6 @@ fn all_refused(requests: &[&[u8]]) {
         assert!(got.contains("\"bad_request\"") && got.matches("HTTP/1.1 ").count() == 1, "{request:?}: {got}");
     }
     assert_eq!(served(&origins), [""; 0]);
-}
-
-/// What the server is sent for these bytes: the lines of the head, in lower case.
-#[track_caller]
-fn forwarded(bytes: &[u8]) -> Vec<String> {
-    let (tell, told) = channel();
-    let fake = Fake::start(move |_, mut conn| {
-        tell.send(read_head(&mut conn)).unwrap();
-        conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
-    });
-    let proxy = Proxy::start(&unchecked(fake.address(), ""));
-    assert_eq!(answer_to(&proxy, bytes).status, 200);
-    told.recv().unwrap()
 }
 
 /// What the client gets for these bytes of a server.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::raw::Raw;
+use super::{Proxy, unchecked};
 
 /// A listening socket whose connections are served by a closure, each on its own thread.
 pub struct Fake {
@@ -138,4 +139,19 @@ pub fn full_backlog_at(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
         assert!(queued.len() < 100, "the queue never fills");
     }
     (listener, queued)
+}
+
+/// What a server is sent for these bytes: the lines of the head, in lower case.
+#[track_caller]
+pub fn forwarded(bytes: &[u8]) -> Vec<String> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let fake = Fake::start(move |_, mut conn| {
+        tell.send(read_head(&mut conn)).unwrap();
+        conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    });
+    let proxy = Proxy::start(&unchecked(fake.address(), ""));
+    let mut conn = proxy.raw();
+    conn.send(bytes);
+    assert_eq!(conn.answer().status, 200);
+    told.recv().unwrap()
 }

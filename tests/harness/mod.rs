@@ -30,7 +30,7 @@ pub use api::Api;
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
-pub use fake::{Fake, Refusing, answer, full_backlog, full_backlog_at, read_head};
+pub use fake::{Fake, Refusing, answer, forwarded, full_backlog, full_backlog_at, read_head};
 pub use h2_server::{Asked, Call, H2Server, frame, send};
 pub use http2::{
     ACK, Answer2, CONTINUATION, Client2, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, PRIORITY,

@@ -165,6 +165,18 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Memory in RAM once it no longer grows, in KiB: nothing tells when the last of what was sent is read.
+    pub fn settled_rss_kib(&self) -> u64 {
+        let (mut most, mut same) = (0, 0);
+        eventually("memory no longer grows", || {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.rss_kib();
+            same = if now > most { 0 } else { same + 1 };
+            most = most.max(now);
+            (same >= 10).then_some(most)
+        })
+    }
+
     /// How many descriptors are open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
