@@ -74,3 +74,17 @@ pub fn configuration(data: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fuzzing changes a sealed value from.
+    #[test]
+    fn the_corpus_has_a_cookie_that_opens() {
+        let (keys, cookie, value) = sealed();
+        let kept = include_bytes!("../fuzz/corpus/cookie/sealed").split(|b| *b == b'\n');
+        let found = find(kept, &cookie.name).expect("one of that name");
+        assert_eq!(keys.open(cookie, UPSTREAM, found, NOW), Ok(PIN), "it would be {value}");
+    }
+}
