@@ -38,7 +38,7 @@ use crate::config::plan::ListenerPlan;
 use crate::error::Kind;
 
 /// How much of a line is kept when it comes in pieces: enough for the names that count, their values and
-/// some blanks. One of them in a longer line is refused.
+/// some blanks. One of them in a longer line is refused, however it comes.
 const KEPT: usize = 64;
 
 /// What may become of bytes that were read.
@@ -276,12 +276,12 @@ impl Inspector {
     fn framing(&mut self, line: &[u8], len: usize) -> Result<(), Kind> {
         let found = &mut self.found;
         if let Some(value) = value_of(line, b"content-length:") {
-            if found.length.is_some() || found.chunked || len > line.len() {
+            if found.length.is_some() || found.chunked || len > KEPT {
                 return Err(Kind::BadRequest);
             }
             found.length = Some(decimal(value).ok_or(Kind::BadRequest)?);
         } else if let Some(value) = value_of(line, b"transfer-encoding:") {
-            if found.length.is_some() || found.chunked || len > line.len() || !value.eq_ignore_ascii_case(b"chunked") {
+            if found.length.is_some() || found.chunked || len > KEPT || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Kind::BadRequest);
             }
             found.chunked = true;
@@ -358,7 +358,15 @@ impl Inspector {
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let colon = name.len() - 1;
     (line.get(colon) == Some(&b':') && line[..=colon].eq_ignore_ascii_case(name))
-        .then(|| line[colon + 1..].trim_ascii())
+        .then(|| without_blanks(&line[colon + 1..]))
+}
+
+/// Spaces and tabs are the only blanks around a value (RFC 9110 §5.6.3).
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// A number written with digits alone (RFC 9110 §8.6).

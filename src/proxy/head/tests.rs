@@ -65,6 +65,9 @@ fn what_could_be_framed_in_two_ways_is_refused() {
         b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length:\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: +5\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\x0c\r\n\r\n",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\x0c\r\n\r\n",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked                                             \r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: 5,5\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: 5 5\r\n\r\n",
@@ -138,12 +141,9 @@ fn limits_hold_before_the_end_has_come() {
 
 #[test]
 fn a_name_that_counts_is_not_hidden_by_blanks() {
-    let padded = format!("POST / HTTP/1.1\r\ncontent-length:{}5\r\n", " ".repeat(100));
-    assert_eq!(inspector(100, 5).feed(padded.as_bytes()), Verdict::Pass);
-    // In pieces it is longer than what is kept, and cannot be read.
-    let mut pieces = inspector(100, 5);
-    let (first, second) = padded.as_bytes().split_at(100);
-    assert_eq!((pieces.feed(first), pieces.feed(second)), (Verdict::Pass, refused(0, Kind::BadRequest)));
+    let padded = format!("POST / HTTP/1.1\r\ncontent-length:{}5\r\n\r\n     ", " ".repeat(100));
+    // Longer than what is kept of a line that comes in pieces; in one piece it is no better.
+    assert_eq!(fed(padded.as_bytes()), refused(0, Kind::BadRequest));
 }
 
 #[test]
