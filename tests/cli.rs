@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{Running, Signal, WebSocket, app, cli, command, eventually, origins, run};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 17] = [
     "run",
     "check",
     "reload",
@@ -21,6 +21,8 @@ const VERBS: [&str; 15] = [
     "ready",
     "disable",
     "weight",
+    "add",
+    "remove",
     "origin",
     "demo",
     "config",

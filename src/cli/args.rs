@@ -132,6 +132,15 @@ pub(super) enum Verb {
     Disable(TargetArgs),
     /// Change the share of new clients that servers get
     Weight(WeightArgs),
+    /// Bring a server into service that the configuration does not have, or one that was removed
+    ///
+    /// It is kept in the state directory, over reloads and restarts, until the configuration has a server
+    /// of that name or it is removed.
+    Add(AddArgs),
+    /// Drain servers, then take them out: for those of the configuration until they are added again
+    ///
+    /// With --wait it returns when they are gone and it is safe to stop them.
+    Remove(DrainArgs),
     /// Run a toy server to put a proxy in front of
     Origin(OriginArgs),
     /// Run three toy servers with evenkeel in front of them, to try things out
@@ -185,6 +194,21 @@ pub(super) struct WeightArgs {
     /// The share of new clients, relative to the other servers: 0 to 1000, 0 takes none
     #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub weight: u32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AddArgs {
+    /// UPSTREAM/SERVER, or UPSTREAM alone to call the server by its address
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+
+    /// IP:port, host:port or unix:/path; not needed for a server of the configuration that was removed
+    #[arg(value_name = "ADDRESS")]
+    pub address: Option<String>,
+
+    /// The share of new clients, relative to the other servers: 0 to 1000 [default: 1, or as configured]
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub weight: Option<u32>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -151,8 +151,22 @@ impl Client {
         body: &impl Serialize,
         deadline: Duration,
     ) -> Result<T, ClientError> {
+        self.tell(Method::PUT, path, body, deadline).await
+    }
+
+    /// Calls `path` with a JSON body and reads the answer.
+    ///
+    /// # Errors
+    /// No answer within `deadline`, or one that is not a success.
+    pub(super) async fn tell<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|e| self.garbled(e))?;
-        self.call(Method::PUT, path, body.into(), deadline).await?.read(self)
+        self.call(method, path, body.into(), deadline).await?.read(self)
     }
 
     /// Calls and gives back the answer, whatever its status.

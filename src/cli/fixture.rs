@@ -32,6 +32,8 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         last_check_error: None,
         p50_ms: None,
         p99_ms: None,
+        added: false,
+        leaving: false,
         drain: None,
     }
 }
@@ -70,6 +72,7 @@ pub(super) fn status() -> Status {
         uptime_seconds: 185,
         phase: "serving".into(),
         config: Some("/etc/evenkeel/evenkeel.toml".into()),
+        state: Some("/var/lib/evenkeel/state.json".into()),
         generation: 3,
         cores: 2,
         connections: 7,
@@ -77,12 +80,14 @@ pub(super) fn status() -> Status {
         certificates: Vec::new(),
         upstreams: vec![
             UpstreamStatus {
+                removed: Vec::new(),
                 name: "shop".into(),
                 policy: "sticky_cookie".into(),
                 failing_open: false,
                 servers: vec![a, draining(3, 2)],
             },
             UpstreamStatus {
+                removed: Vec::new(),
                 name: "api".into(),
                 policy: "round_robin".into(),
                 failing_open: true,

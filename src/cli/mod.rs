@@ -17,6 +17,7 @@ mod exit;
 #[cfg(test)]
 mod fixture;
 mod logging;
+mod members;
 mod origin;
 mod process;
 mod run;
@@ -88,6 +89,12 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         }
         Verb::Drain(drain) => {
             with_client(global, console, async |client, console| drain::drain(client, &drain, console).await)
+        }
+        Verb::Add(add) => {
+            with_client(global, console, async |client, console| members::add(client, &add, console).await)
+        }
+        Verb::Remove(remove) => {
+            with_client(global, console, async |client, console| members::remove(client, &remove, console).await)
         }
         Verb::Ready(targets) => with_client(global, console, async |client, console| {
             servers::set_admin(client, &targets.targets, "ready", console).await

@@ -120,9 +120,18 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
             let text = format!("draining{}: {}", since.unwrap_or_default(), servers::left(server));
             rows.push(Row::Remark(text, Style::Warn));
         }
+        if server.leaving {
+            rows.push(Row::Remark("taken out once it is drained".to_owned(), Style::Warn));
+        } else if server.added {
+            rows.push(Row::Remark("added by an operator: not in the configuration".to_owned(), Style::Dim));
+        }
         if let Some(error) = &server.last_check_error {
             rows.push(Row::Remark(format!("last check: {error}"), Style::Dim));
         }
+    }
+    if !upstream.removed.is_empty() {
+        let text = format!("removed by an operator: {}", upstream.removed.join(", "));
+        rows.push(Row::Remark(text, Style::Warn));
     }
     out.push_str(&render(&rows, "  ", color));
     out

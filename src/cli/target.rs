@@ -26,6 +26,11 @@ impl Target {
     }
 }
 
+/// The path of the servers of an upstream in the admin API.
+pub(super) fn path_of_servers(upstream: &str) -> String {
+    format!("/upstreams/{}/servers", segment(upstream))
+}
+
 /// Encodes everything but the unreserved characters of RFC 3986 §2.3, so that a name with a slash
 /// (servers named by the path of a socket) stays one segment.
 fn segment(text: &str) -> String {

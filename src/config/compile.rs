@@ -10,7 +10,7 @@ mod listener;
 mod names;
 mod process;
 mod route;
-mod server;
+pub(super) mod server;
 mod tls;
 mod upstream;
 mod upstream_tls;

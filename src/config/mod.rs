@@ -97,6 +97,15 @@ fn parse_in(text: &str, file_name: &str, around: &Surroundings<'_>) -> Result<Lo
     finish(plan.flatten(), Report::new(file_name, &reading.shown, problems))
 }
 
+/// A server that is added while evenkeel runs, judged as one of a file is. Without a name it is called by its
+/// address.
+///
+/// # Errors
+/// What is wrong, and what would be right, as a sentence.
+pub fn server(name: Option<&str>, address: &str, weight: u32) -> Result<plan::ServerPlan, String> {
+    compile::server::named(name, address, weight)
+}
+
 /// A configuration without a file: listeners and the servers of one upstream, `default`, in turn and
 /// checked by connecting.
 ///

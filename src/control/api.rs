@@ -12,6 +12,9 @@ pub struct Status {
     pub phase: String,
     /// Path of the configuration, where there is one.
     pub config: Option<String>,
+    /// The file that what operators say is kept in; none where it is lost at a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Generation of the Snapshot in force.
     pub generation: u64,
     pub cores: usize,
@@ -51,6 +54,9 @@ pub struct UpstreamStatus {
     pub policy: String,
     /// Whether no server is healthy and every ready one gets traffic.
     pub failing_open: bool,
+    /// Servers of the configuration that an operator has taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
     pub servers: Vec<ServerStatus>,
 }
 
@@ -77,6 +83,12 @@ pub struct ServerStatus {
     /// Median and 99th percentile from the beginning of a try to the head of its answer, in milliseconds.
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
+    /// Whether an operator added it: the configuration does not have it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub added: bool,
+    /// Whether it is taken out once it is drained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// While it drains.
     pub drain: Option<DrainStatus>,
 }
@@ -108,6 +120,40 @@ pub struct ServerChange {
     pub sessions_max: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions_idle: Option<String>,
+}
+
+/// When a drain cuts or stops to wait, instead of when the configuration says; such as `"30s"`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deadlines {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_max: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_idle: Option<String>,
+}
+
+impl ServerChange {
+    pub(super) fn deadlines(&self) -> Deadlines {
+        let Self { admin: _, weight: _, in_flight, sessions_max, sessions_idle } = self.clone();
+        Deadlines { in_flight, sessions_max, sessions_idle }
+    }
+}
+
+/// `POST /upstreams/{upstream}/servers`: a server comes into service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewServer {
+    /// The address by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `IP:port`, `host:port` or `unix:/path`. Not needed for one of the configuration that was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// 0 to 1000; by default 1, or what the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 }
 
 /// Answer of `POST /reload`.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::api::ServerChange;
+use super::api::{Deadlines, ServerChange};
 use super::drain::{Action, Drain, TICK};
 use super::error::CommandError;
 use super::registry::{Leaving, Member, Running, Waker};
@@ -29,7 +29,7 @@ impl Supervisor {
             return Err(bad(format!("weight {weight} is too large: it may be 0 to {MOST_WEIGHT}")));
         }
         let running = member.drain.as_ref().map(|running| running.drain.limits());
-        let limits = deadlines(change, running.unwrap_or(group.plan.drain))?;
+        let limits = deadlines(&change.deadlines(), running.unwrap_or(group.plan.drain))?;
         let begins = matches!(admin, Some(Admin::Draining | Admin::Disabled));
         if limits.is_some() && !begins && (running.is_none() || admin.is_some()) {
             return Err(bad(
@@ -50,7 +50,7 @@ impl Supervisor {
         Ok(uid)
     }
 
-    fn set_weight(&mut self, uid: u32, weight: u32) {
+    pub(super) fn set_weight(&mut self, uid: u32, weight: u32) {
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.weight_set = weight != member.configured_weight;
         if member.server.weight() != weight {
@@ -68,6 +68,7 @@ impl Supervisor {
             return;
         }
         member.drain = None;
+        member.leaving = false;
         member.set_admin(Admin::Ready);
         let server = Arc::clone(&member.server);
         info!(upstream = %server.upstream, server = %server.name, "server is ready again by order of an operator");
@@ -85,7 +86,7 @@ impl Supervisor {
         self.begin_checks(uid);
     }
 
-    fn drain(&mut self, uid: u32, limits: Option<DrainPlan>) {
+    pub(super) fn drain(&mut self, uid: u32, limits: Option<DrainPlan>) {
         let now = self.now();
         let Some((group, member)) = self.registry.both(uid) else { return };
         let before = member.state().admin;
@@ -103,7 +104,7 @@ impl Supervisor {
         }
     }
 
-    fn disable(&mut self, uid: u32, limits: Option<DrainPlan>) {
+    pub(super) fn disable(&mut self, uid: u32, limits: Option<DrainPlan>) {
         let now = self.now();
         let Some((group, member)) = self.registry.both(uid) else { return };
         if member.state().admin == Admin::Disabled {
@@ -129,7 +130,12 @@ impl Supervisor {
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.set_admin(admin);
         let server = Arc::clone(&member.server);
-        member.drain = Some(Running { drain, sessions: None, _waker: wake_when_idle(Arc::clone(&server), inbox) });
+        member.drain = Some(Running {
+            drain,
+            sessions: None,
+            unknown_until: None,
+            _waker: wake_when_idle(Arc::clone(&server), inbox),
+        });
         let in_flight = server.in_flight();
         let word = if admin == Admin::Disabled { "disabled" } else { "draining" };
         info!(upstream = %server.upstream, server = %server.name, in_flight, "server is {word} by order of an operator");
@@ -177,6 +183,7 @@ impl Supervisor {
             let sessions = self.sessions_left(uid, now);
             let member = self.registry.member_mut(uid)?;
             let running = member.drain.as_mut()?;
+            let sessions = sessions.max(usize::from(running.unknown_until.is_some_and(|until| now < until)));
             let server = Arc::clone(&member.server);
             match running.drain.step(now, sessions, server.in_flight()) {
                 Action::Wait { until } => return Some(until),
@@ -238,7 +245,7 @@ impl Supervisor {
         }
     }
 
-    fn changed(&mut self, server: &Server) {
+    pub(super) fn changed(&mut self, server: &Server) {
         self.registry.touch(&server.upstream);
         self.stale = true;
     }
@@ -272,18 +279,18 @@ fn wanted(admin: &str) -> Result<Admin, CommandError> {
     }
 }
 
-/// The deadlines that `change` asks for, on top of `base`; none if it asks for none.
-fn deadlines(change: &ServerChange, base: DrainPlan) -> Result<Option<DrainPlan>, CommandError> {
+/// The deadlines that are asked for, on top of `base`; none if it asks for none.
+pub(super) fn deadlines(wanted: &Deadlines, base: DrainPlan) -> Result<Option<DrainPlan>, CommandError> {
     let read = |name: &str, text: &Option<String>, or: Duration| match text {
         None => Ok(or),
         Some(text) => units::parse_duration(text).map_err(|error| bad(format!("{name}: {error}"))),
     };
-    if change.in_flight.is_none() && change.sessions_idle.is_none() && change.sessions_max.is_none() {
+    if wanted.in_flight.is_none() && wanted.sessions_idle.is_none() && wanted.sessions_max.is_none() {
         return Ok(None);
     }
     Ok(Some(DrainPlan {
-        in_flight: read("in_flight", &change.in_flight, base.in_flight)?,
-        sessions_idle: read("sessions_idle", &change.sessions_idle, base.sessions_idle)?,
-        sessions_max: read("sessions_max", &change.sessions_max, base.sessions_max)?,
+        in_flight: read("in_flight", &wanted.in_flight, base.in_flight)?,
+        sessions_idle: read("sessions_idle", &wanted.sessions_idle, base.sessions_idle)?,
+        sessions_max: read("sessions_max", &wanted.sessions_max, base.sessions_max)?,
     }))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::api::{Reloaded, ServerChange, ServerStatus, Status};
+use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, Status};
 use super::error::CommandError;
 use super::shared::{Phase, Shared};
 use super::supervisor::{Command, Message, Signal};
@@ -70,6 +70,29 @@ impl Handle {
     ) -> Result<ServerStatus, CommandError> {
         let (upstream, server) = (upstream.to_owned(), server.to_owned());
         self.ask(|reply| Command::Change { upstream, server, change, reply }).await?
+    }
+
+    /// Brings a server into service. When this returns, it is checked, or gets requests where nothing is.
+    ///
+    /// # Errors
+    /// There is no such upstream, it has such a server already, or the address is none.
+    pub async fn add(&self, upstream: &str, server: NewServer) -> Result<ServerStatus, CommandError> {
+        let upstream = upstream.to_owned();
+        self.ask(|reply| Command::Add { upstream, server, reply }).await?
+    }
+
+    /// Drains a server; once that is over there is no such server any more.
+    ///
+    /// # Errors
+    /// There is no such server, or it is the last of its upstream.
+    pub async fn remove(
+        &self,
+        upstream: &str,
+        server: &str,
+        deadlines: Deadlines,
+    ) -> Result<ServerStatus, CommandError> {
+        let (upstream, server) = (upstream.to_owned(), server.to_owned());
+        self.ask(|reply| Command::Remove { upstream, server, deadlines, reply }).await?
     }
 
     /// Waits until a server is out of service with nothing in flight, so that it is safe to stop it;

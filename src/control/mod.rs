@@ -16,6 +16,8 @@ mod checks;
 mod error;
 mod handle;
 mod listeners;
+mod members;
+mod membership;
 mod prober;
 mod registry;
 mod reload;
@@ -196,6 +198,10 @@ async fn begin(
     if handle_signals {
         signals::watch(&inbox).map_err(|source| CommandError::System { doing: "listening for signals", source })?;
     }
+    let store = Store::open(plan.state_dir.as_deref());
+    let mut members = store.members();
+    members.prune(&plan);
+    let (file, plan) = (plan.clone(), members.over(&plan));
     let mut supervisor = Supervisor {
         config_path,
         load,
@@ -206,7 +212,10 @@ async fn begin(
         routes: Vec::new(),
         tls: Vec::new(),
         terminators: Terminators::default(),
-        store: Store::open(plan.state_dir.as_deref()),
+        store,
+        members,
+        restored: false,
+        file,
         resolver: Resolver::new(&plan.dns),
         reopen_logs,
         shared,

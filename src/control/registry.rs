@@ -29,6 +29,8 @@ pub(super) struct Running {
     pub(super) drain: Drain,
     /// When sessions were last counted, and how many there were.
     pub(super) sessions: Option<(Duration, usize)>,
+    /// Until when sessions that nobody has seen yet may be there.
+    pub(super) unknown_until: Option<Duration>,
     /// Held for its end only.
     pub(super) _waker: Waker,
 }
@@ -61,6 +63,8 @@ pub(super) struct Member {
     /// Connections opened when a failed one was last reported.
     pub(super) connects: u64,
     pub(super) drain: Option<Running>,
+    /// Whether it is taken out once it is drained.
+    pub(super) leaving: bool,
 }
 
 impl Member {
@@ -152,6 +156,18 @@ impl Registry {
             .copied()
             .find(|uid| self.members.get(uid).is_some_and(|m| &*m.server.name == server))
             .ok_or_else(|| CommandError::no_server(upstream, server))
+    }
+
+    /// All servers of an upstream, in the order of the Plan.
+    pub(super) fn members_of(&self, upstream: &str) -> impl Iterator<Item = (u32, &Member)> {
+        let uids = self.groups.get(upstream).map_or(&[][..], |group| &group.uids);
+        uids.iter().filter_map(|uid| Some((*uid, self.members.get(uid)?)))
+    }
+
+    /// Servers that are to be taken out and are drained.
+    pub(super) fn gone(&self) -> Vec<u32> {
+        let is_out = |m: &Member| m.leaving && m.drain.is_none() && m.state().admin != Admin::Ready;
+        self.members.iter().filter(|(_, m)| is_out(m)).map(|(uid, _)| *uid).collect()
     }
 
     /// Servers that drain.
@@ -272,8 +288,10 @@ impl Registry {
             unresolved: None,
             connects: 0,
             drain: None,
+            leaving: false,
         };
         if let Some(before) = namesake.and_then(|uid| self.members.get(&uid)) {
+            member.leaving = before.leaving;
             if before.weight_set {
                 member.server.set_weight(before.server.weight());
                 member.weight_set = true;

@@ -85,13 +85,16 @@ impl Supervisor {
         let loaded = tokio::task::spawn_blocking(move || load(&path))
             .await
             .map_err(|error| CommandError::System { doing: "reading the configuration", source: error.into() })?;
-        let (mut plan, mut warnings) = loaded.map_err(|report| CommandError::InvalidConfig { report })?;
+        let (mut file, mut warnings) = loaded.map_err(|report| CommandError::InvalidConfig { report })?;
+        keep_sessions(&self.file, &mut file);
+        let mut members = self.members.clone();
+        members.prune(&file);
+        let plan = members.over(&file);
         let diff = config::diff(&self.plan, &plan);
         if !diff.needs_restart.is_empty() {
             return Err(CommandError::NeedsRestart { fields: diff.needs_restart });
         }
         if plan != self.plan {
-            keep_sessions(&self.plan, &mut plan);
             let prepared = self.prepare(&plan)?;
             warnings.extend(self.too_late(&plan));
             self.put_in_force(plan, prepared);
@@ -99,6 +102,10 @@ impl Supervisor {
             // The same names may be those of new files.
             self.terminators.look(false);
         }
+        self.file = file;
+        self.members = members;
+        self.keep_marks();
+        warnings.extend(self.differences());
         let changes = diff.changes.iter().map(ToString::to_string).collect();
         Ok(Reloaded { generation: self.plane.swap.generation(), changes, warnings })
     }
@@ -162,6 +169,7 @@ impl Supervisor {
         self.terminators.replace(&tls);
         self.tls = tls;
         self.plan = plan;
+        self.restore(&begin);
         // Servers without a check are healthy before anyone can see them.
         for uid in begin {
             self.begin(uid);

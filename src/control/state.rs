@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use super::members::Members;
+
 const FILE: &str = "state.json";
 
 /// What is kept.
@@ -28,6 +30,9 @@ pub(super) struct State {
     /// A certificate for development with its key, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) self_signed: Option<String>,
+    /// What operators said of servers.
+    #[serde(default, skip_serializing_if = "Members::is_empty")]
+    pub(super) members: Members,
     /// What other versions keep here.
     #[serde(flatten)]
     others: Map<String, Value>,
@@ -115,6 +120,24 @@ impl Store {
         self.state.self_signed = Some(made.clone());
         self.keep("the certificate for development", "another one will be made at the next start");
         Ok(made)
+    }
+
+    /// Where it is kept; none in memory.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// What operators said of servers.
+    pub(super) fn members(&self) -> Members {
+        self.state.members.clone()
+    }
+
+    /// Keeps what operators said of servers.
+    pub(super) fn keep_members(&mut self, members: &Members) {
+        if self.state.members != *members {
+            self.state.members.clone_from(members);
+            self.keep("what operators said of servers", "it will be forgotten at the next start");
+        }
     }
 
     fn keep(&self, what: &str, otherwise: &str) {

@@ -14,6 +14,7 @@ impl Supervisor {
             uptime_seconds: self.now().as_secs(),
             phase: self.shared.phase().name().to_owned(),
             config: self.config_path.as_ref().map(|path| path.display().to_string()),
+            state: self.store.path().map(|path| path.display().to_string()),
             generation: self.plane.swap.generation(),
             cores: self.plane.orders.len(),
             connections: self.plane.open_connections(),
@@ -39,6 +40,7 @@ impl Supervisor {
             name: name.to_owned(),
             policy: group.plan.policy.name().to_owned(),
             failing_open,
+            removed: self.members.removed(name).to_vec(),
             servers,
         })
     }
@@ -70,6 +72,8 @@ impl Supervisor {
             last_check_error: member.last_error.clone(),
             p50_ms: millis(0.5),
             p99_ms: millis(0.99),
+            added: self.members.is_added(&server.upstream, &server.name),
+            leaving: member.leaving,
             drain: self.drain_status(member),
         })
     }

@@ -17,11 +17,12 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::Outcome;
-use super::api::{Reloaded, ServerChange, ServerStatus, Status};
+use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, Status};
 use super::certificates::{Terminator, Terminators};
 use super::drain::TICK;
 use super::error::CommandError;
 use super::listeners::Listeners;
+use super::members::Members;
 use super::registry::Registry;
 use super::reload::Load;
 use super::resolve::Resolver;
@@ -50,6 +51,8 @@ pub(super) enum Command {
     Reload { reply: oneshot::Sender<Result<Reloaded, CommandError>> },
     Change { upstream: String, server: String, change: ServerChange, reply: Reply<ServerStatus> },
     Server { upstream: String, server: String, reply: Reply<ServerStatus> },
+    Add { upstream: String, server: NewServer, reply: Reply<ServerStatus> },
+    Remove { upstream: String, server: String, deadlines: Deadlines, reply: Reply<ServerStatus> },
     Status { reply: oneshot::Sender<Status> },
 }
 
@@ -88,7 +91,13 @@ pub(super) enum Signal {
 }
 
 pub(super) struct Supervisor {
+    /// What is in force: the file with what operators said over it.
     pub(super) plan: Plan,
+    /// What the file says.
+    pub(super) file: Plan,
+    pub(super) members: Members,
+    /// Whether servers are marked as they were before the start.
+    pub(super) restored: bool,
     pub(super) config_path: Option<PathBuf>,
     pub(super) load: Load,
     pub(super) plane: DataPlane,
@@ -144,6 +153,7 @@ impl Supervisor {
                 () = sleep_until(look), if watching => {}
             }
             let drains = self.step_drains();
+            self.take_out();
             self.publish();
             let stop = match self.step_stop() {
                 Ok(next) => next,
@@ -187,25 +197,32 @@ impl Supervisor {
             Command::Change { upstream, server, change, reply } => {
                 let result = self.change(&upstream, &server, &change);
                 self.publish();
-                drop(
-                    reply.send(
-                        result
-                            .map(|uid| self.server_status(uid, None))
-                            .and_then(|status| status.ok_or_else(|| CommandError::no_server(&upstream, &server))),
-                    ),
-                );
+                drop(reply.send(result.and_then(|uid| self.told(uid, &upstream, &server))));
             }
             Command::Server { upstream, server, reply } => {
                 let uid = self.registry.find(&upstream, &server);
-                drop(
-                    reply.send(
-                        uid.map(|uid| self.server_status(uid, None))
-                            .and_then(|status| status.ok_or_else(|| CommandError::no_server(&upstream, &server))),
-                    ),
-                );
+                drop(reply.send(uid.and_then(|uid| self.told(uid, &upstream, &server))));
+            }
+            Command::Add { upstream, server, reply } => {
+                let result = self.add(&upstream, &server);
+                self.publish();
+                drop(reply.send(
+                    result.and_then(|uid| self.told(uid, &upstream, server.name.as_deref().unwrap_or_default())),
+                ));
+            }
+            Command::Remove { upstream, server, deadlines, reply } => {
+                let result = self.remove(&upstream, &server, &deadlines);
+                let status = result.and_then(|uid| self.told(uid, &upstream, &server));
+                self.take_out();
+                self.publish();
+                drop(reply.send(status));
             }
             Command::Status { reply } => drop(reply.send(self.status())),
         }
+    }
+
+    fn told(&self, uid: u32, upstream: &str, server: &str) -> Result<ServerStatus, CommandError> {
+        self.server_status(uid, None).ok_or_else(|| CommandError::no_server(upstream, server))
     }
 
     /// Publishes a Snapshot if anything changed since the one in force.
@@ -223,6 +240,7 @@ impl Supervisor {
                 listeners[slot] = Some(Listening { plan, routes, tls });
             }
         }
+        self.keep_marks();
         self.plane.publish(Snapshot {
             generation: 0,
             max_connections: self.plan.max_connections,

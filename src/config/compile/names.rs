@@ -31,16 +31,27 @@ impl Seen {
 impl Compiler<'_> {
     /// Judges a name that a user gave.
     pub(super) fn name(&mut self, name: &At<String>, what: &str) {
-        let text = name.get_ref();
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@[]".contains(c);
-        if text.is_empty() {
-            self.error(name.span(), format!("a {what} has an empty name"), "write a name, or leave the key out");
-        } else if text.len() > LONGEST {
-            let message = format!("the name of a {what} is longer than {LONGEST} characters");
-            self.error(name.span(), message, "write a shorter name");
-        } else if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
-            let message = format!("`{}` cannot be in the name of a {what}", bad.escape_debug());
-            self.error(name.span(), message, "use letters, digits and . _ - : @ [ ]");
+        if let Err((message, hint)) = judge(name.get_ref(), what) {
+            self.error(name.span(), message, hint);
         }
+    }
+}
+
+/// Whether this may be a name; otherwise what is wrong with it and what would be right.
+pub(super) fn judge(name: &str, what: &str) -> Result<(), (String, &'static str)> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@[]".contains(c);
+    if name.is_empty() {
+        return Err((format!("a {what} has an empty name"), "write a name, or leave the key out"));
+    }
+    if name.len() > LONGEST {
+        let message = format!("the name of a {what} is longer than {LONGEST} characters");
+        return Err((message, "write a shorter name"));
+    }
+    match name.chars().find(|c| !allowed(*c)) {
+        Some(bad) => {
+            let message = format!("`{}` cannot be in the name of a {what}", bad.escape_debug());
+            Err((message, "use letters, digits and . _ - : @ [ ]"))
+        }
+        None => Ok(()),
     }
 }

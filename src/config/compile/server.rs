@@ -4,10 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::Compiler;
-use super::names::Seen;
+use super::names::{Seen, judge};
 use super::process::LONGEST_SOCKET_PATH;
 use crate::config::plan::{Address, ServerPlan};
 use crate::config::spec::{At, ServerSpec, UpstreamSpec};
+
+/// Largest weight of a server.
+const MOST_WEIGHT: u32 = 1_000;
 
 /// What is wrong with an address and what would be right.
 type Wrong = (String, &'static str);
@@ -59,7 +62,7 @@ impl Compiler<'_> {
         }
         // As it was written: one out of range must not pass for a zero as well.
         let weight = *spec.weight.get_ref();
-        self.within(&spec.weight, "weight", &(0..=1000));
+        self.within(&spec.weight, "weight", &(0..=MOST_WEIGHT));
         let Some(text) = &spec.address else {
             let message = format!("this server of upstream `{upstream}` has no `address`");
             self.lack(Some(entry.span()), message, "add `address = \"127.0.0.1:9001\"`");
@@ -76,6 +79,23 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// A server that somebody names while evenkeel runs: its name, its address, and its weight.
+///
+/// # Errors
+/// What is wrong, and what would be right, as a sentence.
+pub(in crate::config) fn named(name: Option<&str>, address: &str, weight: u32) -> Result<ServerPlan, String> {
+    let sentence = |(message, hint): Wrong| format!("{message}: {hint}");
+    let address = parse_address(address).map_err(sentence)?;
+    if let Some(name) = name {
+        judge(name, "server").map_err(sentence)?;
+    }
+    if weight > MOST_WEIGHT {
+        return Err(format!("weight {weight} is too large: it may be 0 to {MOST_WEIGHT}"));
+    }
+    let name = name.map_or_else(|| address.to_string(), str::to_owned);
+    Ok(ServerPlan { name, address, weight })
 }
 
 /// Reads `IP:port`, `host:port` or `unix:/path`.

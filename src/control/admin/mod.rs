@@ -20,12 +20,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 pub use listen::AdminAddresses;
 pub(super) use listen::{Server, serve};
 
-use super::api::ServerChange;
+use super::api::{Deadlines, NewServer, ServerChange};
 use super::error::CommandError;
 use super::handle::Handle;
 use super::shared::Phase;
@@ -54,7 +55,8 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/stop", post(stop))
-        .route("/upstreams/{upstream}/servers/{server}", get(server).put(change))
+        .route("/upstreams/{upstream}/servers", post(add))
+        .route("/upstreams/{upstream}/servers/{server}", get(server).put(change).delete(remove))
         .fallback(
             |uri: Uri| async move { CommandError::NotFound { what: format!("there is nothing at {}", uri.path()) } },
         )
@@ -136,10 +138,33 @@ async fn server(
 
 async fn change(State(admin): State<Admin>, path: ServerPath, request: Request) -> Result<Response, CommandError> {
     let Path((upstream, server)) = path.map_err(|error| bad(error.body_text()))?;
-    let body = read(request.into_body()).await?;
-    let change: ServerChange =
-        serde_json::from_slice(&body).map_err(|error| bad(format!("the body is wrong: {error}")))?;
+    let change: ServerChange = json_of(request.into_body()).await?;
     Ok(Json(admin.handle.change(&upstream, &server, change).await?).into_response())
+}
+
+async fn add(
+    State(admin): State<Admin>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, CommandError> {
+    let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
+    let server: NewServer = json_of(request.into_body()).await?;
+    Ok((StatusCode::CREATED, Json(admin.handle.add(&upstream, server).await?)).into_response())
+}
+
+async fn remove(State(admin): State<Admin>, path: ServerPath, request: Request) -> Result<Response, CommandError> {
+    let Path((upstream, server)) = path.map_err(|error| bad(error.body_text()))?;
+    let body = read(request.into_body()).await?;
+    let deadlines = if body.is_empty() { Deadlines::default() } else { parse(&body)? };
+    Ok((StatusCode::ACCEPTED, Json(admin.handle.remove(&upstream, &server, deadlines).await?)).into_response())
+}
+
+async fn json_of<T: DeserializeOwned>(body: Body) -> Result<T, CommandError> {
+    parse(&read(body).await?)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CommandError> {
+    serde_json::from_slice(body).map_err(|error| bad(format!("the body is wrong: {error}")))
 }
 
 async fn read(body: Body) -> Result<Bytes, CommandError> {
