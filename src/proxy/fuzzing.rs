@@ -296,7 +296,9 @@ pub fn proxy_protocol(data: &[u8]) {
     };
     assert!(same_family, "{parsed:?}");
     for encoded in [proxy_protocol::encode_v1(&parsed), proxy_protocol::encode_v2(&parsed)] {
-        let Parsed::Complete(again, read) = proxy_protocol::parse(&encoded) else { panic!("{parsed:?}") };
+        let Parsed::Complete(again, read) = proxy_protocol::parse(&encoded) else {
+            unreachable!("{parsed:?} is read again")
+        };
         assert_eq!((canonical(again), read), (canonical(parsed), encoded.len()), "what one writes the other reads");
     }
 }
