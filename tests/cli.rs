@@ -181,14 +181,15 @@ fn servers_are_drained_disabled_made_ready_and_weighed() {
 fn waiting_for_a_drain_tells_what_is_left_and_cuts_tunnels_at_the_deadline() {
     let origins = origins(2);
     let evenkeel = Running::start(&app("\"round_robin\"", &origins));
-    let mut socket = WebSocket::open(evenkeel.address, "/ws");
-    socket.echo("x").unwrap();
+    let mut tunnel = evenkeel.raw();
+    tunnel.send(b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: my-proto\r\n\r\n");
+    assert_eq!(tunnel.answer().status, 101);
     let busy = ["a", "b"].into_iter().find(|name| evenkeel.server("app", name).tunnels == 1).unwrap();
     let began = Instant::now();
     let done = evenkeel.verb(&["drain", busy, "--wait", "--in-flight", "600ms"]).ends(0);
     assert!(began.elapsed() >= Duration::from_millis(500), "{done:?}");
     assert!(done.out.contains("1 in flight") && done.out.contains("is drained"), "{}", done.out);
-    assert!(socket.echo("y").is_err());
+    assert!(tunnel.is_closed());
 
     // Made ready again meanwhile: the wait is over, and not because it is safe.
     evenkeel.verb(&["ready", busy]).ends(0);

@@ -7,7 +7,7 @@ mod harness;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use harness::{Raw, Running, Signal, WebSocket, app, eventually, origins, under};
+use harness::{Raw, Running, Signal, app, eventually, origins, under};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -126,18 +126,21 @@ fn the_deadline_cuts_what_does_not_end() {
     let evenkeel = started("idle_grace = \"10ms\"\ndeadline = \"700ms\"", &origins);
     let mut slow = evenkeel.raw();
     slow.send(b"GET /slow?ms=60000 HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut socket = WebSocket::open(evenkeel.address, "/ws");
+    let mut tunnel = evenkeel.raw();
+    tunnel.send(b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: my-proto\r\n\r\n");
+    assert_eq!(tunnel.answer().status, 101);
     in_flight(&evenkeel, 2);
     let began = Instant::now();
     evenkeel.process.signal(Signal::TERM);
     refuses(&evenkeel);
     // A tunnel lives until then.
-    socket.echo("still here").unwrap();
+    tunnel.send(b"still here");
+    assert_eq!(tunnel.read(10), b"still here");
     let done = evenkeel.process.wait().ends(0);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(650) && took < Duration::from_secs(10), "{took:?}: {done:?}");
     assert!(slow.try_answer().map_or(true, |answer| answer.status >= 500));
-    assert!(socket.echo("and now").is_err());
+    assert!(tunnel.is_closed());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use evenkeel::balance::Scratch;
 use evenkeel::balance::sticky_cookie::Pin;
 use evenkeel::config::plan::{DrainPlan, UpstreamPlan};
-use evenkeel::control::drain::{Action, Drain};
+use evenkeel::control::drain::{Action, Drain, Left};
 use evenkeel::health::streak::{Change, Streak};
 use evenkeel::upstream::server::State;
 use evenkeel::upstream::{Admin, Claim, Operational, Server, Tried, Upstream};
@@ -46,7 +46,12 @@ fn servers(plan: &UpstreamPlan) -> Vec<Arc<Server>> {
 
 fn limits(in_flight: u64, sessions_max: u64) -> DrainPlan {
     let millis = Duration::from_millis;
-    DrainPlan { in_flight: millis(in_flight), sessions_idle: millis(1000), sessions_max: millis(sessions_max) }
+    DrainPlan {
+        in_flight: millis(in_flight),
+        sessions_idle: millis(1000),
+        sessions_max: millis(sessions_max),
+        close_spread: millis(in_flight / 3),
+    }
 }
 
 /// What the control plane would know of one server.
@@ -241,7 +246,9 @@ impl World {
             let now = self.now;
             let (sessions, in_flight) = (self.members[i].sessions, self.members[i].server.in_flight());
             let Some(drain) = &mut self.members[i].drain else { return };
-            match drain.step(now, sessions, in_flight) {
+            // Every second server has WebSockets among what is in flight.
+            let tunnels = in_flight > 0 && i % 2 == 0;
+            match drain.step(now, Left { sessions, in_flight, tunnels }) {
                 Action::Wait { until } => {
                     assert!(until > now, "a drain that waits has something to wait for");
                     assert!(sessions > 0 || in_flight > 0, "a drain ends early when nothing is left");
@@ -254,6 +261,10 @@ impl World {
                     if self.members[i].server.state().admin == Admin::Draining {
                         self.set(i, |s| s.admin = Admin::Drained);
                     }
+                }
+                Action::CloseTunnels { over, within } => {
+                    assert!(in_flight > 0 && over <= within, "WebSockets are closed before the deadline");
+                    assert!(!drain.waits_for_sessions(), "and whoever loses one comes back elsewhere");
                 }
                 action => {
                     if action == Action::Cut {

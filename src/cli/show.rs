@@ -11,8 +11,6 @@ mod route;
 mod tls;
 mod upstream_tls;
 
-use std::time::Duration;
-
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
@@ -323,13 +321,18 @@ struct DrainView {
     in_flight: String,
     sessions_idle: String,
     sessions_max: String,
+    close_spread: String,
 }
 
 impl DrainView {
     fn of(plan: &DrainPlan) -> Self {
-        let DrainPlan { in_flight, sessions_idle, sessions_max } = *plan;
-        let show: fn(Duration) -> String = show_duration;
-        Self { in_flight: show(in_flight), sessions_idle: show(sessions_idle), sessions_max: show(sessions_max) }
+        let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread } = *plan;
+        Self {
+            in_flight: show_duration(in_flight),
+            sessions_idle: show_duration(sessions_idle),
+            sessions_max: show_duration(sessions_max),
+            close_spread: show_duration(close_spread),
+        }
     }
 }
 

@@ -286,6 +286,21 @@ pub struct DrainPlan {
     pub sessions_idle: Duration,
     /// Sessions hold the drain no longer than this in all.
     pub sessions_max: Duration,
+    /// WebSockets are closed in the last part of `in_flight`, spread over this time.
+    pub close_spread: Duration,
+}
+
+/// How long a WebSocket that was sent a close frame may take to send its own.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+impl DrainPlan {
+    /// How WebSockets are closed where everything ends `within` that time: when the first may be, and over
+    /// what time. The last one has a moment left for its answer.
+    #[must_use]
+    pub fn closing(&self, within: Duration) -> (Duration, Duration) {
+        let window = self.close_spread.saturating_add(CLOSE_WAIT).min(within);
+        (within - window, self.close_spread.min(window - CLOSE_WAIT.min(window / 4)))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

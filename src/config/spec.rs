@@ -388,6 +388,7 @@ pub struct DrainSpec {
     pub in_flight: At<Time>,
     pub sessions_idle: At<Time>,
     pub sessions_max: At<Time>,
+    pub close_spread: At<Time>,
 }
 
 impl Default for DrainSpec {
@@ -396,6 +397,7 @@ impl Default for DrainSpec {
             in_flight: nowhere(seconds(30)),
             sessions_idle: nowhere(seconds(15 * 60)),
             sessions_max: nowhere(seconds(3600)),
+            close_spread: nowhere(seconds(10)),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::api::{Deadlines, ServerChange};
-use super::drain::{Action, Drain, TICK};
+use super::drain::{Action, Drain, Left, TICK};
 use super::error::CommandError;
 use super::registry::{Leaving, Member, Running, Waker};
 use super::supervisor::{Message, Report, Supervisor};
@@ -71,6 +71,7 @@ impl Supervisor {
         member.leaving = false;
         member.set_admin(Admin::Ready);
         let server = Arc::clone(&member.server);
+        self.order(|| Order::Stay { servers: [uid].into() });
         info!(upstream = %server.upstream, server = %server.name, "server is ready again by order of an operator");
         self.changed(&server);
         if before == Admin::Disabled {
@@ -159,19 +160,27 @@ impl Supervisor {
             next = [next, self.step_drain(uid)].into_iter().flatten().min();
         }
         let now = self.now();
-        let mut cut = Vec::new();
-        self.registry.leaving.retain(|uid, leaving| match leaving.drain.step(now, 0, leaving.server.in_flight()) {
+        let (mut cut, mut close) = (Vec::new(), Vec::new());
+        self.registry.leaving.retain(|uid, leaving| match leaving.drain.step(now, left(0, &leaving.server)) {
             Action::Wait { until } => {
                 next = Some(next.map_or(until, |next| next.min(until)));
                 true
             }
             Action::Close => true,
+            Action::CloseTunnels { over, within } => {
+                close.push((*uid, over, within));
+                next = Some(now);
+                true
+            }
             Action::End => false,
             Action::Cut => {
                 cut.push(*uid);
                 false
             }
         });
+        for (uid, over, within) in close {
+            self.order(|| Order::Close { servers: [uid].into(), over, within });
+        }
         self.cut(&cut);
         next.map(|next| self.started + next)
     }
@@ -185,7 +194,7 @@ impl Supervisor {
             let running = member.drain.as_mut()?;
             let sessions = sessions.max(usize::from(running.unknown_until.is_some_and(|until| now < until)));
             let server = Arc::clone(&member.server);
-            match running.drain.step(now, sessions, server.in_flight()) {
+            match running.drain.step(now, left(sessions, &server)) {
                 Action::Wait { until } => return Some(until),
                 Action::Close => {
                     let left = (sessions > 0).then_some(sessions);
@@ -194,6 +203,13 @@ impl Supervisor {
                         member.set_admin(Admin::Drained);
                     }
                     self.changed(&server);
+                }
+                Action::CloseTunnels { over, within } => {
+                    let tunnels = tunnels(&server);
+                    if tunnels > 0 {
+                        info!(upstream = %server.upstream, server = %server.name, tunnels, "WebSockets of the server are being closed");
+                    }
+                    self.order(|| Order::Close { servers: [uid].into(), over, within });
                 }
                 action @ (Action::End | Action::Cut) => {
                     let seconds = (now - running.drain.began()).as_secs_f64();
@@ -240,8 +256,13 @@ impl Supervisor {
             return;
         }
         let servers: Arc<[u32]> = uids.into();
+        self.order(|| Order::Cut { servers: Arc::clone(&servers) });
+    }
+
+    /// Orders the same of every core.
+    fn order(&self, order: impl Fn() -> Order) {
         for core in &self.plane.orders {
-            let _ = core.send(Order::Cut { servers: Arc::clone(&servers) });
+            let _ = core.send(order());
         }
     }
 
@@ -249,6 +270,15 @@ impl Supervisor {
         self.registry.touch(&server.upstream);
         self.stale = true;
     }
+}
+
+/// Tunnels of the server that are open now.
+fn tunnels(server: &Server) -> u64 {
+    server.cells.iter().map(|cell| cell.counts.tunnels.get()).fold(0, u64::wrapping_add)
+}
+
+fn left(sessions: usize, server: &Server) -> Left {
+    Left { sessions, in_flight: server.in_flight(), tunnels: tunnels(server) > 0 }
 }
 
 fn wake_when_idle(server: Arc<Server>, inbox: mpsc::Sender<Message>) -> Waker {
@@ -292,5 +322,6 @@ pub(super) fn deadlines(wanted: &Deadlines, base: DrainPlan) -> Result<Option<Dr
         in_flight: read("in_flight", &wanted.in_flight, base.in_flight)?,
         sessions_idle: read("sessions_idle", &wanted.sessions_idle, base.sessions_idle)?,
         sessions_max: read("sessions_max", &wanted.sessions_max, base.sessions_max)?,
+        ..base
     }))
 }

@@ -56,8 +56,9 @@ impl Supervisor {
         match stopping {
             Stopping::Announced { until } if now < until => return Ok(Some(until)),
             Stopping::Announced { .. } => {
+                let (idle_grace, within) = (self.plan.shutdown.idle_grace, self.plan.shutdown.deadline);
                 for core in &self.plane.orders {
-                    let _ = core.send(Order::Drain { idle_grace: self.plan.shutdown.idle_grace });
+                    let _ = core.send(Order::Drain { idle_grace, within });
                 }
                 self.stopping = Some(Stopping::Draining { until: now + self.plan.shutdown.deadline, looks: 0 });
             }

@@ -55,6 +55,7 @@ pub(super) fn upstream(name: &str, servers: Vec<ServerPlan>) -> UpstreamPlan {
             in_flight: Duration::from_secs(30),
             sessions_idle: Duration::from_secs(900),
             sessions_max: Duration::from_secs(3_600),
+            close_spread: Duration::from_secs(10),
         },
         servers,
         ..UpstreamPlan::example()

@@ -177,6 +177,35 @@ fn a_drain_cuts_at_its_deadline() {
 }
 
 #[test]
+fn web_sockets_are_closed_before_the_deadline_unless_the_server_is_ready_again() {
+    let mut f = start(plan(vec![upstream("shop", vec![member("a", nobody())])]));
+    let server = f.server("shop", "a").unwrap();
+    let _held = claim(&server, false, false).unwrap();
+    f.orders();
+    let in_flight = |time: &str| ServerChange {
+        admin: Some("draining".to_owned()),
+        in_flight: Some(time.to_owned()),
+        ..ServerChange::default()
+    };
+    change(&f, "a", in_flight("1h")).unwrap();
+    assert!(!f.orders().iter().any(|o| matches!(o, Order::Close { .. })), "it is not their turn yet");
+    change(&f, "a", in_flight("10s")).unwrap();
+    let orders = f.orders();
+    let closes = orders.iter().filter_map(|o| match o {
+        Order::Close { servers, over, within } => Some((servers[0], *over, *within)),
+        _ => None,
+    });
+    let closes: Vec<_> = closes.collect();
+    assert!(!closes.is_empty());
+    for (uid, over, within) in closes {
+        assert_eq!(uid, server.uid);
+        assert!(over < within && within <= Duration::from_secs(10), "{over:?} {within:?}");
+    }
+    set(&f, "a", "ready");
+    assert!(f.orders().iter().any(|o| matches!(o, Order::Stay { servers } if servers[..] == [server.uid])));
+}
+
+#[test]
 fn a_sticky_drain_moves_sessions_at_the_session_deadline() {
     let mut shop = upstream("shop", vec![member("a", nobody()), member("b", nobody())]);
     shop.policy = sticky();

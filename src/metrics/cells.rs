@@ -259,6 +259,8 @@ pub struct ServerCell {
     pub idle: Counter,
     /// Tunnels (WebSockets and other upgrades) open now (a gauge).
     pub tunnels: Counter,
+    /// WebSockets that evenkeel closed with a close frame for both sides.
+    pub websockets_closed: Counter,
     /// From the beginning of a try to the head of its answer: a new connection and the request's body
     /// included.
     pub first_byte: Histogram,

@@ -220,6 +220,7 @@ fn server(families: &mut Families, upstream: &str, server: &Server) {
     let cells = || server.cells.iter().map(|cell| &cell.counts);
     let total = |cell: fn(&ServerCell) -> &Counter| sum(cells().map(cell));
     families.value(Id::ServerTunnels, labels, total(|c| &c.tunnels));
+    families.value(Id::WebSocketsClosed, labels, total(|c| &c.websockets_closed));
     families.value(Id::ServerIdle, labels, total(|c| &c.idle));
     families.value(Id::ServerPicks, labels, total(|c| &c.picks));
     for (class, code) in CLASSES.iter().enumerate() {

@@ -122,6 +122,7 @@ metrics! {
     ServerWeight: Gauge "server_weight" ["upstream", "server"] "Share of the server now, 0 to 1000.";
     ServerInFlight: Gauge "server_in_flight" ["upstream", "server"] "Requests and tunnels on the server now.";
     ServerTunnels: Gauge "server_tunnels" ["upstream", "server"] "Tunnels (WebSockets and other upgrades) open now.";
+    WebSocketsClosed: Counter "server_websockets_closed_total" ["upstream", "server"] "WebSockets closed with code 1001 because their server was drained or evenkeel was stopping.";
     ServerSessions: Gauge "server_sessions" ["upstream", "server"] "Live sticky sessions on the server.";
     ServerIdle: Gauge "server_idle_connections" ["upstream", "server"] "Idle connections kept to the server now.";
     ServerPicks: Counter "server_picks_total" ["upstream", "server"] "Times the server was picked, retries included.";

@@ -22,6 +22,7 @@ use super::census::Census;
 use super::complaint::Complaints;
 use super::pool::Pools;
 use super::retry::Budget;
+use super::tunnels::Tunnels;
 use super::watch::{TICK, Watches};
 use super::{listener, request_id};
 use crate::balance::Scratch;
@@ -85,7 +86,7 @@ pub(super) struct Core {
     pub(super) handshakes: Semaphore,
     /// When idle connections are to be closed, once the process stops.
     pub(super) close_idle_at: Cell<Option<Instant>>,
-    pub(super) tunnel_cuts: RefCell<Vec<(u32, Rc<Notify>)>>,
+    pub(super) tunnels: Tunnels,
     pub(super) complaints: Complaints,
     /// Connections by client, of all cores.
     pub(super) census: Arc<Census>,
@@ -124,7 +125,7 @@ impl Core {
             closing: Notify::new(),
             handshakes: Semaphore::new(1),
             close_idle_at: Cell::new(None),
-            tunnel_cuts: RefCell::default(),
+            tunnels: Tunnels::default(),
             complaints: Complaints::default(),
             census,
             verifier: Verifier::default(),
@@ -336,13 +337,17 @@ async fn run(core: Core, mut orders: UnboundedReceiver<Order>) {
             }
             Order::Cut { servers } => {
                 core.watches.cut(&servers);
-                for (_, cut) in core.tunnel_cuts.borrow().iter().filter(|(uid, _)| servers.contains(uid)) {
-                    cut.notify_one();
-                }
+                core.tunnels.cut(&servers);
             }
-            Order::Drain { idle_grace } => {
+            Order::Close { servers, over, within } => {
+                core.tunnels.close(&servers, over, within, (core.id, core.cores()));
+            }
+            Order::Stay { servers } => core.tunnels.stay(&servers),
+            Order::Drain { idle_grace, within } => {
                 listening.drain().for_each(|(_, stop)| stop.notify_one());
-                core.close_idle_at.set(Some(core.now() + idle_grace));
+                let now = core.now();
+                core.close_idle_at.set(Some(now + idle_grace));
+                core.tunnels.stop(now, now + within, (core.id, core.cores()));
                 core.closing.notify_waiters();
                 core.wake_ticker();
             }

@@ -45,8 +45,10 @@ mod sticky;
 mod stream;
 mod tls;
 mod trailers;
+mod tunnels;
 mod underscores;
 mod upgrade;
 mod watch;
+mod websocket;
 
 pub use self::core::{Cores, Settings, start};

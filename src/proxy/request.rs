@@ -343,10 +343,11 @@ fn respond(
         let body = filtered(&mut head, incoming, exchange)?;
         return Ok(Response::from_parts(head, body));
     };
+    let is_web_socket = protocol.as_ref().is_some_and(|protocol| has_token([protocol], "websocket"));
     upgrade::accept(&mut head, protocol);
     let conn = Rc::clone(&exchange.conn);
     conn.watch.enter(super::watch::Phase::Tunnel, conn.core.clock.get(), Duration::ZERO);
-    *conn.tunnel.borrow_mut() = Some(Tunnel { far, exchange });
+    *conn.tunnel.borrow_mut() = Some(Tunnel { far, exchange, is_web_socket });
     Ok(Response::from_parts(head, Body::Empty))
 }
 

@@ -1,7 +1,8 @@
 //! WebSockets and every other `Upgrade`: a handshake over HTTP, then bytes both ways.
 //!
 //! A tunnel is counted by its claim like any request, so it holds up a drain until it ends or is cut.
-//! Its bytes go through one buffer per core: an idle tunnel owns none.
+//! Its bytes go through one buffer per core: an idle tunnel owns none. Of a WebSocket the ends of frames
+//! are noted, so that it can be closed between two of them ([`super::websocket`]).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,7 +16,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 
 use super::body::{Flow, RequestBody};
 use super::connection::Conn;
@@ -25,8 +25,10 @@ use super::forward::{self, Failure};
 use super::headers::has_token;
 use super::pool::{self, Driver, Lease, Line};
 use super::server_body::ServerBody;
+use super::tunnels::Entry;
 use super::watch::{FOREVER, Phase};
-use crate::config::plan::UpstreamPlan;
+use super::websocket::{self, Frames};
+use crate::config::plan::{DrainPlan, UpstreamPlan};
 use crate::error::{Kind, ProxyError, Sent};
 use crate::server_stream::ServerStream;
 
@@ -35,6 +37,11 @@ const CHUNK: usize = 64 * 1024;
 
 thread_local! {
     static CHUNK_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
+}
+
+/// Lends the buffer of this core.
+pub(super) fn with_chunk<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    CHUNK_BUFFER.with_borrow_mut(|chunk| f(chunk))
 }
 
 /// The answer to an upgrade request.
@@ -55,6 +62,7 @@ pub(super) struct Far {
 pub(super) struct Tunnel {
     pub(super) far: Far,
     pub(super) exchange: Box<Exchange>,
+    pub(super) is_web_socket: bool,
 }
 
 /// The protocol that a request asks to switch to (RFC 9110 §7.8), if it does.
@@ -168,41 +176,46 @@ pub(super) fn accept(response: &mut http::response::Parts, protocol: Option<Head
 /// A tunnel in its core's list while it is open.
 struct Listed<'a> {
     core: &'a Core,
-    cut: Rc<Notify>,
-    claim: Option<&'a CoreClaim>,
+    entry: Rc<Entry>,
+    claim: &'a CoreClaim,
 }
 
 impl<'a> Listed<'a> {
-    fn new(core: &'a Core, claim: Option<&'a CoreClaim>) -> Self {
-        let cut = Rc::new(Notify::new());
-        if let Some(claim) = claim {
-            claim.cell().counts.tunnels.inc();
-            core.tunnel_cuts.borrow_mut().push((claim.server().uid, Rc::clone(&cut)));
-        }
-        Self { core, cut, claim }
+    fn new(core: &'a Core, claim: &'a CoreClaim, closes: Option<DrainPlan>) -> Self {
+        claim.cell().counts.tunnels.inc();
+        Self { core, entry: core.tunnels.add(claim.server().uid, closes), claim }
     }
 }
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
-        if let Some(claim) = self.claim {
-            claim.cell().counts.tunnels.dec();
-            self.core.tunnel_cuts.borrow_mut().retain(|(_, cut)| !Rc::ptr_eq(cut, &self.cut));
-        }
+        self.claim.cell().counts.tunnels.dec();
+        self.core.tunnels.remove(&self.entry);
     }
 }
 
+/// How a tunnel has ended.
+enum Outcome {
+    /// By one of its sides, properly or not.
+    Ended,
+    /// With a close frame for both.
+    Closed,
+    Failed(Kind),
+}
+
 /// Moves bytes both ways until both sides have ended, one fails, the tunnel is idle for too long, or
-/// its server is cut.
+/// it is told to end.
 pub(super) async fn run<N: AsyncRead + AsyncWrite + Unpin>(mut near: N, near_read: Bytes, tunnel: Tunnel) {
-    let Tunnel { mut far, mut exchange } = tunnel;
+    let Tunnel { mut far, mut exchange, is_web_socket } = tunnel;
     exchange.is_tunnel = true;
     let core = Rc::clone(&exchange.conn.core);
-    let timeouts = exchange.upstream_plan().map(|plan| plan.timeouts);
-    let (idle, half_closed) = timeouts.map_or((FOREVER, FOREVER), |t| (t.tunnel_idle, t.tunnel_half_closed));
-    let (mut up, mut down) = (Half::new(&near_read), Half::new(&far.read));
+    let plan = exchange.upstream_plan().map(|plan| (plan.timeouts, plan.drain));
+    let (idle, half_closed) = plan.map_or((FOREVER, FOREVER), |(t, _)| (t.tunnel_idle, t.tunnel_half_closed));
+    let closes = plan.filter(|_| is_web_socket).map(|(_, drain)| drain);
+    let (mut up, mut down) = (Half::new(&near_read, is_web_socket), Half::new(&far.read, is_web_socket));
     let outcome = {
-        let listed = Listed::new(&core, exchange.claim.as_ref());
+        let Some(claim) = &exchange.claim else { return };
+        let listed = Listed::new(&core, claim, closes);
         let mut active = Instant::now();
         let mut limited = idle;
         let mut timer = std::pin::pin!(tokio::time::sleep(idle));
@@ -213,7 +226,7 @@ pub(super) async fn run<N: AsyncRead + AsyncWrite + Unpin>(mut near: N, near_rea
                 active = Instant::now();
             }
             if ended.is_ready() {
-                return Poll::Ready(None);
+                return Poll::Ready(Outcome::Ended);
             }
             let limit = if up.closed || down.closed { idle.min(half_closed) } else { idle };
             if limit != limited {
@@ -223,39 +236,71 @@ pub(super) async fn run<N: AsyncRead + AsyncWrite + Unpin>(mut near: N, near_rea
             while timer.as_mut().poll(cx).is_ready() {
                 let quiet = active.elapsed();
                 if quiet >= limit {
-                    return Poll::Ready(Some(Kind::BetweenBytesTimeout));
+                    return Poll::Ready(Outcome::Failed(Kind::BetweenBytesTimeout));
                 }
                 timer.as_mut().reset((active + limit).into());
             }
             Poll::Pending
         });
-        tokio::select! {
+        let told = tokio::select! {
             biased;
-            ended = moving => ended,
-            () = listed.cut.notified() => Some(Kind::Cut),
+            outcome = moving => Err(outcome),
+            by = listed.entry.due() => Ok(by),
+        };
+        match told {
+            Err(outcome) => outcome,
+            Ok(_) if !is_web_socket => Outcome::Failed(Kind::Cut),
+            Ok(by) => {
+                let told = tokio::select! {
+                    biased;
+                    told = websocket::close(&mut near, &mut far.stream, &mut up, &mut down, by) => told,
+                    () = listed.entry.cut() => up.is_told() && down.is_told(),
+                };
+                if told { Outcome::Closed } else { Outcome::Failed(Kind::Cut) }
+            }
         }
     };
     (exchange.bytes_in, exchange.bytes_out) = (up.bytes, down.bytes);
     match outcome {
-        Some(kind) => {
+        Outcome::Failed(kind) => {
             exchange.cut_short(kind);
         }
-        None => exchange.finish(),
+        Outcome::Closed => {
+            if let Some(claim) = &exchange.claim {
+                claim.cell().counts.websockets_closed.inc();
+            }
+            exchange.finish();
+        }
+        Outcome::Ended => exchange.finish(),
     }
 }
 
 /// One direction.
-struct Half {
+pub(super) struct Half {
     /// Read and not yet written.
-    pending: BytesMut,
-    ended: bool,
-    closed: bool,
-    bytes: u64,
+    pub(super) pending: BytesMut,
+    pub(super) ended: bool,
+    pub(super) closed: bool,
+    pub(super) bytes: u64,
+    /// Of a WebSocket: where its frames end, of all that was read.
+    pub(super) frames: Option<Frames>,
+    /// Whether the last frame that is sent this way, a close frame, was made or has passed.
+    pub(super) told: bool,
 }
 
 impl Half {
-    fn new(read: &[u8]) -> Self {
-        Self { bytes: read.len() as u64, pending: BytesMut::from(read), ended: false, closed: false }
+    pub(super) fn new(read: &[u8], is_web_socket: bool) -> Self {
+        let mut frames = is_web_socket.then(Frames::default);
+        if let Some(frames) = &mut frames {
+            frames.follow(read);
+        }
+        let pending = BytesMut::from(read);
+        Self { bytes: read.len() as u64, pending, ended: false, closed: false, frames, told: false }
+    }
+
+    /// Whether the other side has got its last frame.
+    pub(super) fn is_told(&self) -> bool {
+        self.told && self.pending.is_empty()
     }
 }
 
@@ -285,16 +330,7 @@ where
         return Poll::Ready(Ok(()));
     }
     loop {
-        while !half.pending.is_empty() {
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, &half.pending))?;
-            if written == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
-            }
-            half.pending.advance(written);
-        }
-        half.pending = BytesMut::new();
-        // TLS may hold back what it has taken.
-        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+        ready!(poll_written(to, half, cx))?;
         if half.ended {
             ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
             half.closed = true;
@@ -302,6 +338,23 @@ where
         }
         ready!(CHUNK_BUFFER.with_borrow_mut(|chunk| poll_move(from, to, half, chunk, cx)))?;
     }
+}
+
+/// Writes what was kept.
+pub(super) fn poll_written<W>(to: &mut W, half: &mut Half, cx: &mut Context<'_>) -> Poll<std::io::Result<()>>
+where
+    W: AsyncWrite + Unpin,
+{
+    while !half.pending.is_empty() {
+        let written = ready!(Pin::new(&mut *to).poll_write(cx, &half.pending))?;
+        if written == 0 {
+            return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+        }
+        half.pending.advance(written);
+    }
+    half.pending = BytesMut::new();
+    // TLS may hold back what it has taken.
+    Pin::new(to).poll_flush(cx)
 }
 
 /// Reads once and writes what was read; the rest is kept.
@@ -323,6 +376,9 @@ where
     if filled.is_empty() {
         half.ended = true;
         return Poll::Ready(Ok(()));
+    }
+    if let Some(frames) = &mut half.frames {
+        frames.follow(filled);
     }
     let written = match Pin::new(to).poll_write(cx, filled) {
         Poll::Ready(written) => written?,

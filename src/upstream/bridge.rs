@@ -20,9 +20,13 @@ pub enum Order {
     Look,
     /// End every request and tunnel on these servers, by uid: their deadline has passed.
     Cut { servers: Arc<[u32]> },
+    /// Close the WebSockets of these servers, spread over `over`. Whatever is left of them is cut `within`.
+    Close { servers: Arc<[u32]>, over: Duration, within: Duration },
+    /// What was to be closed on these servers and is still open may go on.
+    Stay { servers: Arc<[u32]> },
     /// The process stops: accept no more, tell clients `Connection: close`, close idle connections
-    /// after `idle_grace`.
-    Drain { idle_grace: Duration },
+    /// after `idle_grace`, and WebSockets `within` the time after which it ends.
+    Drain { idle_grace: Duration, within: Duration },
 }
 
 /// What a core reports; lost when the control plane is behind, never waited for.

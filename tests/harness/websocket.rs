@@ -60,6 +60,17 @@ impl WebSocket {
         }
     }
 
+    /// Reads up to the other side's close frame and answers it: the code in it. None for an end without.
+    pub fn close_code(&mut self) -> Option<u16> {
+        loop {
+            if let Message::Close(close) = self.socket.read().ok()? {
+                // What was read is answered with the next write.
+                let _ = self.socket.flush();
+                return close.map(|close| close.code.into());
+            }
+        }
+    }
+
     /// Whether the other side has closed, waited for.
     pub fn is_closed(&mut self) -> bool {
         match self.socket.read() {

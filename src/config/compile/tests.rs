@@ -140,7 +140,7 @@ fn every_key_reaches_the_plan() {
          [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\ntunnel_half_closed = '6s'\n\
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
          [upstream.u.retry]\nattempts = 0\nbudget_percent = 1\nbudget_floor = 2\n\
-         [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\n",
+         [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\nclose_spread = '500ms'\n",
     )
     .plan;
     let s = Duration::from_secs;
@@ -233,7 +233,12 @@ fn every_key_reaches_the_plan() {
             },
             pool: PoolPlan { max_idle: 0, idle_timeout: s(1), max_age: s(2), max_requests: 3 },
             retry: RetryPlan { attempts: 0, budget_percent: 1, budget_floor: 2 },
-            drain: DrainPlan { in_flight: s(1), sessions_idle: s(2), sessions_max: s(3) },
+            drain: DrainPlan {
+                in_flight: s(1),
+                sessions_idle: s(2),
+                sessions_max: s(3),
+                close_spread: Duration::from_millis(500),
+            },
             max_sessions: 7,
             cookie_keys: vec!["0123456789abcdef".into()],
             servers: vec![

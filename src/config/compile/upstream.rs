@@ -123,7 +123,12 @@ impl Compiler<'_> {
             in_flight: self.time(&spec.in_flight, "in_flight"),
             sessions_idle: self.time(&spec.sessions_idle, "sessions_idle"),
             sessions_max: self.time(&spec.sessions_max, "sessions_max"),
+            close_spread: self.time(&spec.close_spread, "close_spread"),
         };
+        if plan.close_spread > plan.in_flight && spec.close_spread.span() != (0..0) {
+            let message = "`close_spread` is longer than `in_flight`, in which it lies";
+            self.warn(spec.close_spread.span(), message, "write a shorter one, or raise `in_flight`");
+        }
         if plan.sessions_idle > plan.sessions_max && spec.sessions_idle.span() != (0..0) {
             let message = "`sessions_idle` is longer than `sessions_max` and so never matters";
             self.warn(spec.sessions_idle.span(), message, "write a shorter one, or raise `sessions_max`");

@@ -1,4 +1,4 @@
-//! What a user reads when routes are hardly what was meant, word for word.
+//! What a user reads when something is hardly what was meant, word for word.
 
 use super::super::tests::good;
 
@@ -221,5 +221,32 @@ fn cookies_that_do_not_meet_are_no_cause_for_a_warning() {
     assert_eq!(
         messages(&format!("{top}{split}{}{}", sticky("one", ""), sticky("other", ""))),
         ["upstream `other` and upstream `one` set one cookie, `evenkeel`, for the same host"]
+    );
+}
+
+#[test]
+fn a_spread_that_does_not_fit_into_its_deadline() {
+    warned(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+
+[upstream.shop.drain]
+in_flight = "5s"
+close_spread = "20s"
+"##,
+        r##"
+warning: `close_spread` is longer than `in_flight`, in which it lies
+ --> test.toml:9:16
+  |
+9 | close_spread = "20s"
+  |                ^^^^^
+  |
+  = help: write a shorter one, or raise `in_flight`
+
+1 warning in test.toml
+"##,
     );
 }

@@ -79,7 +79,7 @@ fn options_of_upstreams_change() {
     let diff = after(&[(
         "policy = 'round_robin'",
         "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
-         pool = { max_requests = 10 }\nretry = { attempts = 0 }\ndrain = { in_flight = '1m' }\nmax_sessions = 5",
+         pool = { max_requests = 10 }\nretry = { attempts = 0 }\ndrain = { in_flight = '1m', close_spread = '2s' }\nmax_sessions = 5",
     )]);
     assert_eq!(
         lines(&diff),
@@ -92,6 +92,7 @@ fn options_of_upstreams_change() {
             "upstream shop: pool.max_requests unlimited → 10",
             "upstream shop: retry.attempts 2 → 0",
             "upstream shop: drain.in_flight 30s → 1m",
+            "upstream shop: drain.close_spread 10s → 2s",
             "upstream shop: max_sessions 131072 → 5",
         ]
     );

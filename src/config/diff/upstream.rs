@@ -96,9 +96,10 @@ impl Fields<'_> {
     }
 
     fn drain(&mut self, old: DrainPlan, new: DrainPlan) {
-        let DrainPlan { in_flight, sessions_idle, sessions_max } = old;
+        let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread } = old;
         self.time("drain.in_flight", in_flight, new.in_flight);
         self.time("drain.sessions_idle", sessions_idle, new.sessions_idle);
         self.time("drain.sessions_max", sessions_max, new.sessions_max);
+        self.time("drain.close_spread", close_spread, new.close_spread);
     }
 }

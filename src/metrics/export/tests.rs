@@ -115,7 +115,12 @@ fn upstream_plan(name: &str, policy: Policy) -> Arc<UpstreamPlan> {
         name: name.to_owned(),
         policy,
         check: None,
-        drain: DrainPlan { in_flight: second, sessions_idle: 10 * second, sessions_max: 60 * second },
+        drain: DrainPlan {
+            in_flight: second,
+            sessions_idle: 10 * second,
+            sessions_max: 60 * second,
+            close_spread: second,
+        },
         servers: Vec::new(),
         ..UpstreamPlan::example()
     })
@@ -264,6 +269,7 @@ fn every_cell_lands_in_a_row_of_its_own() {
         (&server.failures, "server_failures_total", &["shop", "a"]),
         (&server.idle, "server_idle_connections", &["shop", "a"]),
         (&server.tunnels, "server_tunnels", &["shop", "a"]),
+        (&server.websockets_closed, "server_websockets_closed_total", &["shop", "a"]),
     ];
     for (i, (cell, ..)) in cells.iter().enumerate() {
         cell.add(1000 + i as u64);
