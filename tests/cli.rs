@@ -184,6 +184,8 @@ fn waiting_for_a_drain_tells_what_is_left_and_cuts_tunnels_at_the_deadline() {
     let mut tunnel = evenkeel.raw();
     tunnel.send(b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: my-proto\r\n\r\n");
     assert_eq!(tunnel.answer().status, 101);
+    tunnel.send(b"x");
+    assert_eq!(tunnel.read(1), b"x");
     let busy = ["a", "b"].into_iter().find(|name| evenkeel.server("app", name).tunnels == 1).unwrap();
     let began = Instant::now();
     let done = evenkeel.verb(&["drain", busy, "--wait", "--in-flight", "600ms"]).ends(0);

@@ -5,6 +5,7 @@
 
 mod harness;
 
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,16 @@ impl Pair {
     }
 }
 
+/// WebSockets that have carried a message.
+fn opened(count: usize, address: SocketAddr) -> Vec<WebSocket> {
+    let open = || {
+        let mut socket = WebSocket::open(address, "/ws");
+        socket.echo("x").unwrap();
+        socket
+    };
+    (0..count).map(|_| open()).collect()
+}
+
 /// Reads a client's close frame: masked, as a server may expect, with code 1001.
 fn reads_away(server: &mut Raw) {
     let frame = server.read(8);
@@ -97,8 +108,9 @@ fn both_sides_get_a_close_frame_and_may_answer_it() {
 fn who_does_not_answer_is_not_waited_for() {
     let mut pair = pair(b"");
     let mut server = pair.server.recv().unwrap();
-    pair.drain("20s");
-    pair.proxy.change("app", &pair.proxy.status().upstreams[0].servers[0].name, &json!({ "in_flight": "3s" }));
+    server.send(b"\x81\0");
+    assert_eq!(pair.client.read(2), b"\x81\0");
+    pair.drain("3s");
     assert_eq!(pair.client.read(4), AWAY);
     reads_away(&mut server);
     assert!(pair.client.is_closed() && server.is_closed());
@@ -157,7 +169,7 @@ fn they_are_closed_one_after_the_other_and_those_of_others_stay() {
     let origins = origins(2);
     let proxy =
         Proxy::start(&format!("{}[upstream.app.drain]\nclose_spread = \"3s\"\n", app("\"round_robin\"", &origins)));
-    let sockets: Vec<_> = (0..12).map(|_| WebSocket::open(proxy.address, "/ws")).collect();
+    let sockets = opened(12, proxy.address);
     let (of_a, of_b): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.server == "a");
     assert!(of_a.len() >= 4 && !of_b.is_empty());
     proxy.change("app", "a", &json!({ "admin": "draining", "in_flight": "4s" }));
@@ -213,7 +225,7 @@ fn a_process_that_stops_closes_them_before_its_deadline() {
         app("\"round_robin\"", &origins)
     );
     let evenkeel = Running::start(&toml);
-    let mut sockets: Vec<_> = (0..4).map(|_| WebSocket::open(evenkeel.address, "/ws")).collect();
+    let mut sockets = opened(4, evenkeel.address);
     evenkeel.process.signal(Signal::TERM);
     for socket in &mut sockets {
         // Each waits for its own turn.

@@ -129,6 +129,8 @@ fn the_deadline_cuts_what_does_not_end() {
     let mut tunnel = evenkeel.raw();
     tunnel.send(b"GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: my-proto\r\n\r\n");
     assert_eq!(tunnel.answer().status, 101);
+    tunnel.send(b"x");
+    assert_eq!(tunnel.read(1), b"x");
     in_flight(&evenkeel, 2);
     let began = Instant::now();
     evenkeel.process.signal(Signal::TERM);
