@@ -95,6 +95,10 @@ kinds! {
     NoRoute => "no_route", 404, Proxy;
     /// No server of the upstream can take the request.
     NoServer => "no_server", 503, Proxy;
+    /// As many requests wait for the upstream's servers as may.
+    QueueFull => "queue_full", 503, Proxy;
+    /// No server of the upstream had room for the request in time.
+    QueueTimeout => "queue_timeout", 503, Proxy;
     /// evenkeel is stopping.
     Stopping => "stopping", 503, Proxy;
     /// A fault in evenkeel itself.

@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 
 use super::admin::{Admin, AdminAddress};
 use super::client::Client;
-use crate::control::api::{DrainStatus, ListenerStatus, ServerStatus, Status, UpstreamStatus};
+use crate::control::api::{DrainStatus, ListenerStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
 
 pub(super) fn server(name: &str, address: &str) -> ServerStatus {
     ServerStatus {
@@ -26,6 +26,7 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         weight: 1,
         configured_weight: 1,
         in_flight: 0,
+        max_requests: None,
         tunnels: 0,
         sessions: None,
         requests: 0,
@@ -62,6 +63,7 @@ pub(super) fn status() -> Status {
         ..server("a", "127.0.0.1:9001")
     };
     let down = ServerStatus {
+        max_requests: Some(20),
         operational: "unhealthy".into(),
         last_check_error: Some("connection refused".into()),
         ..server("a", "127.0.0.1:9011")
@@ -84,6 +86,7 @@ pub(super) fn status() -> Status {
                 name: "shop".into(),
                 policy: "sticky_cookie".into(),
                 failing_open: false,
+                queue: None,
                 servers: vec![a, draining(3, 2)],
             },
             UpstreamStatus {
@@ -91,6 +94,7 @@ pub(super) fn status() -> Status {
                 name: "api".into(),
                 policy: "round_robin".into(),
                 failing_open: true,
+                queue: Some(QueueStatus { waiting: 3, size: 100, queued: 1234, timeouts: 2, overflows: 0 }),
                 servers: vec![down, server("unix:/run/x.sock", "unix:/run/x.sock")],
             },
         ],

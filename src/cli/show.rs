@@ -21,8 +21,8 @@ use upstream_tls::UpstreamTlsView;
 
 use crate::config::Plan;
 use crate::config::plan::{
-    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, LogFormat, LogPlan, PoolPlan, RetryPlan, ServerPlan,
-    ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, LogFormat, LogPlan, PoolPlan, QueuePlan, RetryPlan,
+    ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::proxy_protocol::Version;
 use crate::units::show_duration;
@@ -203,6 +203,8 @@ struct UpstreamView<'a> {
     send_proxy: Option<&'static str>,
     check: Choice,
     fail_open: bool,
+    max_requests: Count,
+    queue: QueueView,
     max_sessions: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cookie_keys: Vec<&'static str>,
@@ -223,6 +225,8 @@ impl<'a> UpstreamView<'a> {
             send_proxy,
             check,
             fail_open,
+            max_requests,
+            queue,
             timeouts,
             pool,
             retry,
@@ -238,6 +242,8 @@ impl<'a> UpstreamView<'a> {
             send_proxy: send_proxy.map(Version::name),
             check: check.as_ref().map_or_else(choice::off, choice::check),
             fail_open: *fail_open,
+            max_requests: Count(*max_requests),
+            queue: QueueView::of(queue),
             max_sessions: *max_sessions,
             cookie_keys: cookie_keys.iter().map(|_| MASK).collect(),
             timeouts: TimeoutsView::of(timeouts),
@@ -246,6 +252,18 @@ impl<'a> UpstreamView<'a> {
             drain: DrainView::of(drain),
             server: servers.iter().map(ServerView::of).collect(),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct QueueView {
+    size: u32,
+    timeout: String,
+}
+
+impl QueueView {
+    fn of(QueuePlan { size, timeout }: &QueuePlan) -> Self {
+        Self { size: *size, timeout: show_duration(*timeout) }
     }
 }
 
@@ -341,11 +359,12 @@ struct ServerView<'a> {
     name: &'a str,
     address: String,
     weight: u32,
+    max_requests: Count,
 }
 
 impl<'a> ServerView<'a> {
-    fn of(ServerPlan { name, address, weight }: &'a ServerPlan) -> Self {
-        Self { name, address: address.to_string(), weight: *weight }
+    fn of(ServerPlan { name, address, weight, max_requests }: &'a ServerPlan) -> Self {
+        Self { name, address: address.to_string(), weight: *weight, max_requests: Count(*max_requests) }
     }
 }
 

@@ -10,7 +10,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::servers;
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
-use crate::control::api::{CertificateStatus, ServerStatus, Status, UpstreamStatus};
+use crate::control::api::{CertificateStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
 
 /// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
 pub(super) async fn status(client: &Client, console: &mut Console) -> Result<Exit, Failure> {
@@ -103,6 +103,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         out.push_str(&format!("  {}", Style::Bad.paint(mark, color)));
     }
     out.push('\n');
+    if let Some(queue) = &upstream.queue {
+        out.push_str(&format!("  {}\n", queued(queue, color)));
+    }
     // Only sticky upstreams have sessions; a column of dashes would say nothing.
     let sessions = upstream.servers.iter().any(|s| s.sessions.is_some());
     let mut heads = vec!["SERVER", "ADDRESS", "STATE", "WEIGHT", "IN-FLIGHT", "TUNNELS"];
@@ -137,6 +140,17 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
     out
 }
 
+/// Who waits for a server.
+fn queued(queue: &QueueStatus, color: bool) -> String {
+    let mut text = format!("queue: {} of {} waiting", thousands(queue.waiting.into()), thousands(queue.size.into()));
+    let parts = [(queue.queued, "queued"), (queue.timeouts, "timed out"), (queue.overflows, "refused")];
+    for (number, what) in parts.into_iter().filter(|(number, _)| *number > 0) {
+        text.push_str(&format!(", {} {what}", thousands(number)));
+    }
+    let style = if queue.waiting > 0 { Style::Warn } else { Style::Dim };
+    style.paint(&text, color).into_owned()
+}
+
 fn cells(server: &ServerStatus, sessions: bool) -> Vec<Cell> {
     let weight = if server.weight == server.configured_weight {
         server.weight.to_string()
@@ -149,7 +163,10 @@ fn cells(server: &ServerStatus, sessions: bool) -> Vec<Cell> {
         Cell::word(&server.address, Style::Plain),
         state(server),
         Cell::number(weight),
-        Cell::number(thousands(server.in_flight.into())),
+        Cell::number(match server.max_requests {
+            Some(most) => format!("{} of {}", thousands(server.in_flight.into()), thousands(most.into())),
+            None => thousands(server.in_flight.into()),
+        }),
         Cell::number(thousands(server.tunnels)),
     ];
     if sessions {
@@ -200,8 +217,9 @@ shop  sticky_cookie
     draining for 12 s: 3 sessions left, 2 in flight, ends within 14 min
 
 api  round_robin  FAILING OPEN: no server is healthy, every ready one gets traffic
+  queue: 3 of 100 waiting, 1,234 queued, 2 timed out
   SERVER            ADDRESS           STATE      WEIGHT  IN-FLIGHT  TUNNELS  REQUESTS  P50  P99
-  a                 127.0.0.1:9011    unhealthy       1          0        0         0    -    -
+  a                 127.0.0.1:9011    unhealthy       1    0 of 20        0         0    -    -
     last check: connection refused
   unix:/run/x.sock  unix:/run/x.sock  healthy         1          0        0         0    -    -
 ";

@@ -231,6 +231,9 @@ pub struct UpstreamPlan {
     pub check: Option<Check>,
     /// Whether all ready servers get traffic when none is healthy.
     pub fail_open: bool,
+    /// Of servers that are added at run time; those of the file have theirs.
+    pub max_requests: u64,
+    pub queue: QueuePlan,
     pub timeouts: UpstreamTimeouts,
     pub pool: PoolPlan,
     pub retry: RetryPlan,
@@ -255,6 +258,15 @@ pub struct UpstreamTimeouts {
     pub tunnel_idle: Duration,
     /// The same once one side of it has ended.
     pub tunnel_half_closed: Duration,
+}
+
+/// Where requests wait for servers that have as many as they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueuePlan {
+    /// Most requests that wait at once, over all cores; 0 lets none wait.
+    pub size: u32,
+    /// None waits longer.
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,6 +322,8 @@ pub struct ServerPlan {
     pub address: Address,
     /// 0 to 1000; 0 takes no new clients.
     pub weight: u32,
+    /// Most requests and tunnels at once, over all cores, at least 1; `u64::MAX` is unlimited.
+    pub max_requests: u64,
 }
 
 /// Where a server listens.

@@ -269,6 +269,9 @@ pub struct UpstreamSpec {
     pub send_proxy: Option<At<Version>>,
     pub check: At<CheckOrOff>,
     pub fail_open: bool,
+    /// Of each server that does not say otherwise.
+    pub max_requests: At<Count>,
+    pub queue: QueueSpec,
     pub servers: Vec<At<String>>,
     pub server: Vec<At<ServerSpec>>,
     pub max_sessions: At<usize>,
@@ -289,6 +292,8 @@ impl Default for UpstreamSpec {
             send_proxy: None,
             check: nowhere(CheckOrOff::default()),
             fail_open: true,
+            max_requests: nowhere(Count(u64::MAX)),
+            queue: QueueSpec::default(),
             servers: Vec::new(),
             server: Vec::new(),
             max_sessions: nowhere(1 << 17),
@@ -310,11 +315,27 @@ pub struct ServerSpec {
     pub name: Option<At<String>>,
     pub address: Option<At<String>>,
     pub weight: At<u32>,
+    /// Absent: that of the upstream.
+    pub max_requests: Option<At<Count>>,
 }
 
 impl Default for ServerSpec {
     fn default() -> Self {
-        Self { name: None, address: None, weight: nowhere(1) }
+        Self { name: None, address: None, weight: nowhere(1), max_requests: None }
+    }
+}
+
+/// `[upstream.NAME.queue]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct QueueSpec {
+    pub size: At<u32>,
+    pub timeout: At<Time>,
+}
+
+impl Default for QueueSpec {
+    fn default() -> Self {
+        Self { size: nowhere(1024), timeout: nowhere(seconds(5)) }
     }
 }
 

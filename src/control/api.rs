@@ -57,7 +57,24 @@ pub struct UpstreamStatus {
     /// Servers of the configuration that an operator has taken out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
+    /// Requests that wait for a server, where some server has a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
     pub servers: Vec<ServerStatus>,
+}
+
+/// Who waits, and what became of those who did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Requests that wait now, and the most that may.
+    pub waiting: u32,
+    pub size: u32,
+    /// Requests that had to wait since the start.
+    pub queued: u64,
+    /// Those that were given up after their time.
+    pub timeouts: u64,
+    /// Requests that were refused because too many waited.
+    pub overflows: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +91,9 @@ pub struct ServerStatus {
     pub weight: u32,
     pub configured_weight: u32,
     pub in_flight: u32,
+    /// The most that may be in flight; absent where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<u32>,
     pub tunnels: u64,
     /// Live sessions of a sticky upstream; none for others.
     pub sessions: Option<usize>,

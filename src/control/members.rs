@@ -116,12 +116,15 @@ impl Members {
     fn apply(&self, upstream: &mut UpstreamPlan) {
         let Some(said) = self.0.get(&upstream.name) else { return };
         upstream.servers.retain(|server| !said.removed.contains(&server.name));
-        upstream.servers.extend(said.added.iter().filter_map(Added::plan));
+        let max_requests = upstream.max_requests;
+        let added = said.added.iter().filter_map(Added::plan).map(|server| ServerPlan { max_requests, ..server });
+        upstream.servers.extend(added);
     }
 
     /// A server comes into service that the file does not have.
     pub(super) fn add(&mut self, upstream: &str, server: &ServerPlan) {
-        let ServerPlan { name, address, weight } = server;
+        // Its limit is that of the upstream.
+        let ServerPlan { name, address, weight, max_requests: _ } = server;
         let added = Added { name: name.clone(), address: written(address), weight: *weight };
         self.0.entry(upstream.to_owned()).or_default().added.push(added);
     }

@@ -18,7 +18,7 @@ use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::health::Check;
 use crate::health::streak::Streak;
 use crate::upstream::server::State;
-use crate::upstream::{Admin, Operational, Server, Sticky, Upstream};
+use crate::upstream::{Admin, Gate, Operational, Queue, Server, Sticky, Upstream};
 
 /// Failed connections in a row that take down a server without a check.
 const PASSIVE_FAILURES: u32 = 3;
@@ -92,6 +92,7 @@ pub(super) struct Group {
     slot: usize,
     pub(super) plan: Arc<UpstreamPlan>,
     pub(super) sticky: Option<Arc<Sticky>>,
+    pub(super) queue: Arc<Queue>,
     /// Its servers, in the order of the Plan.
     pub(super) uids: Vec<u32>,
     built: Option<Arc<Upstream>>,
@@ -201,7 +202,8 @@ impl Registry {
         let members: Vec<&Member> = group.uids.iter().filter_map(|uid| self.members.get(uid)).collect();
         let servers = members.iter().map(|m| Arc::clone(&m.server)).collect();
         let plan = Arc::clone(&group.plan);
-        let built = Arc::new(Upstream::new(group.slot, plan, servers, group.sticky.clone(), group.built.as_deref()));
+        let built = Upstream::new(group.slot, plan, servers, group.sticky.clone(), group.built.as_deref());
+        let built = Arc::new(built.with_queue(Arc::clone(&group.queue)));
         // At the start all servers are unknown for a moment: no news.
         if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
             group.failing_open = built.failing_open;
@@ -224,6 +226,7 @@ impl Registry {
         let before = self.groups.remove(&plan.name);
         let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
         applied.check_changed = before.as_ref().is_some_and(|g| probed_by(&g.plan) != probed_by(plan));
+        let queue = before.as_ref().map_or_else(|| Arc::new(Queue::new(cores)), |g| Arc::clone(&g.queue));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
             let namesake = old_uids.iter().copied().find(|uid| *self.members[uid].server.name == *server.name);
@@ -233,7 +236,7 @@ impl Registry {
                     uids.push(uid);
                 }
                 _ => {
-                    let uid = self.create(plan, server, namesake, cores);
+                    let uid = self.create(plan, server, namesake, &queue);
                     applied.new.push(uid);
                     uids.push(uid);
                 }
@@ -244,7 +247,7 @@ impl Registry {
         }
         let (built, failing_open) = before.map_or((None, false), |g| (g.built, g.failing_open));
         let plan = Arc::new(plan.clone());
-        let group = Group { slot, sticky, uids, built, fresh: false, failing_open, plan: Arc::clone(&plan) };
+        let group = Group { slot, sticky, queue, uids, built, fresh: false, failing_open, plan: Arc::clone(&plan) };
         self.groups.insert(plan.name.clone(), group);
         applied
     }
@@ -262,6 +265,7 @@ impl Registry {
     fn keep(&mut self, uid: u32, plan: &ServerPlan) {
         if let Some(member) = self.members.get_mut(&uid) {
             member.configured_weight = plan.weight;
+            member.server.gate.set_limit(plan.max_requests);
             if !member.weight_set {
                 member.server.set_weight(plan.weight);
             }
@@ -270,11 +274,12 @@ impl Registry {
 
     /// A new server. `namesake` is the one of that name at another address: what an operator said of
     /// it holds for the new one too.
-    fn create(&mut self, upstream: &UpstreamPlan, plan: &ServerPlan, namesake: Option<u32>, cores: usize) -> u32 {
+    fn create(&mut self, upstream: &UpstreamPlan, plan: &ServerPlan, namesake: Option<u32>, queue: &Arc<Queue>) -> u32 {
         self.next_uid += 1;
         let uid = self.next_uid;
         let (upstream_name, name) = (upstream.name.as_str().into(), plan.name.as_str().into());
-        let server = Server::new(uid, upstream_name, name, plan.address.clone(), plan.weight, cores);
+        let server = Server::new(uid, upstream_name, name, plan.address.clone(), plan.weight, queue.lines().len());
+        let server = server.behind(Gate::new(plan.max_requests, Arc::clone(queue)));
         let (healthy, unhealthy) = thresholds(upstream.check.as_ref());
         let mut member = Member {
             server: Arc::new(server),

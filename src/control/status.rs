@@ -1,9 +1,9 @@
 //! `GET /status`: what runs, as the registry and the cells know it.
 
-use super::api::{DrainStatus, ListenerStatus, ServerStatus, Status, UpstreamStatus};
+use super::api::{DrainStatus, ListenerStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
 use super::registry::{Group, Member};
 use super::supervisor::Supervisor;
-use crate::metrics::cells::Totals;
+use crate::metrics::cells::{Counter, QueueCell, Totals};
 use crate::upstream::{Admin, Operational, clock};
 
 impl Supervisor {
@@ -36,11 +36,14 @@ impl Supervisor {
         // One walk through the ledger for all servers.
         let sessions = group.sticky.as_ref().map(|sticky| sticky.ledger.count(seen_since(group)));
         let servers = group.uids.iter().filter_map(|uid| self.server_status(*uid, sessions.as_deref())).collect();
+        let is_limited = group.uids.iter().filter_map(|uid| self.registry.member(*uid));
+        let is_limited = is_limited.map(|member| &member.server).any(|server| server.gate.limit().is_some());
         Some(UpstreamStatus {
             name: name.to_owned(),
             policy: group.plan.policy.name().to_owned(),
             failing_open,
             removed: self.members.removed(name).to_vec(),
+            queue: is_limited.then(|| queue_status(group)),
             servers,
         })
     }
@@ -66,6 +69,7 @@ impl Supervisor {
             weight: server.weight(),
             configured_weight: member.configured_weight,
             in_flight: server.in_flight(),
+            max_requests: server.gate.limit(),
             tunnels: server.cells.iter().map(|c| c.counts.tunnels.get()).fold(0, u64::wrapping_add),
             sessions,
             requests: server.cells.iter().map(|c| c.counts.picks.get()).sum(),
@@ -87,6 +91,18 @@ impl Supervisor {
             in_flight: member.server.in_flight(),
             ends_within_seconds: running.drain.ends_by().saturating_sub(now).as_secs_f64(),
         })
+    }
+}
+
+fn queue_status(group: &Group) -> QueueStatus {
+    let lines = group.queue.lines();
+    let total = |cell: fn(&QueueCell) -> &Counter| lines.iter().map(|line| cell(&line.counts).get()).sum();
+    QueueStatus {
+        waiting: group.queue.waiting(),
+        size: group.plan.queue.size,
+        queued: total(|c| &c.queued),
+        timeouts: total(|c| &c.timeouts),
+        overflows: total(|c| &c.overflows),
     }
 }
 

@@ -290,7 +290,8 @@ fn a_host_name_is_resolved_before_its_server_is_judged() {
     let up = open();
     let port = up.local_addr().unwrap().port();
     let address = Address::Host { host: "localhost".to_owned(), port };
-    let mut shop = upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1 }]);
+    let mut shop =
+        upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX }]);
     shop.check = fast_check();
     let f = start(plan(vec![shop]));
     assert!(f.control.ready());
@@ -575,7 +576,10 @@ fn failing_open_is_told_and_ends() {
 fn addresses_known_are_kept_when_a_name_no_longer_resolves() {
     use super::supervisor::{Message, Report};
     let address = Address::Host { host: "localhost".to_owned(), port: 1 };
-    let f = start(plan(vec![upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1 }])]));
+    let f = start(plan(vec![upstream(
+        "shop",
+        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX }],
+    )]));
     assert!(f.control.ready());
     let server = f.server("shop", "a").unwrap();
     let known = server.resolved.load_full();
@@ -602,7 +606,10 @@ fn addresses_known_are_kept_when_a_name_no_longer_resolves() {
 #[test]
 fn a_name_that_never_resolved_is_no_healthy_server() {
     let address = Address::Host { host: "nobody.invalid".to_owned(), port: 1 };
-    let f = start(plan(vec![upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1 }])]));
+    let f = start(plan(vec![upstream(
+        "shop",
+        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX }],
+    )]));
     assert!(f.control.ready());
     assert_eq!(operational(&f, "a"), Operational::Unhealthy);
     assert!(status(&f, "a").last_check_error.is_some());

@@ -282,6 +282,19 @@ pub struct StickyCell {
     pub expired: Counter,
 }
 
+/// What one core counts for the queue of one upstream.
+#[derive(Debug, Default)]
+pub struct QueueCell {
+    /// Requests that have waited, or wait.
+    pub queued: Counter,
+    /// How long they did, however it ended.
+    pub waited: Histogram,
+    /// Requests that were given up because they had waited for too long.
+    pub timeouts: Counter,
+    /// Requests that were refused because too many waited.
+    pub overflows: Counter,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

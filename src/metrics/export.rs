@@ -175,6 +175,12 @@ fn upstream(families: &mut Families, upstream: &Upstream, now: u32) {
     let name = upstream.name();
     families.value(Id::UpstreamInfo, &[name, upstream.plan.policy.name()], 1.0);
     families.value(Id::FailingOpen, &[name], f64::from(u8::from(upstream.failing_open)));
+    let queue = || upstream.queue.lines().iter().map(|line| &line.counts);
+    families.value(Id::Queued, &[name], f64::from(upstream.queue.waiting()));
+    families.value(Id::QueuedTotal, &[name], sum(queue().map(|c| &c.queued)));
+    families.histogram(Id::QueueSeconds, &[name], queue().map(|c| &c.waited));
+    families.value(Id::QueueRefused, &[name, "full"], sum(queue().map(|c| &c.overflows)));
+    families.value(Id::QueueRefused, &[name, "timeout"], sum(queue().map(|c| &c.timeouts)));
     if let Some(sticky) = &upstream.sticky {
         let total = |cell: fn(&StickyCell) -> &Counter| sum(sticky.cells.iter().map(cell));
         families.value(Id::StickyKept, &[name], total(|c| &c.kept));
@@ -217,6 +223,7 @@ fn server(families: &mut Families, upstream: &str, server: &Server) {
     }
     families.value(Id::ServerWeight, labels, f64::from(server.weight()));
     families.value(Id::ServerInFlight, labels, f64::from(server.in_flight()));
+    families.value(Id::ServerMaxRequests, labels, server.gate.limit().map_or(f64::INFINITY, f64::from));
     let cells = || server.cells.iter().map(|cell| &cell.counts);
     let total = |cell: fn(&ServerCell) -> &Counter| sum(cells().map(cell));
     families.value(Id::ServerTunnels, labels, total(|c| &c.tunnels));

@@ -112,6 +112,10 @@ metrics! {
 
     UpstreamInfo: Gauge "upstream_info" ["upstream", "policy"] "Always 1; the policy is a label.";
     FailingOpen: Gauge "upstream_failing_open" ["upstream"] "1 while no server is healthy and every ready one gets traffic.";
+    Queued: Gauge "upstream_queued" ["upstream"] "Requests that wait for a server now.";
+    QueuedTotal: Counter "upstream_queued_total" ["upstream"] "Requests that had to wait for a server.";
+    QueueSeconds: Histogram "upstream_queue_seconds" ["upstream"] "How long they waited, however it ended.";
+    QueueRefused: Counter "upstream_queue_refused_total" ["upstream", "reason"] "Requests answered with 503 because as many waited as may (`full`) or because they had waited for too long (`timeout`).";
     StickyKept: Counter "sticky_requests_kept_total" ["upstream"] "Requests with a valid cookie that reached the server it names.";
     SessionsBegun: Counter "sticky_sessions_begun_total" ["upstream"] "Sticky sessions begun.";
     SessionsMoved: Counter "sticky_sessions_moved_total" ["upstream"] "Sticky sessions moved because their server was down, drained or gone.";
@@ -121,6 +125,7 @@ metrics! {
     ServerAdmin: Gauge "server_admin_state" ["upstream", "server", "state"] "1 for the state that the operator put the server in, 0 for the others.";
     ServerWeight: Gauge "server_weight" ["upstream", "server"] "Share of the server now, 0 to 1000.";
     ServerInFlight: Gauge "server_in_flight" ["upstream", "server"] "Requests and tunnels on the server now.";
+    ServerMaxRequests: Gauge "server_max_requests" ["upstream", "server"] "Requests and tunnels the server may have at once; +Inf without a limit.";
     ServerTunnels: Gauge "server_tunnels" ["upstream", "server"] "Tunnels (WebSockets and other upgrades) open now.";
     WebSocketsClosed: Counter "server_websockets_closed_total" ["upstream", "server"] "WebSockets closed with code 1001 because their server was drained or evenkeel was stopping.";
     ServerSessions: Gauge "server_sessions" ["upstream", "server"] "Live sticky sessions on the server.";

@@ -158,6 +158,9 @@ pub(super) fn sentence(kind: Kind) -> &'static str {
         Kind::AuthBusy => "Too many passwords are being verified at the moment. Please try again.",
         Kind::NoRoute => "Nothing is served at this address.",
         Kind::NoServer => "No server can take this request at the moment. Please try again.",
+        Kind::QueueFull | Kind::QueueTimeout => {
+            "This service has as much to do as it can at the moment. Please try again."
+        }
         Kind::Stopping => "This service is restarting. Please try again.",
         Kind::Internal => "Something went wrong here.",
         Kind::ConnectRefused | Kind::ConnectFailed | Kind::UpstreamTls | Kind::Unresolved => {

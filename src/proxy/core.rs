@@ -21,6 +21,7 @@ use super::basic_auth::{Turns, Verifier};
 use super::census::Census;
 use super::complaint::Complaints;
 use super::pool::Pools;
+use super::queue::Lines;
 use super::retry::Budget;
 use super::tunnels::Tunnels;
 use super::watch::{TICK, Watches};
@@ -92,6 +93,8 @@ pub(super) struct Core {
     pub(super) census: Arc<Census>,
     /// Names and passwords that are known to be right.
     pub(super) verifier: Verifier,
+    /// Requests that wait for servers.
+    pub(super) lines: Lines,
     events: Events,
     cells: Arc<[CoreCells]>,
     swap: Arc<Swap>,
@@ -129,6 +132,7 @@ impl Core {
             complaints: Complaints::default(),
             census,
             verifier: Verifier::default(),
+            lines: Lines::default(),
             events,
             cells,
             swap,
@@ -334,6 +338,7 @@ async fn run(core: Core, mut orders: UnboundedReceiver<Order>) {
             Order::Look => {
                 let view = core.view();
                 core.pools.keep_only(&view);
+                core.lines.look(&view);
             }
             Order::Cut { servers } => {
                 core.watches.cut(&servers);

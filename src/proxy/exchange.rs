@@ -172,6 +172,11 @@ impl Exchange {
         }
     }
 
+    /// It has waited for a server: what the server takes is counted from now on.
+    pub(super) fn has_waited(&mut self) {
+        self.attempted = self.conn.core.now();
+    }
+
     /// The head of the answer is there.
     pub(super) fn answered(&mut self, status: u16) {
         let now = self.conn.core.now();

@@ -34,6 +34,7 @@ mod listener;
 mod mirror;
 mod pool;
 mod prepare;
+mod queue;
 mod reply;
 mod request;
 mod request_id;

@@ -27,6 +27,7 @@ use super::https;
 use super::inbound::Inbound;
 use super::pool::Lease;
 use super::prepare::{Outgoing, Prepared, content_length, find, prepare, wrap};
+use super::queue;
 use super::retry;
 use super::server_body::ServerBody;
 use super::split;
@@ -34,7 +35,7 @@ use super::sticky::{self, Session};
 use super::upgrade::{self, Answer, Tunnel};
 use crate::balance::Pick;
 use crate::error::{Kind, ProxyError, Sent};
-use crate::upstream::{Claim, Tried, Upstream};
+use crate::upstream::{Claim, Refused as Unclaimable, Tried, Upstream, Wish};
 
 /// Serves one request, whatever becomes of it.
 pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Response<Body> {
@@ -150,9 +151,25 @@ async fn send(
         if tried.count() == 0 {
             conn.core.with_scratch(upstream.slot, |s| s.budget.earn(&upstream.plan.retry));
         }
-        let Some((pick, claim)) = claim(exchange, upstream, position, session, &mut tried) else {
-            return Err(last);
+        let claimed = if upstream.is_limited {
+            Err(Unclaimed::Full(Wish::default()))
+        } else {
+            claim(exchange, upstream, position, session, &mut tried)
         };
+        let (pick, claim) = match claimed {
+            Ok(claimed) => claimed,
+            Err(Unclaimed::Nobody) => return Err(last),
+            Err(Unclaimed::Full(_)) => {
+                // Boxed, since most upstreams have no limit.
+                let Some(claimed) = Box::pin(queue::claim(exchange, session, &mut tried)).await? else {
+                    return Err(last);
+                };
+                view = Rc::clone(&exchange.view);
+                claimed
+            }
+        };
+        let position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
+        let upstream = &view.upstreams[position];
         exchange.claim = Some(claim);
         let error = match attempt(&conn, exchange, upstream, &mut outgoing, false).await {
             Ok(answer) => return Ok(Answered { answer, pick }),
@@ -176,7 +193,7 @@ async fn send(
 }
 
 /// The newest Snapshot, where this request's listener, route and upstream are still the same.
-fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried) -> super::core::View {
+pub(super) fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried) -> super::core::View {
     let newest = exchange.conn.core.view();
     if newest.generation == view.generation {
         return view;
@@ -209,40 +226,61 @@ fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried
     }
 }
 
+/// Why no server was claimed.
+pub(super) enum Unclaimed {
+    /// None takes the request.
+    Nobody,
+    /// Some would take it, but have as many requests as they may.
+    Full(Wish),
+}
+
 /// Picks servers until one can be claimed. Where every server was tried, the one that failed gets a
 /// second chance only if it is the only one.
-fn claim(
+pub(super) fn claim(
     exchange: &Exchange,
     upstream: &Upstream,
     position: usize,
     session: Option<&Session>,
     tried: &mut Tried,
-) -> Option<(Pick, CoreClaim)> {
+) -> Result<(Pick, CoreClaim), Unclaimed> {
     let core = &exchange.conn.core;
     let pin = session.and_then(Session::pin);
     let take = |pick: Pick, failing_open: bool| {
         let server = ServerRef::new(&exchange.view, position, pick.index);
-        let claim = Claim::take(server, core.id, pick.pinned, failing_open)?;
+        let claim = Claim::try_take(server, core.id, pick.pinned, failing_open)?;
         claim.cell().counts.picks.inc();
         exchange.conn.watch.uses(Some(claim.server().uid));
-        Some((pick, claim))
+        Ok((pick, claim))
     };
+    let full = |insists, tried: &Tried| Err(Unclaimed::Full(upstream.wish(insists, tried)));
     for _ in 0..=upstream.servers.len() {
         let pick = core.with_scratch(upstream.slot, |s| upstream.pick(exchange.client, pin, tried, &mut s.policy));
         let Some(pick) = pick else { break };
         match take(pick, upstream.failing_open) {
-            Some(claimed) => return Some(claimed),
-            None => tried.add(pick.index),
+            Ok(claimed) => return Ok(claimed),
+            Err(Unclaimable::Full) if upstream.insists(pick) => return full(Some(pick), tried),
+            // Somebody was faster; the next pick passes it over.
+            Err(Unclaimable::Full) => {}
+            Err(Unclaimable::Out) => tried.add(pick.index),
         }
     }
+    if upstream.may_wait(tried) {
+        return full(None, tried);
+    }
+    let settled = |taken| match taken {
+        Ok(claimed) => Ok(claimed),
+        Err(Unclaimable::Full) => full(None, &Tried::default()),
+        Err(Unclaimable::Out) => Err(Unclaimed::Nobody),
+    };
     if upstream.servers.len() == 1 && tried.count() == 1 {
         *tried = Tried::default();
         // A client that is pinned to it still is.
         let pinned = pin.is_some_and(|pin| pin.server == upstream.servers[0].key);
-        return take(Pick { index: 0, pinned }, upstream.failing_open);
+        return settled(take(Pick { index: 0, pinned }, upstream.failing_open));
     }
-    let index = core.with_scratch(upstream.slot, |s| upstream.last_resort(tried, &mut s.policy))?;
-    take(Pick { index, pinned: false }, true)
+    let index = core.with_scratch(upstream.slot, |s| upstream.last_resort(tried, &mut s.policy));
+    let index = index.ok_or(Unclaimed::Nobody)?;
+    settled(take(Pick { index, pinned: false }, true))
 }
 
 /// One try on the claimed server. A connection that was kept open and turned out to be closed does not

@@ -38,6 +38,8 @@ pub(super) enum Phase {
     ClientWrite,
     /// The client to take the end of an answer whose exchange is over.
     Flush,
+    /// A server to have room.
+    Queue,
     /// A connection to a server.
     Connect,
     /// The head of the answer.
@@ -62,6 +64,7 @@ impl Phase {
             Self::ClientBody => Kind::BodyTimeout,
             Self::ClientWrite | Self::Flush => Kind::ClientGone,
             Self::Verify => Kind::AuthBusy,
+            Self::Queue => Kind::QueueTimeout,
             Self::Connect => Kind::ConnectTimeout,
             Self::FirstByte => Kind::FirstByteTimeout,
             Self::UpstreamBody | Self::UpstreamWrite => Kind::BetweenBytesTimeout,

@@ -1,5 +1,7 @@
 //! The right to send one request to one server, counted.
 //!
+//! Where a server has a limit, the claim holds a place behind its [gate](super::gate), too.
+//!
 //! Taken in one step with the choice and given back when the body of the answer has ended, a claim is
 //! what drain, least-requests, rollouts and metrics all read.
 //!
@@ -21,17 +23,46 @@ use super::server::{Admin, Cell, Server};
 pub struct Claim<H: Deref<Target = Server>> {
     server: H,
     core: usize,
+    /// Whether it counts against the server's limit.
+    counted: bool,
+}
+
+/// Why a server cannot be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its state does not let it take the request.
+    Out,
+    /// It has as many requests as it may.
+    Full,
 }
 
 impl<H: Deref<Target = Server>> Claim<H> {
     /// Claims `server` for one request of `core`, or none when it no longer takes it.
     #[must_use]
     pub fn take(server: H, core: usize, pinned: bool, failing_open: bool) -> Option<Self> {
+        Self::try_take(server, core, pinned, failing_open).ok()
+    }
+
+    /// The same, saying why not.
+    ///
+    /// # Errors
+    /// The server no longer takes it, or is full.
+    pub fn try_take(server: H, core: usize, pinned: bool, failing_open: bool) -> Result<Self, Refused> {
+        let limit = server.gate.limit();
         server.cells[core].in_flight.fetch_add(1, SeqCst);
-        let claim = Self { server, core };
+        let mut claim = Self { server, core, counted: false };
         let state = claim.server.state();
         let takes = if pinned { state.takes_pinned(failing_open) } else { state.takes_new(failing_open) };
-        takes.then_some(claim)
+        if !takes {
+            return Err(Refused::Out);
+        }
+        if let Some(limit) = limit {
+            claim.counted = claim.server.gate.enter(limit);
+            if !claim.counted {
+                return Err(Refused::Full);
+            }
+        }
+        Ok(claim)
     }
 
     /// The server claimed.
@@ -50,6 +81,9 @@ impl<H: Deref<Target = Server>> Claim<H> {
 impl<H: Deref<Target = Server>> Drop for Claim<H> {
     fn drop(&mut self) {
         self.cell().in_flight.fetch_sub(1, SeqCst);
+        if self.counted {
+            self.server.gate.leave();
+        }
         if self.server.state().admin != Admin::Ready && self.server.in_flight() == 0 {
             self.server.idle.notify_waiters();
         }

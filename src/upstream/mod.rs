@@ -7,6 +7,7 @@
 pub mod bridge;
 pub mod claim;
 pub mod clock;
+pub mod gate;
 pub mod route;
 pub mod server;
 pub mod sessions;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use bridge::{DataPlane, Event, Events, Order};
-pub use claim::Claim;
+pub use claim::{Claim, Refused};
+pub use gate::{Gate, Queue};
 pub use route::{Asked, Route, Routes};
 pub use server::{Admin, Operational, Server, State};
 pub use sessions::Ledger;
@@ -51,6 +53,12 @@ pub struct Upstream {
     pub sticky: Option<Arc<Sticky>>,
     /// Whether no server is healthy and requests go to every ready one.
     pub failing_open: bool,
+    /// Where requests wait while servers are full.
+    pub queue: Arc<Queue>,
+    /// Whether any server has a limit of requests: without one nobody ever waits.
+    pub is_limited: bool,
+    /// Whether full servers are passed over: not where the client's address says which one it is.
+    passes_full: bool,
     table: Table,
     /// Keys of the servers, sorted, with their positions: what a pin is looked up in.
     by_key: Box<[(u64, usize)]>,
@@ -76,7 +84,63 @@ impl Upstream {
         let table = plan.policy.table(&members, previous.map(|p| &p.table));
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
         by_key.sort_unstable();
-        Self { slot, plan, servers, sticky, failing_open, table, by_key }
+        let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
+        let passes_full = is_limited && !matches!(table, Table::IpHash(_));
+        let queue = Arc::default();
+        Self { slot, plan, servers, sticky, failing_open, queue, is_limited, passes_full, table, by_key }
+    }
+
+    /// The same with the queue of its name.
+    #[must_use]
+    pub fn with_queue(self, queue: Arc<Queue>) -> Self {
+        Self { queue, ..self }
+    }
+
+    /// Whether a client for whom `pick` was made waits for that server rather than for any.
+    #[must_use]
+    pub fn insists(&self, pick: Pick) -> bool {
+        pick.pinned || !self.passes_full
+    }
+
+    /// Whether a new client may wait for some server: one that takes it, but for its limit.
+    #[must_use]
+    pub fn may_wait(&self, tried: &Tried) -> bool {
+        self.is_limited && self.servers.iter().enumerate().any(|(i, server)| self.takes(server) && !tried.has(i))
+    }
+
+    /// Whether one who waits should look again: there is room for it, or nothing left to wait for.
+    #[must_use]
+    pub fn has_news_for(&self, wish: &Wish) -> bool {
+        let wanted = wish.server.and_then(|uid| self.servers.iter().find(|server| server.uid == uid));
+        if let Some(server) = wanted
+            && if wish.pinned { server.state().takes_pinned(self.failing_open) } else { self.takes(server) }
+        {
+            return !server.gate.is_full();
+        }
+        let mut others = self.servers.iter().filter(|server| self.takes(server) && !wish.not.contains(&server.uid));
+        let mut hopeless = true;
+        others.any(|server| {
+            hopeless = false;
+            !server.gate.is_full()
+        }) || hopeless
+    }
+
+    /// What one waits for who was refused, or would be, where `insists` is the pick it insists on.
+    #[must_use]
+    pub fn wish(&self, insists: Option<Pick>, tried: &Tried) -> Wish {
+        let not = if tried.count() == 0 {
+            Vec::new()
+        } else {
+            self.servers.iter().enumerate().filter(|(i, _)| tried.has(*i)).map(|(_, server)| server.uid).collect()
+        };
+        match insists {
+            Some(pick) => Wish { server: Some(self.servers[pick.index].uid), pinned: pick.pinned, not },
+            None => Wish { server: None, pinned: false, not },
+        }
+    }
+
+    fn takes(&self, server: &Server) -> bool {
+        server.state().takes_new(self.failing_open) && server.weight() > 0
     }
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
@@ -105,6 +169,17 @@ impl Upstream {
     pub fn name(&self) -> &str {
         &self.plan.name
     }
+}
+
+/// What one who waits wants.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// This server, by uid, as long as it takes the client; none is any.
+    pub server: Option<u32>,
+    /// Whether its client is pinned to it.
+    pub pinned: bool,
+    /// None of these: it was tried on them.
+    pub not: Vec<u32>,
 }
 
 /// Servers that one request was tried on: few, so a small inline list.
@@ -146,7 +221,8 @@ impl balance::View for Live<'_> {
     }
 
     fn takes_new(&self, index: usize) -> bool {
-        self.upstream.servers[index].state().takes_new(self.upstream.failing_open)
+        let server = &self.upstream.servers[index];
+        server.state().takes_new(self.upstream.failing_open) && !(self.upstream.passes_full && server.gate.is_full())
     }
 
     fn takes_pinned(&self, index: usize) -> bool {

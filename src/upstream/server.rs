@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::gate::Gate;
 use crate::balance::key_of;
 use crate::config::plan::Address;
 use crate::metrics::cells::ServerCell;
@@ -111,6 +112,8 @@ pub struct Server {
     pub cells: Box<[Cell]>,
     /// Told when the last claim of a server that is not ready is released.
     pub idle: Notify,
+    /// How many requests it may have at once.
+    pub gate: Gate,
     state: AtomicU8,
     weight: AtomicU32,
     outings: AtomicU32,
@@ -134,10 +137,17 @@ impl Server {
             resolved: ArcSwap::from_pointee(resolved),
             cells: (0..cores).map(|_| Cell::default()).collect(),
             idle: Notify::new(),
+            gate: Gate::default(),
             state: AtomicU8::new(State { operational: Operational::Starting, admin: Admin::Ready }.pack()),
             weight: AtomicU32::new(weight),
             outings: AtomicU32::new(0),
         }
+    }
+
+    /// The same behind another gate.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Self {
+        Self { gate, ..self }
     }
 
     /// Both fields at once.

@@ -12,6 +12,7 @@ mod api;
 mod client;
 mod fake;
 mod h2_server;
+mod held;
 mod http2;
 mod name_server;
 mod process;
@@ -32,6 +33,7 @@ pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};
 pub use fake::{Fake, Refusing, answer, forwarded, full_backlog, full_backlog_at, read_head};
 pub use h2_server::{Asked, Call, H2Server, frame, send};
+pub use held::Held;
 pub use http2::{
     ACK, Answer2, CONTINUATION, Client2, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, PRIORITY,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, exchange, is_reset,

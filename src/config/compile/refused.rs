@@ -9,6 +9,7 @@ mod listener;
 mod matching;
 mod names;
 mod process;
+mod queue;
 mod tls;
 mod toml;
 

@@ -16,7 +16,8 @@ const MOST_WEIGHT: u32 = 1_000;
 type Wrong = (String, &'static str);
 
 impl Compiler<'_> {
-    pub(super) fn servers(&mut self, upstream: &At<String>, spec: &UpstreamSpec) -> Vec<ServerPlan> {
+    /// The servers of an upstream; `most` is the limit of those that have none of their own.
+    pub(super) fn servers(&mut self, upstream: &At<String>, spec: &UpstreamSpec, most: u64) -> Vec<ServerPlan> {
         let name = upstream.get_ref();
         if spec.servers.is_empty() && spec.server.is_empty() {
             let hint = "add `servers = [\"127.0.0.1:9001\"]`";
@@ -31,7 +32,7 @@ impl Compiler<'_> {
         let mut addresses = Seen::default();
         let mut plans: Vec<ServerPlan> = Vec::new();
         for entry in &entries {
-            let Some(plan) = self.server(name, entry) else { continue };
+            let Some(plan) = self.server(name, entry, most) else { continue };
             let server = entry.get_ref();
             let place = server.address.as_ref().map_or(entry.span(), At::span);
             if let Some(first) = addresses.insert(&plan.address.to_string(), place.clone()) {
@@ -55,7 +56,7 @@ impl Compiler<'_> {
         plans
     }
 
-    fn server(&mut self, upstream: &str, entry: &At<ServerSpec>) -> Option<ServerPlan> {
+    fn server(&mut self, upstream: &str, entry: &At<ServerSpec>, most: u64) -> Option<ServerPlan> {
         let spec = entry.get_ref();
         if let Some(name) = &spec.name {
             self.name(name, "server");
@@ -63,6 +64,7 @@ impl Compiler<'_> {
         // As it was written: one out of range must not pass for a zero as well.
         let weight = *spec.weight.get_ref();
         self.within(&spec.weight, "weight", &(0..=MOST_WEIGHT));
+        let max_requests = spec.max_requests.as_ref().map_or(most, |own| self.count(own, "max_requests"));
         let Some(text) = &spec.address else {
             let message = format!("this server of upstream `{upstream}` has no `address`");
             self.lack(Some(entry.span()), message, "add `address = \"127.0.0.1:9001\"`");
@@ -71,7 +73,7 @@ impl Compiler<'_> {
         match parse_address(text.get_ref()) {
             Ok(address) => {
                 let name = spec.name.as_ref().map_or_else(|| address.to_string(), |name| name.get_ref().clone());
-                Some(ServerPlan { name, address, weight })
+                Some(ServerPlan { name, address, weight, max_requests })
             }
             Err((message, hint)) => {
                 self.error(text.span(), message, hint);
@@ -81,7 +83,8 @@ impl Compiler<'_> {
     }
 }
 
-/// A server that somebody names while evenkeel runs: its name, its address, and its weight.
+/// A server that somebody names while evenkeel runs: its name, its address, and its weight. It has no limit of
+/// its own.
 ///
 /// # Errors
 /// What is wrong, and what would be right, as a sentence.
@@ -95,7 +98,7 @@ pub(in crate::config) fn named(name: Option<&str>, address: &str, weight: u32) -
         return Err(format!("weight {weight} is too large: it may be 0 to {MOST_WEIGHT}"));
     }
     let name = name.map_or_else(|| address.to_string(), str::to_owned);
-    Ok(ServerPlan { name, address, weight })
+    Ok(ServerPlan { name, address, weight, max_requests: u64::MAX })
 }
 
 /// Reads `IP:port`, `host:port` or `unix:/path`.

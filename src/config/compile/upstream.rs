@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::config::plan::{DrainPlan, PoolPlan, Protocol, RetryPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::config::plan::{DrainPlan, PoolPlan, Protocol, QueuePlan, RetryPlan, UpstreamPlan, UpstreamTimeouts};
 use crate::config::read::place_of;
-use crate::config::spec::{At, DrainSpec, PoolSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec};
+use crate::config::spec::{At, DrainSpec, PoolSpec, QueueSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec};
 use crate::health::Check;
 use crate::proxy_protocol::Version;
 use crate::units;
@@ -36,7 +36,8 @@ impl Compiler<'_> {
         if let Some(check) = &check {
             self.check(name.get_ref(), spec.check.span(), check);
         }
-        let servers = self.servers(name, spec);
+        let max_requests = self.count(&spec.max_requests, "max_requests");
+        let servers = self.servers(name, spec, max_requests);
         UpstreamPlan {
             name: name.get_ref().clone(),
             policy: spec.policy.get_ref().clone(),
@@ -45,6 +46,8 @@ impl Compiler<'_> {
             send_proxy: self.send_proxy(spec),
             check,
             fail_open: spec.fail_open,
+            max_requests,
+            queue: self.queue(&spec.queue),
             timeouts: self.timeouts(&spec.timeouts),
             pool: self.pool(&spec.pool),
             retry: self.retry(&spec.retry),
@@ -93,6 +96,13 @@ impl Compiler<'_> {
             request: request.map(|time| self.positive_at(spec.request.span(), time, "request")),
             tunnel_idle: self.positive(&spec.tunnel_idle, "tunnel_idle"),
             tunnel_half_closed: self.positive(&spec.tunnel_half_closed, "tunnel_half_closed"),
+        }
+    }
+
+    fn queue(&mut self, spec: &QueueSpec) -> QueuePlan {
+        QueuePlan {
+            size: self.within(&spec.size, "size", &(0..=1 << 20)),
+            timeout: self.positive(&spec.timeout, "timeout"),
         }
     }
 

@@ -298,3 +298,20 @@ fn what_needs_a_restart_is_named() {
     assert!(after(&[("8080'", "8090'\nbacklog = 5")]).needs_restart.is_empty());
     assert_eq!(lines(&after(&[("[log]", "[shutdown]\ndeadline = '1m'\n[log]")])), ["shutdown: deadline 30s → 1m"]);
 }
+
+#[test]
+fn limits_of_servers_and_the_queue() {
+    let diff = after(&[
+        ("policy = 'round_robin'\n", "max_requests = 5\nqueue = { size = 0, timeout = '1s' }\n"),
+        ("address = '127.0.0.1:9002'\n", "address = '127.0.0.1:9002'\nmax_requests = 'unlimited'\n"),
+    ]);
+    assert_eq!(
+        lines(&diff),
+        [
+            "upstream shop: max_requests unlimited → 5",
+            "upstream shop: queue.size 1024 → 0",
+            "upstream shop: queue.timeout 5s → 1s",
+            "upstream shop: server a: max_requests unlimited → 5",
+        ]
+    );
+}

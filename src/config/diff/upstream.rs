@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Diff, Event, Fields, Subject, count, pair};
-use crate::config::plan::{DrainPlan, PoolPlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::config::plan::{DrainPlan, PoolPlan, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts};
 use crate::health::Check;
 use crate::proxy_protocol::Version;
 use crate::units::show_duration;
@@ -19,6 +19,8 @@ impl Diff {
             send_proxy,
             check,
             fail_open,
+            max_requests,
+            queue,
             timeouts,
             pool,
             retry,
@@ -48,6 +50,8 @@ impl Diff {
             fields.value("check", &check_name(check), &check_name(&new.check));
         }
         fields.value("fail_open", fail_open, &new.fail_open);
+        fields.value("max_requests", &count(*max_requests), &count(new.max_requests));
+        fields.queue(*queue, new.queue);
         fields.timeouts(*timeouts, new.timeouts);
         fields.pool(*pool, new.pool);
         fields.retry(*retry, new.retry);
@@ -61,10 +65,11 @@ impl Diff {
         let subject =
             |server: &ServerPlan| Subject::Server { upstream: upstream.to_owned(), server: server.name.clone() };
         let Some((old, new)) = self.both(event, subject) else { return };
-        let ServerPlan { name: _, address, weight } = old;
+        let ServerPlan { name: _, address, weight, max_requests } = old;
         let mut fields = self.of(subject(old));
         fields.value("address", address, &new.address);
         fields.value("weight", weight, &new.weight);
+        fields.value("max_requests", &count(*max_requests), &count(new.max_requests));
     }
 }
 
@@ -78,6 +83,12 @@ impl Fields<'_> {
         self.value("timeouts.request", &limit(request), &limit(new.request));
         self.time("timeouts.tunnel_idle", tunnel_idle, new.tunnel_idle);
         self.time("timeouts.tunnel_half_closed", tunnel_half_closed, new.tunnel_half_closed);
+    }
+
+    fn queue(&mut self, old: QueuePlan, new: QueuePlan) {
+        let QueuePlan { size, timeout } = old;
+        self.value("queue.size", &size, &new.size);
+        self.time("queue.timeout", timeout, new.timeout);
     }
 
     fn pool(&mut self, old: PoolPlan, new: PoolPlan) {

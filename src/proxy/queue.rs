@@ -1,0 +1,269 @@
+//! Requests that wait for a server with room, each core's in the order in which they came.
+//!
+//! A request that finds every server full joins the line of its core and upstream. Whoever stands in it is
+//! called when there is news for it: a request has ended ([`crate::upstream::Queue`] tells one core or all),
+//! a new Snapshot says that servers came, went or changed, or a tick has passed, which is the safety net.
+//! Only one in a line is called at a time, the first for whom there is news; when it has got a server, or
+//! has found none, or is gone, it is the turn of the next behind it. So nobody is passed by a later one who
+//! wants the same, and nobody who may go elsewhere waits behind one who insists on a full server.
+//!
+//! Waiting costs no timer: the deadline is that of the connection's watch. Who leaves the line, in
+//! whatever way, does so in [`Place`]'s `Drop`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use hashbrown::HashMap;
+
+use super::core::{Core, CoreClaim, View};
+use super::exchange::Exchange;
+use super::request::{self, Unclaimed};
+use super::sticky::Session;
+use super::watch::{Phase, TICK, Watch};
+use crate::balance::Pick;
+use crate::error::{Kind, ProxyError};
+use crate::metrics::cells::QueueCell;
+use crate::upstream::{Queue, Tried, Upstream, Wish};
+
+/// The lines of one core, by slot of the upstream.
+#[derive(Debug, Default)]
+pub(super) struct Lines(RefCell<HashMap<usize, Rc<Line>>>);
+
+/// Those who wait on one core for one upstream.
+#[derive(Debug)]
+struct Line {
+    slot: usize,
+    core: usize,
+    queue: Arc<Queue>,
+    waiters: RefCell<BTreeMap<u64, Rc<Waiter>>>,
+    /// How many of them not every server would do for.
+    choosy: Cell<usize>,
+    next: Cell<u64>,
+    /// Whether a task listens for news.
+    attended: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    wish: RefCell<Wish>,
+    called: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A place in a line; dropping it leaves the line.
+struct Place {
+    core: Rc<Core>,
+    line: Rc<Line>,
+    ticket: u64,
+    waiter: Rc<Waiter>,
+    since: Instant,
+}
+
+impl Lines {
+    /// Calls those for whom `view` has news.
+    pub(super) fn look(&self, view: &View) {
+        for line in self.0.borrow().values() {
+            line.call(view, 0);
+        }
+    }
+
+    /// Whether anybody waits for that upstream already.
+    fn has_waiters(&self, upstream: &Upstream) -> bool {
+        self.0.borrow().get(&upstream.slot).is_some_and(|line| !line.waiters.borrow().is_empty())
+    }
+
+    fn line(&self, core: usize, upstream: &Upstream) -> Rc<Line> {
+        let mut lines = self.0.borrow_mut();
+        let line = lines.entry(upstream.slot).or_insert_with(|| Rc::new(Line::new(core, upstream)));
+        // An upstream that was removed and added again is another.
+        if !Arc::ptr_eq(&line.queue, &upstream.queue) {
+            *line = Rc::new(Line::new(core, upstream));
+        }
+        Rc::clone(line)
+    }
+}
+
+impl Line {
+    fn new(core: usize, upstream: &Upstream) -> Self {
+        Self {
+            slot: upstream.slot,
+            core,
+            queue: Arc::clone(&upstream.queue),
+            waiters: RefCell::default(),
+            choosy: Cell::default(),
+            next: Cell::default(),
+            attended: Cell::default(),
+        }
+    }
+
+    fn counts(&self) -> &QueueCell {
+        &self.queue.lines()[self.core].counts
+    }
+
+    /// Calls the first from `from` on for whom there is news, unless one who was called has yet to act.
+    fn call(&self, view: &View, from: u64) {
+        let waiters = self.waiters.borrow();
+        if waiters.is_empty() {
+            return;
+        }
+        let upstream = view.upstreams.iter().find(|upstream| upstream.slot == self.slot);
+        for waiter in waiters.range(from..).map(|(_, waiter)| waiter) {
+            if waiter.called.get() {
+                return;
+            }
+            if upstream.is_none_or(|upstream| upstream.has_news_for(&waiter.wish.borrow())) {
+                waiter.called.set(true);
+                if let Some(waker) = &*waiter.waker.borrow() {
+                    waker.wake_by_ref();
+                }
+                return;
+            }
+            if self.choosy.get() == 0 {
+                // What is no news for one is none for those who want the same.
+                return;
+            }
+        }
+    }
+
+    fn set_choosy(&self, from: bool, to: bool) {
+        if from == to {
+            return;
+        }
+        self.queue.set_choosy(to);
+        self.choosy.set(if to { self.choosy.get() + 1 } else { self.choosy.get() - 1 });
+    }
+}
+
+/// Listens for news while anybody waits.
+async fn attend(core: Rc<Core>, line: Rc<Line>) {
+    loop {
+        let call = &line.queue.lines()[line.core].call;
+        let _ = tokio::time::timeout(TICK, call.notified()).await;
+        if line.waiters.borrow().is_empty() {
+            line.attended.set(false);
+            return;
+        }
+        line.call(&core.view(), 0);
+    }
+}
+
+fn is_choosy(wish: &Wish) -> bool {
+    wish.server.is_some() || !wish.not.is_empty()
+}
+
+impl Place {
+    /// The last place in the line, or none where as many wait as may.
+    fn take(core: &Rc<Core>, upstream: &Upstream, wish: Wish) -> Option<Self> {
+        let line = core.lines.line(core.id, upstream);
+        if !line.queue.join(core.id, upstream.plan.queue.size) {
+            line.counts().overflows.inc();
+            return None;
+        }
+        line.counts().queued.inc();
+        let ticket = line.next.replace(line.next.get() + 1);
+        line.set_choosy(false, is_choosy(&wish));
+        let waiter = Rc::new(Waiter { wish: RefCell::new(wish), called: Cell::new(false), waker: RefCell::default() });
+        line.waiters.borrow_mut().insert(ticket, Rc::clone(&waiter));
+        if !line.attended.replace(true) {
+            tokio::task::spawn_local(attend(Rc::clone(core), Rc::clone(&line)));
+        }
+        // What ended meanwhile has told nobody.
+        line.call(&core.view(), 0);
+        Some(Self { core: Rc::clone(core), line, ticket, waiter, since: core.clock.get() })
+    }
+
+    /// Waits for news, or for what comes up for the connection.
+    async fn called(&self, watch: &Watch) -> Result<(), Kind> {
+        poll_fn(|cx| {
+            // Who was called in time is served, even where the core was too busy to act on it.
+            if self.waiter.called.get() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(kind) = watch.fault() {
+                watch.take_alarm();
+                return Poll::Ready(Err(kind));
+            }
+            *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The news was none: stays, and lets those behind have a look.
+    fn stay(&self, wish: Wish) {
+        let is_new = *self.waiter.wish.borrow() != wish;
+        self.line.set_choosy(is_choosy(&self.waiter.wish.borrow()), is_choosy(&wish));
+        *self.waiter.wish.borrow_mut() = wish;
+        self.waiter.called.set(false);
+        // What it wants now may have come free before anybody knew that it does.
+        self.line.call(&self.core.view(), if is_new { self.ticket } else { self.ticket + 1 });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let line = &self.line;
+        line.waiters.borrow_mut().remove(&self.ticket);
+        line.set_choosy(is_choosy(&self.waiter.wish.borrow()), false);
+        line.queue.leave(line.core);
+        line.counts().waited.record(self.core.now().duration_since(self.since));
+        line.call(&self.core.view(), self.ticket);
+    }
+}
+
+/// What a client that has not been told yet would wait for.
+fn wish(exchange: &Exchange, upstream: &Upstream, session: Option<&Session>, tried: &Tried) -> Wish {
+    let pin = session.and_then(Session::pin);
+    let client = exchange.client;
+    let pick = exchange.conn.core.with_scratch(upstream.slot, |s| upstream.pick(client, pin, tried, &mut s.policy));
+    upstream.wish(pick.filter(|pick| upstream.insists(*pick)), tried)
+}
+
+/// Claims a server, where need be after a wait. None where no server is left to wait for.
+pub(super) async fn claim(
+    exchange: &mut Exchange,
+    session: Option<&Session>,
+    tried: &mut Tried,
+) -> Result<Option<(Pick, CoreClaim)>, ProxyError> {
+    let conn = Rc::clone(&exchange.conn);
+    let core = &conn.core;
+    let mut view = Rc::clone(&exchange.view);
+    let mut position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
+    let upstream = &view.upstreams[position];
+    let wish = if core.lines.has_waiters(upstream) {
+        wish(exchange, upstream, session, tried)
+    } else {
+        match request::claim(exchange, upstream, position, session, tried) {
+            Ok(claimed) => return Ok(Some(claimed)),
+            Err(Unclaimed::Nobody) => return Ok(None),
+            Err(Unclaimed::Full(wish)) => wish,
+        }
+    };
+    let place = Place::take(core, upstream, wish).ok_or(ProxyError::new(Kind::QueueFull))?;
+    conn.watch.uses(None);
+    conn.watch.enter(Phase::Queue, core.clock.get(), upstream.plan.queue.timeout);
+    loop {
+        if let Err(kind) = place.called(&conn.watch).await {
+            if kind == Kind::QueueTimeout {
+                place.line.counts().timeouts.inc();
+            }
+            return Err(ProxyError::new(kind));
+        }
+        // Servers may have come and gone meanwhile.
+        view = request::refreshed(exchange, view, tried);
+        position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
+        match request::claim(exchange, &view.upstreams[position], position, session, tried) {
+            Ok(claimed) => {
+                exchange.has_waited();
+                return Ok(Some(claimed));
+            }
+            Err(Unclaimed::Nobody) => return Ok(None),
+            Err(Unclaimed::Full(wish)) => place.stay(wish),
+        }
+    }
+}
