@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{Running, Signal, WebSocket, app, cli, command, eventually, origins, run};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "run",
     "check",
     "reload",
@@ -21,6 +21,7 @@ const VERBS: [&str; 17] = [
     "ready",
     "disable",
     "weight",
+    "deploy",
     "add",
     "remove",
     "origin",

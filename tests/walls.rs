@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lab", &[]),
     ("fuzzing", &["balance", "config", "proxy"]),
     ("engine", &["config", "control", "metrics", "proxy", "upstream"]),
-    ("cli", &["balance", "config", "control", "engine", "health", "lab", "path", "proxy_protocol", "units"]),
+    ("cli", &["balance", "config", "control", "engine", "error", "health", "lab", "path", "proxy_protocol", "units"]),
 ];
 
 /// Pure rooms: what time it is and what chance decides are arguments there.

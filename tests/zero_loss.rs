@@ -12,26 +12,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Process, Running, eventually};
+use harness::{Client, Process, Running, eventually, origin_process, reserved};
 
 const REQUESTS: usize = 10_000;
 const RATE: f64 = 300.0;
 /// Enough that none is waited for: the load is open, a slow answer does not hold up the next request.
 const CLIENTS: usize = 32;
-
-/// An address that stays ours while nobody listens there: sockets that share it have all said so, and
-/// none gets it by chance.
-fn reserved() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
-}
-
-fn origin(name: &str, address: SocketAddr) -> Process {
-    Process::spawn(&["origin", "--quiet", "--listen", &address.to_string(), "--name", name])
-}
 
 fn healthy(evenkeel: &Running) -> usize {
     evenkeel.status().upstreams[0].servers.iter().filter(|s| s.operational == "healthy").count()
@@ -80,7 +66,8 @@ impl Tally {
 fn no_get_fails_while_servers_are_killed_and_restarted() {
     let names = ["a", "b", "c", "d"];
     let places: Vec<_> = names.iter().map(|_| reserved()).collect();
-    let mut origins: Vec<Process> = names.iter().zip(&places).map(|(name, (_, at))| origin(name, *at)).collect();
+    let mut origins: Vec<Process> =
+        names.iter().zip(&places).map(|(name, (_, at))| origin_process(name, *at)).collect();
 
     let servers: String = names
         .iter()
@@ -118,7 +105,7 @@ fn no_get_fails_while_servers_are_killed_and_restarted() {
             } else {
                 std::thread::sleep(Duration::from_millis(30));
             }
-            origins[turn] = origin(names[turn], places[turn].1);
+            origins[turn] = origin_process(names[turn], places[turn].1);
             eventually("it is back", || std::net::TcpStream::connect(places[turn].1).ok());
             eventually("four healthy servers", || (healthy(&evenkeel) == 4).then_some(()));
         }

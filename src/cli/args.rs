@@ -132,6 +132,12 @@ pub(super) enum Verb {
     Disable(TargetArgs),
     /// Change the share of new clients that servers get
     Weight(WeightArgs),
+    /// Restart the servers of an upstream one after the other, and prove that nobody noticed
+    ///
+    /// For each server: drain it, run the hook, wait until its check says that it is healthy, take it back,
+    /// go on. A hook that fails, a server that does not come back, or Ctrl-C stop it; what was drained is
+    /// taken back, and the exit code is 6. Hooks run in this command, never in the proxy.
+    Deploy(DeployArgs),
     /// Bring a server into service that the configuration does not have, or one that was removed
     ///
     /// It is kept in the state directory, over reloads and restarts, until the configuration has a server
@@ -197,6 +203,57 @@ pub(super) struct WeightArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct DeployArgs {
+    /// Which upstream
+    #[arg(value_name = "UPSTREAM")]
+    pub upstream: String,
+
+    /// A command for each server, run by `sh -c`; {name}, {address} and {upstream} are filled in
+    #[arg(long, value_name = "COMMAND", required_unless_present = "exec", conflicts_with = "exec")]
+    pub each: Option<String>,
+
+    /// A program for each server, run without a shell; it finds EVENKEEL_SERVER, EVENKEEL_ADDRESS and
+    /// EVENKEEL_UPSTREAM in its environment, as commands of --each do
+    #[arg(long, value_name = "PROGRAM", value_hint = ValueHint::ExecutablePath)]
+    pub exec: Option<PathBuf>,
+
+    /// How many servers at a time
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch: u16,
+
+    /// Only these servers
+    #[arg(long, value_name = "SERVER", value_delimiter = ',')]
+    pub only: Vec<String>,
+
+    /// A server must be healthy this long after its hook has ended
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
+    pub healthy_within: Duration,
+
+    /// A hook may take this long
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub hook_within: Duration,
+
+    /// How long requests are watched before the first server and after the last one, to compare with
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub watch: Duration,
+
+    /// End with 6 when more requests than this failed
+    #[arg(long, value_name = "N")]
+    pub max_failed: Option<u64>,
+
+    /// End with 6 when more sticky sessions than this had to move to another server
+    #[arg(long, value_name = "N")]
+    pub max_lost: Option<u64>,
+
+    /// Where the proof is written [default: evenkeel-deploy-UPSTREAM-TIME.json in this directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub proof: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct AddArgs {
     /// UPSTREAM/SERVER, or UPSTREAM alone to call the server by its address
     #[arg(value_name = "TARGET")]
@@ -224,6 +281,13 @@ pub(super) struct DrainArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
     pub timeout: Option<Duration>,
 
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
+}
+
+/// When a drain stops to wait, instead of when the configuration says.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct DeadlineArgs {
     /// Cut requests that are in flight this long after the last session has ended
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub in_flight: Option<Duration>,

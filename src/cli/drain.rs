@@ -36,9 +36,9 @@ async fn drain_in(rhythm: Rhythm, client: &Client, args: &DrainArgs, console: &m
     let change = ServerChange {
         admin: Some("draining".to_owned()),
         weight: None,
-        in_flight: show(args.in_flight),
-        sessions_max: show(args.sessions_max),
-        sessions_idle: show(args.sessions_idle),
+        in_flight: show(args.deadlines.in_flight),
+        sessions_max: show(args.deadlines.sessions_max),
+        sessions_idle: show(args.deadlines.sessions_idle),
     };
     if !args.wait {
         servers::change_all(client, &args.targets.targets, &change, console).await?;

@@ -57,9 +57,9 @@ pub(super) async fn remove(client: &Client, args: &DrainArgs, console: &mut Cons
     let targets = target::resolve(&status, &args.targets.targets)?;
     let show = |time: Option<Duration>| time.map(show_duration);
     let deadlines = Deadlines {
-        in_flight: show(args.in_flight),
-        sessions_max: show(args.sessions_max),
-        sessions_idle: show(args.sessions_idle),
+        in_flight: show(args.deadlines.in_flight),
+        sessions_max: show(args.deadlines.sessions_max),
+        sessions_idle: show(args.deadlines.sessions_idle),
     };
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     for target in &targets {

@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod console;
 mod demo;
+mod deploy;
 mod descriptors;
 mod document;
 mod drain;
@@ -89,6 +90,9 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         }
         Verb::Drain(drain) => {
             with_client(global, console, async |client, console| drain::drain(client, &drain, console).await)
+        }
+        Verb::Deploy(deploy) => {
+            with_client(global, console, async |client, console| deploy::deploy(client, &deploy, console).await)
         }
         Verb::Add(add) => {
             with_client(global, console, async |client, console| members::add(client, &add, console).await)

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 mod api;
+mod app_server;
 mod client;
 mod fake;
 mod h2_server;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use api::Api;
+pub use app_server::{Service, origin_process, reserved};
 pub use client::{Answer, Client, admin, read_answer, request};
 pub use evenkeel::control::api::{Refusal, Reloaded, ServerStatus, Status};
 pub use evenkeel::lab::origin::{Origin, Served};

@@ -103,7 +103,7 @@ fn several_targets() {
     };
     assert_eq!(drain.targets.targets, ["shop/a", "b"]);
     assert_eq!(drain.timeout, Some(Duration::from_secs(300)));
-    assert_eq!(drain.in_flight, Some(Duration::from_secs(30)));
+    assert_eq!(drain.deadlines.in_flight, Some(Duration::from_secs(30)));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::cli::args::TargetArgs;
+use crate::cli::args::{DeadlineArgs, TargetArgs};
 use crate::cli::console::capture;
 use crate::cli::fixture::{self, Api, json};
 use crate::control::api::Refusal;
@@ -16,9 +16,7 @@ fn arguments(targets: &[&str], wait: bool, timeout: Option<Duration>) -> DrainAr
         targets: TargetArgs { targets: targets.iter().map(|&t| t.to_owned()).collect() },
         wait,
         timeout,
-        in_flight: None,
-        sessions_max: None,
-        sessions_idle: None,
+        deadlines: DeadlineArgs { in_flight: None, sessions_max: None, sessions_idle: None },
     }
 }
 
@@ -44,8 +42,8 @@ async fn without_wait_it_is_told_and_left_to_itself() {
     let api = api(vec![is(&fixture::draining(3, 2))]);
     let (mut console, out, _) = capture::console();
     let mut args = arguments(&["shop/b"], false, None);
-    args.in_flight = Some(Duration::from_secs(30));
-    args.sessions_idle = Some(Duration::from_secs(900));
+    args.deadlines.in_flight = Some(Duration::from_secs(30));
+    args.deadlines.sessions_idle = Some(Duration::from_secs(900));
     assert_eq!(run(&api.client, &args, &mut console).await, Ok(Exit::Ok));
     assert_eq!(out.read(), "shop/b is draining: 3 sessions left, 2 in flight, ends within 14 min\n");
     let seen = api.seen();

@@ -1,0 +1,260 @@
+//! Rolling deploys: real servers restarted in turn under load, and what stops a deploy.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
+mod harness;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use harness::{Client, Process, Running, Service, Signal, command, eventually};
+use serde_json::Value;
+
+/// What each thread of the load sends in a second.
+const RATE: u64 = 40;
+
+fn services(names: &[&str], dir: &std::path::Path) -> Vec<Service> {
+    // Written once: a script that is open for writing cannot be run.
+    Service::script(dir);
+    names.iter().map(|name| Service::start(name, dir)).collect()
+}
+
+fn proxy(services: &[Service], more: &str) -> Running {
+    let servers: String = services
+        .iter()
+        .map(|s| format!("[[upstream.app.server]]\nname = \"{}\"\naddress = \"{}\"\n", s.name, s.address))
+        .collect();
+    let evenkeel = Running::start(&format!(
+        "[upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"200ms\", timeout = \"5s\" }} }}\n{more}{servers}"
+    ));
+    eventually("all are healthy", || {
+        evenkeel.status().upstreams[0].servers.iter().all(|s| s.operational == "healthy").then_some(())
+    });
+    evenkeel
+}
+
+fn proof(dir: &std::path::Path) -> Value {
+    serde_json::from_slice(&std::fs::read(dir.join("proof.json")).unwrap()).unwrap()
+}
+
+/// Requests of one kind at a steady rate until it is over; how many were sent.
+fn steadily(over: &AtomicBool, mut send: impl FnMut()) -> usize {
+    let (began, mut sent) = (Instant::now(), 0);
+    while !over.load(Relaxed) {
+        let due = began + Duration::from_micros(1_000_000 / RATE * sent as u64);
+        // The rate is the test's, not the proxy's.
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        send();
+        sent += 1;
+    }
+    sent
+}
+
+/// GETs and POSTs over kept and new connections, downloads that take a while, WebSockets and logged-in
+/// users: four servers are restarted, and none of them notices.
+#[test]
+fn a_rolling_deploy_of_four_servers_is_seen_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b", "c", "d"], dir.path());
+    let before: Vec<i32> = services.iter().map(Service::pid).collect();
+    let evenkeel = proxy(
+        &services,
+        "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\n\
+         drain = { sessions_idle = \"1500ms\", sessions_max = \"60s\", in_flight = \"30s\" }\n",
+    );
+    let address = evenkeel.address;
+    let (over, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let restart = dir.path().join("restart.sh");
+    let proof_file = dir.path().join("proof.json");
+    let done = std::thread::scope(|scope| {
+        let over = &over;
+        let requests = &requests;
+        let ask = move |client: &mut Client, method: &str, path: &str, body: &[u8]| {
+            let answer = client.try_send(method, path, &[], body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+            requests.fetch_add(1, Relaxed);
+            answer
+        };
+        for kept in [true, false] {
+            scope.spawn(move || {
+                let mut client = Client::to(address);
+                steadily(over, || {
+                    if !kept {
+                        client.hang_up();
+                    }
+                    assert_eq!(ask(&mut client, "GET", "/bytes?n=2000", b"").status, 200);
+                });
+            });
+            scope.spawn(move || {
+                let mut client = Client::to(address);
+                steadily(over, || {
+                    if !kept {
+                        client.hang_up();
+                    }
+                    assert_eq!(ask(&mut client, "POST", "/sink", b"hello").status, 200);
+                });
+            });
+        }
+        scope.spawn(move || {
+            let mut client = Client::to(address);
+            while !over.load(Relaxed) {
+                assert_eq!(ask(&mut client, "GET", "/slow?ms=400", b"").status, 200);
+            }
+        });
+        // Users who log in, stay for a moment, and leave.
+        for _ in 0..3 {
+            scope.spawn(move || {
+                while !over.load(Relaxed) {
+                    let mut user = Client::to(address);
+                    let login = ask(&mut user, "POST", "/login", b"");
+                    let cookies = ["sid", "evenkeel"].map(|name| login.cookie(name).unwrap()).join("; ");
+                    let mut user = Client::to(address).with("cookie", &cookies);
+                    for visit in 1..=8 {
+                        let answer = ask(&mut user, "GET", "/count", b"");
+                        assert_eq!(answer.status, 200, "visit {visit}: logged out, by {}", answer.text());
+                        std::thread::sleep(Duration::from_millis(40));
+                    }
+                }
+            });
+        }
+        let mut deploy = command(&["deploy", "app", "--admin", evenkeel.socket().to_str().unwrap()]);
+        deploy.args(["--watch", "500ms", "--max-failed", "0", "--max-lost", "0"]);
+        deploy.arg("--exec").arg(&restart).arg("--proof").arg(&proof_file);
+        let done = harness::run(&mut deploy);
+        over.store(true, Relaxed);
+        done
+    });
+    let done = done.ends(0);
+    println!("{}", done.out);
+    let after: Vec<i32> = services.iter().map(Service::pid).collect();
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "each is another process");
+    let proof = proof(dir.path());
+    assert_eq!(
+        (&proof["failed"], &proof["sessions_moved"], &proof["outcome"]),
+        (&0.into(), &0.into(), &"done".into()),
+        "{proof}"
+    );
+    assert!(proof["servers"].as_array().unwrap().iter().all(|turn| turn["result"] == "restarted"), "{proof}");
+    let seen = proof["during"]["requests"].as_u64().unwrap();
+    assert!(seen > 50 && seen as usize <= requests.load(Relaxed), "{seen} of {requests:?}");
+    assert!(done.out.contains("4 of 4 servers restarted"), "{}", done.out);
+}
+
+fn deploy(evenkeel: &Running, dir: &std::path::Path, each: &str, more: &[&str]) -> harness::Done {
+    let file = dir.join("proof.json");
+    let args = ["deploy", "app", "--each", each, "--watch", "10ms", "--proof", file.to_str().unwrap()];
+    evenkeel.verb(&[&args[..], more].concat())
+}
+
+fn states(evenkeel: &Running) -> Vec<String> {
+    evenkeel.status().upstreams[0].servers.iter().map(|s| format!("{} {}", s.admin, s.operational)).collect()
+}
+
+#[test]
+fn a_hook_that_fails_stops_the_deploy_and_takes_the_server_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b", "c"], dir.path());
+    let evenkeel = proxy(&services, "");
+    let done = deploy(&evenkeel, dir.path(), "test {name} != b", &[]).ends(6);
+    assert!(done.err.contains("app/b: the hook failed"), "{}", done.err);
+    assert!(done.err.contains("taken back: app/b"), "{}", done.err);
+    eventually("all serve again", || states(&evenkeel).iter().all(|state| state == "ready healthy").then_some(()));
+    let proof = proof(dir.path());
+    let results: Vec<&str> =
+        proof["servers"].as_array().unwrap().iter().map(|t| t["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["restarted", "failed", "left"]);
+}
+
+#[test]
+fn a_server_that_does_not_come_back_stops_the_deploy() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "");
+    // The hook ends well and leaves the server dead.
+    let each = format!("kill -9 $(cat {}/{{name}}.pid)", dir.path().display());
+    let done = deploy(&evenkeel, dir.path(), &each, &["--healthy-within", "500ms"]).ends(6);
+    assert!(done.err.contains("app/a was not healthy within 500ms (") && done.err.contains("refused"), "{}", done.err);
+    assert_eq!(states(&evenkeel), ["ready unhealthy", "ready healthy"], "b was not touched");
+    assert_eq!(evenkeel.client().get("/echo").status, 200);
+}
+
+#[test]
+fn ctrl_c_takes_back_what_was_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "");
+    let file = dir.path().join("proof.json");
+    let deploy = Process::spawn(&[
+        "deploy",
+        "app",
+        "--each",
+        "exec sleep 60",
+        "--watch",
+        "10ms",
+        "--proof",
+        file.to_str().unwrap(),
+        "--admin",
+        evenkeel.socket().to_str().unwrap(),
+    ]);
+    eventually("a is out", || (evenkeel.server("app", "a").admin == "disabled").then_some(()));
+    deploy.signal(Signal::INT);
+    let done = deploy.wait().ends(6);
+    assert!(done.err.contains("interrupted") && done.err.contains("taken back: app/a"), "{}", done.err);
+    eventually("all serve again", || states(&evenkeel).iter().all(|state| state == "ready healthy").then_some(()));
+}
+
+#[test]
+fn what_cannot_be_deployed_is_refused_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "");
+    for (args, wrong) in [
+        (&["deploy", "shop", "--each", "true"][..], "there is no upstream `shop`; there is app"),
+        (&["deploy", "app", "--each", "true", "--only", "z"], "has no server `z`"),
+        (&["deploy", "app", "--each", "true", "--batch", "2"], "would be left to serve"),
+    ] {
+        let done = evenkeel.verb(args).ends(1);
+        assert!(done.err.contains(wrong), "{args:?}: {}", done.err);
+    }
+    let done = evenkeel.verb(&["deploy", "app"]).ends(2);
+    assert!(done.err.contains("--each"), "{}", done.err);
+    evenkeel.verb(&["disable", "app/b"]).ends(0);
+    let done = evenkeel.verb(&["deploy", "app", "--each", "true"]).ends(1);
+    assert!(
+        done.err.contains("app/b is disabled: it is left alone") && done.err.contains("left to serve"),
+        "{}",
+        done.err
+    );
+    assert_eq!(evenkeel.server("app", "a").admin, "ready");
+}
+
+/// A gate of a pipeline.
+#[test]
+fn a_deploy_that_moves_sessions_does_not_pass_its_gate() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\n");
+    let mut user = evenkeel.client();
+    let cookie = user.get("/echo").cookie("evenkeel").unwrap();
+    let over = AtomicBool::new(false);
+    let done = std::thread::scope(|scope| {
+        let (over, address) = (&over, evenkeel.address);
+        scope.spawn(move || {
+            let mut user = Client::to(address).with("cookie", &cookie);
+            steadily(over, || assert_eq!(user.get("/echo").status, 200));
+        });
+        let more = ["--sessions-max", "200ms", "--max-lost", "0", "--output", "json", "--watch", "300ms"];
+        let done = evenkeel.verb(
+            &[
+                &["deploy", "app", "--each", "true", "--proof", dir.path().join("proof.json").to_str().unwrap()][..],
+                &more,
+            ]
+            .concat(),
+        );
+        over.store(true, Relaxed);
+        done
+    });
+    let done = done.ends(6);
+    assert!(done.err.contains("--max-lost is 0"), "{}", done.err);
+    assert_eq!(done.json()["outcome"], "done");
+    assert!(done.json()["sessions_moved"].as_u64().unwrap() > 0);
+}
