@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use harness::{Client, Fake, Origin, Proxy, answer, eventually, origins, upstream};
 
-/// Every retry that is allowed is made: the budget does not bound it.
-const RICH: &str = "retry = { attempts = 2, budget_percent = 100, budget_floor = 1000 }\n";
+/// Every retry that is allowed is made: the budget does not bound it, and who fails is not ejected.
+const RICH: &str = "outliers = false\nretry = { attempts = 2, budget_percent = 100, budget_floor = 1000 }\n";
 
 fn config(more: &str, origins: &[Origin]) -> String {
     format!("cores = 1\n{}", upstream("app", "\"round_robin\"", more, origins))

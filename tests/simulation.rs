@@ -1,7 +1,7 @@
-//! A seeded simulation of health, drain and claims, and the race between a claim and a drain on real
+//! A seeded simulation of health, ejection, drain and claims, and the race between a claim and a drain on real
 //! threads.
 //!
-//! The simulation drives the rooms that decide ([`Streak`], [`Drain`], [`Claim`], [`Upstream::pick`])
+//! The simulation drives the rooms that decide ([`Streak`], [`Outlier`], [`Drain`], [`Claim`], [`Upstream::pick`])
 //! as the two planes do: results and orders come at any moment, cores hold Snapshots that may be old.
 //! After each step every invariant is looked at. A failure names its seed; `SEED=n` runs that one.
 
@@ -16,6 +16,7 @@ use evenkeel::balance::Scratch;
 use evenkeel::balance::sticky_cookie::Pin;
 use evenkeel::config::plan::{DrainPlan, UpstreamPlan};
 use evenkeel::control::drain::{Action, Drain, Left};
+use evenkeel::control::outlier::{self, Counts, Look, Outlier};
 use evenkeel::health::streak::{Change, Streak};
 use evenkeel::upstream::server::State;
 use evenkeel::upstream::{Admin, Claim, Operational, Server, Tried, Upstream};
@@ -31,7 +32,9 @@ fn plan(servers: usize, policy: &str, fail_open: bool) -> Arc<UpstreamPlan> {
         .collect();
     let text = format!(
         "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.app]\npolicy = {policy}\nfail_open = {fail_open}\n\
-         cookie_keys = [\"a key for a simulation\"]\n{servers}"
+         cookie_keys = [\"a key for a simulation\"]\n\
+         outliers = {{ consecutive_failures = 2, min_requests = 4, window = \"1s\", ejection = \"500ms\", max_ejection = \"2s\" }}\n\
+         {servers}"
     );
     let loaded = evenkeel::config::parse(&text, "simulation").unwrap_or_else(|report| panic!("{report}"));
     Arc::new(loaded.plan.upstreams.into_iter().next().unwrap())
@@ -65,6 +68,9 @@ struct Member {
     held: u32,
     /// Sessions that hold its drain.
     sessions: usize,
+    outlier: Outlier,
+    /// Tries that have ended, as the cores would count them.
+    counts: Counts,
 }
 
 struct World {
@@ -80,6 +86,7 @@ struct World {
     claims: Vec<(usize, Claim<Arc<Server>>)>,
     claimed: usize,
     ended: usize,
+    ejected: usize,
 }
 
 impl World {
@@ -104,6 +111,8 @@ impl World {
                 ends_by: Duration::ZERO,
                 held: 0,
                 sessions: 0,
+                outlier: Outlier::default(),
+                counts: Counts::default(),
             })
             .collect();
         let all = members.iter().map(|m| Arc::clone(&m.server)).collect();
@@ -112,7 +121,7 @@ impl World {
         let scratch = (0..CORES).map(|core| Scratch::new(core, seed)).collect();
         let sticky = plan.policy.sticky().is_some();
         let (claims, now) = (Vec::new(), Duration::ZERO);
-        Self { random, now, plan, sticky, members, newest, views, scratch, claims, claimed: 0, ended: 0 }
+        Self { random, now, plan, sticky, members, newest, views, scratch, claims, claimed: 0, ended: 0, ejected: 0 }
     }
 
     fn any(&mut self) -> usize {
@@ -156,8 +165,15 @@ impl World {
         let success = self.random.below(3) > 0;
         let before = self.members[i].streak.up();
         match self.members[i].streak.record(success) {
-            Some(Change::Up) => self.set(i, |s| s.operational = Operational::Healthy),
-            Some(Change::Down) => self.set(i, |s| s.operational = Operational::Unhealthy),
+            Some(Change::Up) => {
+                self.members[i].server.forgive();
+                self.members[i].outlier.settle();
+                self.set(i, |s| s.operational = Operational::Healthy);
+            }
+            Some(Change::Down) => {
+                self.members[i].outlier.end(self.now);
+                self.set(i, |s| s.operational = Operational::Unhealthy);
+            }
             // Unknown is not up: the first result always decides.
             None => assert!(before.is_some()),
         }
@@ -202,7 +218,16 @@ impl World {
         if !self.claims.is_empty() {
             let at = self.random.below(self.claims.len() as u32) as usize;
             let (i, claim) = self.claims.swap_remove(at);
-            self.members[i].held -= 1;
+            // Some servers are worse than others.
+            let member = &mut self.members[i];
+            member.counts.tries += 1;
+            if self.random.below(6) < i as u32 {
+                member.counts.faults += 1;
+                member.server.failed();
+            } else {
+                member.server.succeeded();
+            }
+            member.held -= 1;
             drop(claim);
         }
     }
@@ -215,6 +240,9 @@ impl World {
         let drain = match self.random.below(4) {
             0 => {
                 self.members[i].drain = None;
+                if self.members[i].outlier.end(self.now) {
+                    self.set(i, |s| s.operational = Operational::Healthy);
+                }
                 return self.set(i, |s| s.admin = Admin::Ready);
             }
             1 => {
@@ -237,6 +265,44 @@ impl World {
         for i in 0..self.members.len() {
             self.members[i].sessions = self.members[i].sessions.saturating_sub(self.random.below(2) as usize);
             self.step_drain(i);
+        }
+        self.eject();
+    }
+
+    /// As the supervisor does it: looks, and does what is said.
+    fn eject(&mut self) {
+        let mut servers: Vec<(Outlier, Look)> = Vec::new();
+        for member in &mut self.members {
+            let look = Look {
+                counts: member.counts,
+                in_a_row: member.server.faults_in_a_row(),
+                healthy: member.streak.up() == Some(true),
+                ready: member.server.state().admin == Admin::Ready,
+            };
+            servers.push((std::mem::take(&mut member.outlier), look));
+        }
+        let (now, plan) = (self.now, self.plan.outliers.clone());
+        let random = &mut self.random;
+        let changes = outlier::step(plan.as_ref(), now, || random.random(), &mut servers);
+        let ready = servers.iter().filter(|(_, look)| look.ready).count();
+        for (member, (outlier, _)) in self.members.iter_mut().zip(servers) {
+            assert!(outlier.ejection().is_none_or(|e| now < e.until), "an ejection ends");
+            member.outlier = outlier;
+        }
+        for (i, change) in changes {
+            self.members[i].server.forgive();
+            match change {
+                outlier::Change::Ejected(_) => {
+                    self.ejected += 1;
+                    self.set(i, |s| s.operational = Operational::Ejected);
+                    let ejected = |m: &&Member| {
+                        m.server.state() == State { operational: Operational::Ejected, admin: Admin::Ready }
+                    };
+                    assert!(2 * self.members.iter().filter(ejected).count() <= ready, "at most half are ejected");
+                    assert!(self.members.iter().any(|m| m.server.state().takes_new(false)), "somebody is left");
+                }
+                outlier::Change::Returned => self.set(i, |s| s.operational = Operational::Healthy),
+            }
         }
     }
 
@@ -290,6 +356,10 @@ impl World {
     fn look(&self) {
         self.a_claim_is_never_lost();
         self.drain_ends();
+        for member in &self.members {
+            let is_ejected = member.server.state().operational == Operational::Ejected;
+            assert_eq!(is_ejected, member.outlier.ejection().is_some(), "the state says who is ejected");
+        }
         for member in self.members.iter().filter(|m| m.drain.is_none()) {
             if matches!(member.server.state().admin, Admin::Drained | Admin::Disabled) {
                 assert_eq!(member.server.in_flight(), 0, "a drained server gets nothing");
@@ -330,7 +400,7 @@ impl World {
 #[test]
 fn invariants_hold_in_every_simulated_world() {
     let only: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let (mut claimed, mut ended) = (0, 0);
+    let (mut claimed, mut ended, mut ejected) = (0, 0, 0);
     for seed in only.map_or(0..SEEDS, |seed| seed..seed + 1) {
         let run = std::panic::AssertUnwindSafe(|| {
             let mut world = World::new(seed);
@@ -347,10 +417,10 @@ fn invariants_hold_in_every_simulated_world() {
             assert!(world.members.iter().all(|m| m.drain.is_none()), "drain ends");
             world.claims.clear();
             assert!(world.members.iter().all(|m| m.server.in_flight() == 0), "a claim is never lost");
-            (world.claimed, world.ended)
+            (world.claimed, world.ended, world.ejected)
         });
         match std::panic::catch_unwind(run) {
-            Ok((claims, drains)) => (claimed, ended) = (claimed + claims, ended + drains),
+            Ok(done) => (claimed, ended, ejected) = (claimed + done.0, ended + done.1, ejected + done.2),
             Err(panic) => {
                 println!("SEED={seed}");
                 std::panic::resume_unwind(panic);
@@ -358,7 +428,10 @@ fn invariants_hold_in_every_simulated_world() {
         }
     }
     // A world in which nothing happens would prove nothing.
-    assert!(only.is_some() || (claimed > 20_000 && ended > 2_000), "{claimed} claims, {ended} drains");
+    assert!(
+        only.is_some() || (claimed > 20_000 && ended > 2_000 && ejected > 200),
+        "{claimed} claims, {ended} drains, {ejected} ejections"
+    );
 }
 
 /// The claimer counts and then reads the state; the drainer writes the state and then reads the count.

@@ -36,6 +36,7 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         added: false,
         leaving: false,
         drain: None,
+        ejection: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod access;
 mod choice;
 mod filters;
 mod listener;
+mod outliers;
 mod route;
 mod tls;
 mod upstream_tls;
@@ -16,6 +17,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use choice::Choice;
 use listener::ListenerView;
+use outliers::OutliersView;
 use route::RouteView;
 use upstream_tls::UpstreamTlsView;
 
@@ -211,6 +213,7 @@ struct UpstreamView<'a> {
     timeouts: TimeoutsView,
     pool: PoolView,
     retry: RetryView,
+    outliers: OutliersView,
     drain: DrainView,
     server: Vec<ServerView<'a>>,
 }
@@ -230,6 +233,7 @@ impl<'a> UpstreamView<'a> {
             timeouts,
             pool,
             retry,
+            outliers,
             drain,
             max_sessions,
             cookie_keys,
@@ -249,6 +253,7 @@ impl<'a> UpstreamView<'a> {
             timeouts: TimeoutsView::of(timeouts),
             pool: PoolView::of(pool),
             retry: RetryView::of(retry),
+            outliers: OutliersView::of(outliers.as_ref()),
             drain: DrainView::of(drain),
             server: servers.iter().map(ServerView::of).collect(),
         }

@@ -128,6 +128,14 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         } else if server.added {
             rows.push(Row::Remark("added by an operator: not in the configuration".to_owned(), Style::Dim));
         }
+        if let Some(ejection) = &server.ejection {
+            let since = ago(ejection.seconds.max(0.0) as u64);
+            let left = ago(ejection.ends_within_seconds.max(0.0).ceil() as u64);
+            let number =
+                if ejection.number > 1 { format!(", number {} in a row", ejection.number) } else { String::new() };
+            let text = format!("ejected for {since}: {}, returns within {left}{number}", ejection.reason);
+            rows.push(Row::Remark(text, Style::Warn));
+        }
         if let Some(error) = &server.last_check_error {
             rows.push(Row::Remark(format!("last check: {error}"), Style::Dim));
         }
@@ -201,6 +209,7 @@ mod tests {
     use super::*;
     use crate::cli::console::capture;
     use crate::cli::fixture::{self, Api, json};
+    use crate::control::api::EjectionStatus;
 
     #[test]
     fn people_get_a_table() {
@@ -256,6 +265,18 @@ shop  sticky_cookie
 ";
         assert!(shown.contains(expected), "{shown}");
         assert!(text(&status, 0, true).contains("\x1b[31mexpired"));
+    }
+
+    #[test]
+    fn an_ejected_server_says_why_and_for_how_long() {
+        let mut status = fixture::status();
+        let server = &mut status.upstreams[0].servers[0];
+        server.operational = "ejected".into();
+        let (reason, number) = ("5 failures in a row".to_owned(), 2);
+        server.ejection = Some(EjectionStatus { reason, seconds: 12.3, ends_within_seconds: 47.1, number });
+        let shown = text(&status, 0, false);
+        let expected = "\n    ejected for 12 s: 5 failures in a row, returns within 48 s, number 2 in a row\n";
+        assert!(shown.contains(expected) && shown.contains("ejected "), "{shown}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod error_page;
 mod filters;
 mod listener;
 mod names;
+mod outliers;
 mod process;
 mod route;
 pub(super) mod server;

@@ -6,6 +6,7 @@
 mod access;
 mod error_page;
 mod filters;
+mod outliers;
 mod route;
 pub mod template;
 mod tls;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 pub use access::{Access, BasicAuthPlan, Users};
 pub use error_page::{ErrorPagePlan, Piece, Variable};
 pub use filters::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
+pub use outliers::OutlierPlan;
 pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan, UpstreamTls};
 
 pub use super::protocol::{Http2, Protocol};
@@ -237,6 +239,8 @@ pub struct UpstreamPlan {
     pub timeouts: UpstreamTimeouts,
     pub pool: PoolPlan,
     pub retry: RetryPlan,
+    /// None: live traffic ejects nobody.
+    pub outliers: Option<OutlierPlan>,
     pub drain: DrainPlan,
     /// Most sessions the ledger of a sticky upstream remembers.
     pub max_sessions: usize,

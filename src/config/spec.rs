@@ -9,6 +9,7 @@
 mod access;
 mod error_page;
 mod filters;
+mod outliers;
 mod route;
 mod tls;
 mod upstream_tls;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 pub use access::BasicAuthSpec;
 pub use error_page::ErrorPageSpec;
 pub use filters::{CompressSpec, LevelSpec, MirrorSpec};
+pub use outliers::OutliersSpec;
 pub use route::{BranchSpec, Either, HeadersSpec, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, RouteTimeoutsSpec};
 pub use tls::{
     CertificateSpec, CertificatesSpec, ClientAuthModeSpec, ClientAuthSpec, HstsSpec, RedirectToHttpsSpec, SELF_SIGNED,
@@ -280,6 +282,7 @@ pub struct UpstreamSpec {
     pub timeouts: TimeoutsSpec,
     pub pool: PoolSpec,
     pub retry: RetrySpec,
+    pub outliers: Switch<OutliersSpec>,
     pub drain: DrainSpec,
 }
 
@@ -302,6 +305,7 @@ impl Default for UpstreamSpec {
             timeouts: TimeoutsSpec::default(),
             pool: PoolSpec::default(),
             retry: RetrySpec::default(),
+            outliers: Switch(Some(OutliersSpec::default())),
             drain: DrainSpec::default(),
         }
     }

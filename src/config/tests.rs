@@ -121,7 +121,7 @@ fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
 #[test]
 fn every_key_occurs_in_the_full_file() {
     let tree = toml::de::DeTable::parse(Box::leak(uncommented().into_boxed_str())).unwrap().into_inner();
-    let sections: [(&[&str], Vec<String>); 15] = [
+    let sections: [(&[&str], Vec<String>); 16] = [
         (&[], keys_of::<spec::Spec>()),
         (&["admin"], keys_of::<spec::AdminSpec>()),
         (&["log"], keys_of::<spec::LogSpec>()),
@@ -132,6 +132,7 @@ fn every_key_occurs_in_the_full_file() {
         (&["listener", "tls"], keys_of::<spec::TlsSpec>()),
         (&["route"], keys_of::<spec::RouteSpec>()),
         (&["upstream", "app"], keys_of::<spec::UpstreamSpec>()),
+        (&["upstream", "app", "outliers"], keys_of::<spec::OutliersSpec>()),
         (&["upstream", "app", "server"], keys_of::<spec::ServerSpec>()),
         (&["upstream", "app", "timeouts"], keys_of::<spec::TimeoutsSpec>()),
         (&["upstream", "app", "pool"], keys_of::<spec::PoolSpec>()),

@@ -111,6 +111,9 @@ pub struct ServerStatus {
     pub leaving: bool,
     /// While it drains.
     pub drain: Option<DrainStatus>,
+    /// While it is ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +124,18 @@ pub struct DrainStatus {
     pub in_flight: u32,
     /// Latest moment at which it ends, in seconds from now.
     pub ends_within_seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EjectionStatus {
+    /// What live traffic showed, in words.
+    pub reason: String,
+    /// Seconds since it began.
+    pub seconds: f64,
+    /// When the server returns, in seconds from now.
+    pub ends_within_seconds: f64,
+    /// 1 for the first ejection in a row.
+    pub number: u32,
 }
 
 /// `PUT /upstreams/{upstream}/servers/{server}`: absent fields stay as they are.

@@ -62,6 +62,7 @@ impl Supervisor {
     }
 
     fn make_ready(&mut self, uid: u32) {
+        self.bring_back(uid);
         let Some(member) = self.registry.member_mut(uid) else { return };
         let before = member.state().admin;
         if before == Admin::Ready {
@@ -81,8 +82,10 @@ impl Supervisor {
 
     /// Nobody looked at a disabled server: what was known of its health is forgotten.
     fn check_anew(&mut self, uid: u32) {
+        let now = self.now();
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.streak.forget();
+        member.outlier.end(now);
         member.set_operational(Operational::Starting);
         self.begin_checks(uid);
     }

@@ -95,6 +95,7 @@ impl Supervisor {
     }
 
     fn result(&mut self, uid: u32, success: bool, error: impl FnOnce() -> String) {
+        let now = self.now();
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.last_error = if success { None } else { Some(error()) };
         let server = Arc::clone(&member.server);
@@ -104,12 +105,17 @@ impl Supervisor {
         };
         match change {
             Change::Up => {
+                // What failed before says nothing of it now.
+                server.forgive();
+                member.outlier.settle();
                 member.set_operational(Operational::Healthy);
                 info!(upstream = %server.upstream, server = %server.name, "server is healthy");
             }
             Change::Down => {
                 let why = member.last_error.as_deref().unwrap_or_default();
                 warn!(upstream = %server.upstream, server = %server.name, why, "server is unhealthy");
+                // From now on checks say when it is back, which may be sooner.
+                member.outlier.end(now);
                 member.set_operational(Operational::Unhealthy);
             }
         }

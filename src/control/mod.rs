@@ -8,6 +8,7 @@ pub mod admin;
 pub mod api;
 pub mod default_socket;
 pub mod drain;
+pub mod outlier;
 
 mod bind;
 mod certificates;
@@ -32,12 +33,14 @@ mod supervisor;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -223,6 +226,7 @@ async fn begin(
         started: Instant::now(),
         stopping: None,
         stale: false,
+        next_look: Duration::ZERO,
         plan: plan.clone(),
     };
     let prepared = supervisor.prepare(&plan)?;

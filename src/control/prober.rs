@@ -125,7 +125,7 @@ fn jittered(interval: Duration, percent: u32, random: u64) -> Duration {
     interval.mul_f64(1.0 + share * (2.0 * point - 1.0))
 }
 
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     // Each RandomState has keys of its own.
     RandomState::new().build_hasher().finish()
 }

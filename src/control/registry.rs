@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::drain::Drain;
 use super::error::CommandError;
+use super::outlier::Outlier;
 use super::prober::Probing;
 use super::resolve::Resolving;
 use crate::config::plan::{ServerPlan, UpstreamPlan};
@@ -65,6 +66,7 @@ pub(super) struct Member {
     pub(super) drain: Option<Running>,
     /// Whether it is taken out once it is drained.
     pub(super) leaving: bool,
+    pub(super) outlier: Outlier,
 }
 
 impl Member {
@@ -294,6 +296,7 @@ impl Registry {
             connects: 0,
             drain: None,
             leaving: false,
+            outlier: Outlier::default(),
         };
         if let Some(before) = namesake.and_then(|uid| self.members.get(&uid)) {
             member.leaving = before.leaving;

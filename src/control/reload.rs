@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
@@ -179,6 +180,8 @@ impl Supervisor {
         }
         orders.unlisten(&self.plane);
         self.stale = true;
+        // What traffic has shown may be judged by other rules now.
+        self.next_look = Duration::ZERO;
         self.publish();
         orders.listen(&self.plane);
         self.shared.set_addresses(self.listeners.addresses());

@@ -1,6 +1,6 @@
 //! `GET /status`: what runs, as the registry and the cells know it.
 
-use super::api::{DrainStatus, ListenerStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
+use super::api::{DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
 use super::registry::{Group, Member};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::{Counter, QueueCell, Totals};
@@ -79,6 +79,18 @@ impl Supervisor {
             added: self.members.is_added(&server.upstream, &server.name),
             leaving: member.leaving,
             drain: self.drain_status(member),
+            ejection: self.ejection_status(member),
+        })
+    }
+
+    fn ejection_status(&self, member: &Member) -> Option<EjectionStatus> {
+        let ejection = member.outlier.ejection()?;
+        let now = self.now();
+        Some(EjectionStatus {
+            reason: ejection.reason.to_string(),
+            seconds: now.saturating_sub(ejection.since).as_secs_f64(),
+            ends_within_seconds: ejection.until.saturating_sub(now).as_secs_f64(),
+            number: ejection.number,
         })
     }
 

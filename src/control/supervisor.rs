@@ -119,6 +119,8 @@ pub(super) struct Supervisor {
     pub(super) stopping: Option<Stopping>,
     /// Whether something changed that the Snapshot in force does not say.
     pub(super) stale: bool,
+    /// When what live traffic shows of servers is looked at again.
+    pub(super) next_look: Duration,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -138,6 +140,7 @@ impl Supervisor {
         let mut look = Instant::now();
         loop {
             let watching = self.stopping.is_some() || self.registry.drains();
+            let traffic = self.next_traffic();
             tokio::select! {
                 Some(message) = inbox.recv() => {
                     self.take(message).await;
@@ -148,10 +151,13 @@ impl Supervisor {
                 }
                 event = events.recv(), if events_open => match event {
                     Some(Event::ConnectFailed { server }) => self.connect_failed(server),
+                    Some(Event::Failing { server, in_a_row }) => self.failing(server, in_a_row),
                     None => events_open = false,
                 },
                 () = sleep_until(look), if watching => {}
+                () = sleep_until(traffic.unwrap_or(look)), if traffic.is_some() => {}
             }
+            self.step_traffic();
             let drains = self.step_drains();
             self.take_out();
             self.publish();

@@ -255,6 +255,8 @@ pub struct ServerCell {
     pub reused: Counter,
     /// Requests that failed after the connection was there.
     pub failures: Counter,
+    /// Tries that count against the server: no connection, no answer, or one whose status says so.
+    pub faults: Counter,
     /// Idle connections held now (a gauge).
     pub idle: Counter,
     /// Tunnels (WebSockets and other upgrades) open now (a gauge).

@@ -16,6 +16,7 @@ use super::answer::Form;
 use super::body::Flow;
 use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, View};
+use super::fault;
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
 use crate::config::plan::{Encoding, UpstreamPlan};
@@ -187,6 +188,9 @@ impl Exchange {
             let counts = &claim.cell().counts;
             counts.answers[class_of(status)].inc();
             counts.first_byte.record(now.duration_since(self.attempted));
+            if let Some(upstream) = self.upstream() {
+                fault::answered(&self.conn.core, &upstream.plan, claim, status);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use super::body::{Flow, RequestBody};
 use super::connection::Conn;
 use super::core::CoreClaim;
+use super::fault;
 use super::pool::{self, Lease, Line};
 use super::server_body::ServerBody;
 use super::watch::{Phase, Watch};
@@ -94,6 +95,7 @@ pub(super) async fn connect(
     };
     if !matches!(error.kind, Kind::RequestTimeout | Kind::Cut) && !is_own_shortage(&error) {
         counts.connect_failures.inc();
+        fault::note(core, plan, claim);
         core.report(Event::ConnectFailed { server: server.uid });
     }
     Err(error)
@@ -189,7 +191,7 @@ pub(super) async fn send(
             Ok(Err(mut refused)) => match refused.take_message() {
                 Some(unsent) if line.is_reused() => request = unsent,
                 Some(unsent) => {
-                    counts.failures.inc();
+                    fault::failed(core, plan, claim);
                     let error = ProxyError::new(Kind::Reset).because(refused.into_error());
                     return Err(Failure::Returned(Box::new(unsent), error));
                 }
@@ -197,14 +199,14 @@ pub(super) async fn send(
                     let stale = line.is_reused();
                     let error = lost(refused.into_error(), flow);
                     if !stale && conn.watch.blames_server(error.kind) {
-                        counts.failures.inc();
+                        fault::failed(core, plan, claim);
                     }
                     return Err(Failure::Lost { error, stale });
                 }
             },
             Err(kind) => {
                 if conn.watch.blames_server(kind) {
-                    counts.failures.inc();
+                    fault::failed(core, plan, claim);
                 }
                 return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false });
             }

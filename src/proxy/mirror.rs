@@ -21,6 +21,7 @@ use super::body::{RequestBody, RequestLimits};
 use super::connection::{Conn, Link};
 use super::core::{ServerRef, View};
 use super::exchange::Exchange;
+use super::fault;
 use super::forward::{self, Failure};
 use super::headers::{X_MIRRORED_BY, has_token};
 use super::inbound::Inbound;
@@ -210,6 +211,7 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
         };
         let (head, mut answer) = response.into_parts();
         claim.cell().counts.answers[usize::from(head.status.as_u16() / 100).clamp(1, 5) - 1].inc();
+        fault::answered(core, &upstream.plan, &claim, head.status.as_u16());
         let mut left = ANSWER;
         while !answer.is_end_stream() {
             watched.watch.enter(Phase::UpstreamBody, core.clock.get(), timeouts.between_bytes);

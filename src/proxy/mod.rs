@@ -21,6 +21,7 @@ mod core;
 mod edits;
 mod error_page;
 mod exchange;
+mod fault;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -21,6 +21,7 @@ use super::body::{Flow, RequestBody};
 use super::connection::Conn;
 use super::core::{Core, CoreClaim};
 use super::exchange::Exchange;
+use super::fault;
 use super::forward::{self, Failure};
 use super::headers::has_token;
 use super::pool::{self, Driver, Lease, Line};
@@ -105,11 +106,16 @@ pub(super) async fn send(
         Ok(Ok(response)) => response.map(ServerBody::Http1),
         Ok(Err(error)) => {
             if conn.watch.blames_server(error.kind) {
-                claim.cell().counts.failures.inc();
+                fault::failed(&conn.core, plan, claim);
             }
             return Err(Failure::Lost { error, stale: false });
         }
-        Err(kind) => return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false }),
+        Err(kind) => {
+            if conn.watch.blames_server(kind) {
+                fault::failed(&conn.core, plan, claim);
+            }
+            return Err(Failure::Lost { error: ProxyError::sent(kind, Sent::Maybe), stale: false });
+        }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         tokio::task::spawn_local(async move {

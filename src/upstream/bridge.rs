@@ -34,6 +34,8 @@ pub enum Order {
 pub enum Event {
     /// A connection to that server (by uid) could not be opened.
     ConnectFailed { server: u32 },
+    /// So many tries on that server (by uid) have failed in a row that it may be an outlier.
+    Failing { server: u32, in_a_row: u32 },
 }
 
 /// The control plane's end of the bridge.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::gate::Gate;
 use crate::balance::key_of;
 use crate::config::plan::Address;
-use crate::metrics::cells::ServerCell;
+use crate::metrics::cells::{Counter, ServerCell};
 
 /// What checks and traffic say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -114,9 +114,12 @@ pub struct Server {
     pub idle: Notify,
     /// How many requests it may have at once.
     pub gate: Gate,
+    /// Ejections for failures in a row, and for their share. Only the control plane counts them.
+    pub ejections: [Counter; 2],
     state: AtomicU8,
     weight: AtomicU32,
     outings: AtomicU32,
+    faults_in_a_row: AtomicU32,
 }
 
 impl Server {
@@ -138,9 +141,11 @@ impl Server {
             cells: (0..cores).map(|_| Cell::default()).collect(),
             idle: Notify::new(),
             gate: Gate::default(),
+            ejections: Default::default(),
             state: AtomicU8::new(State { operational: Operational::Starting, admin: Admin::Ready }.pack()),
             weight: AtomicU32::new(weight),
             outings: AtomicU32::new(0),
+            faults_in_a_row: AtomicU32::new(0),
         }
     }
 
@@ -182,6 +187,30 @@ impl Server {
     /// Sets the share. Only the control plane calls this, and then publishes a new Snapshot.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Relaxed);
+    }
+
+    /// A try has failed in a way that counts against the server. The answer is how many have in a row.
+    pub fn failed(&self) -> u32 {
+        self.faults_in_a_row.fetch_add(1, Relaxed).wrapping_add(1)
+    }
+
+    /// A try has succeeded. Nearly always none has failed before it: then nothing is written, and the
+    /// cache line stays with every core. Where this crosses a failure on another core, either is first.
+    pub fn succeeded(&self) {
+        if self.faults_in_a_row.load(Relaxed) != 0 {
+            self.faults_in_a_row.store(0, Relaxed);
+        }
+    }
+
+    /// Tries that have failed since the last one that succeeded.
+    #[must_use]
+    pub fn faults_in_a_row(&self) -> u32 {
+        self.faults_in_a_row.load(Relaxed)
+    }
+
+    /// Forgets the tries that have failed. Only the control plane calls this.
+    pub fn forgive(&self) {
+        self.faults_in_a_row.store(0, Relaxed);
     }
 
     /// Claims held over all cores.

@@ -8,6 +8,7 @@ mod filters;
 mod listener;
 mod matching;
 mod names;
+mod outliers;
 mod process;
 mod queue;
 mod tls;

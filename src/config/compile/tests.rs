@@ -141,6 +141,7 @@ fn every_key_reaches_the_plan() {
          [upstream.u.queue]\nsize = 4\ntimeout = '6s'\n\
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
          [upstream.u.retry]\nattempts = 0\nbudget_percent = 1\nbudget_floor = 2\n\
+         [upstream.u.outliers]\nconsecutive_failures = 1\nfailure_percent = 2\nmin_requests = 3\nwindow = '4s'\nstatuses = [500]\nejection = '5s'\nmax_ejection = '6s'\nmax_ejected_percent = 70\n\
          [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\nclose_spread = '500ms'\n",
     )
     .plan;
@@ -236,6 +237,16 @@ fn every_key_reaches_the_plan() {
             },
             pool: PoolPlan { max_idle: 0, idle_timeout: s(1), max_age: s(2), max_requests: 3 },
             retry: RetryPlan { attempts: 0, budget_percent: 1, budget_floor: 2 },
+            outliers: Some(OutlierPlan {
+                consecutive_failures: 1,
+                failure_percent: 2,
+                min_requests: 3,
+                window: s(4),
+                statuses: vec![500],
+                ejection: s(5),
+                max_ejection: s(6),
+                max_ejected_percent: 70,
+            }),
             drain: DrainPlan {
                 in_flight: s(1),
                 sessions_idle: s(2),

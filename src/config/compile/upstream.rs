@@ -51,6 +51,7 @@ impl Compiler<'_> {
             timeouts: self.timeouts(&spec.timeouts),
             pool: self.pool(&spec.pool),
             retry: self.retry(&spec.retry),
+            outliers: self.outliers(&spec.outliers, servers.len()),
             drain: self.drain(&spec.drain),
             max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),
             cookie_keys: self.cookie_keys(whole, name, spec),

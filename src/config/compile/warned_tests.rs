@@ -250,3 +250,20 @@ warning: `close_spread` is longer than `in_flight`, in which it lies
 "##,
     );
 }
+
+#[test]
+fn ejections_that_never_come() {
+    let with = |outliers: &str| {
+        format!("[[listener]]\nbind = ':80'\n[upstream.shop]\nservers = ['a:1', 'b:1']\noutliers = {outliers}\n")
+    };
+    assert_eq!(messages(&with("true")), [""; 0]);
+    assert_eq!(messages(&with("{ ejection = '10m' }")), ["`ejection` is longer than `max_ejection`, which bounds it"]);
+    assert_eq!(
+        messages(&with("{ max_ejected_percent = 10 }")),
+        ["10 % of 2 servers is less than one: none is ever ejected"]
+    );
+    assert_eq!(
+        messages(&with("{ consecutive_failures = 0, failure_percent = 0 }")),
+        ["`consecutive_failures` and `failure_percent` are both 0: nothing would eject a server"]
+    );
+}

@@ -79,7 +79,7 @@ fn options_of_upstreams_change() {
     let diff = after(&[(
         "policy = 'round_robin'",
         "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
-         pool = { max_requests = 10 }\nretry = { attempts = 0 }\ndrain = { in_flight = '1m', close_spread = '2s' }\nmax_sessions = 5",
+         pool = { max_requests = 10 }\nretry = { attempts = 0 }\noutliers = false\ndrain = { in_flight = '1m', close_spread = '2s' }\nmax_sessions = 5",
     )]);
     assert_eq!(
         lines(&diff),
@@ -91,6 +91,7 @@ fn options_of_upstreams_change() {
             "upstream shop: timeouts.request off → 5s",
             "upstream shop: pool.max_requests unlimited → 10",
             "upstream shop: retry.attempts 2 → 0",
+            "upstream shop: outliers on → off",
             "upstream shop: drain.in_flight 30s → 1m",
             "upstream shop: drain.close_spread 10s → 2s",
             "upstream shop: max_sessions 131072 → 5",
@@ -100,7 +101,8 @@ fn options_of_upstreams_change() {
     let new = BASE.replace(
         "state = 'x'",
         "policy = { sticky_cookie = { new_clients = 'ip_hash' } }\ncheck = { tcp = { interval = '9s' } }\n\
-         cookie_keys = ['second-secret-second', 'first-secret-first']\nsend_proxy = 'v2'",
+         cookie_keys = ['second-secret-second', 'first-secret-first']\nsend_proxy = 'v2'\n\
+         outliers = { consecutive_failures = 9, statuses = [500], ejection = '1m' }",
     );
     let diff = super::diff(&plan(&old), &plan(&new));
     assert_eq!(
@@ -109,6 +111,9 @@ fn options_of_upstreams_change() {
             "upstream shop: policy options changed",
             "upstream shop: send_proxy off → v2",
             "upstream shop: check options changed",
+            "upstream shop: outliers.consecutive_failures 5 → 9",
+            "upstream shop: outliers.statuses changed",
+            "upstream shop: outliers.ejection 30s → 1m",
             "upstream shop: cookie_keys changed"
         ]
     );

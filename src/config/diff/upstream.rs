@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Diff, Event, Fields, Subject, count, pair};
-use crate::config::plan::{DrainPlan, PoolPlan, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::config::plan::{
+    DrainPlan, OutlierPlan, PoolPlan, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts,
+};
 use crate::health::Check;
 use crate::proxy_protocol::Version;
 use crate::units::show_duration;
@@ -24,6 +26,7 @@ impl Diff {
             timeouts,
             pool,
             retry,
+            outliers,
             drain,
             max_sessions,
             cookie_keys,
@@ -55,6 +58,7 @@ impl Diff {
         fields.timeouts(*timeouts, new.timeouts);
         fields.pool(*pool, new.pool);
         fields.retry(*retry, new.retry);
+        fields.outliers(outliers.as_ref(), new.outliers.as_ref());
         fields.drain(*drain, new.drain);
         fields.value("max_sessions", max_sessions, &new.max_sessions);
         fields.key("cookie_keys", *cookie_keys == new.cookie_keys);
@@ -104,6 +108,31 @@ impl Fields<'_> {
         self.value("retry.attempts", &attempts, &new.attempts);
         self.value("retry.budget_percent", &budget_percent, &new.budget_percent);
         self.value("retry.budget_floor", &budget_floor, &new.budget_floor);
+    }
+
+    fn outliers(&mut self, old: Option<&OutlierPlan>, new: Option<&OutlierPlan>) {
+        let (Some(old), Some(new)) = (old, new) else {
+            let word = |plan: Option<&OutlierPlan>| if plan.is_some() { "on" } else { "off" };
+            return self.value("outliers", &word(old), &word(new));
+        };
+        let OutlierPlan {
+            consecutive_failures,
+            failure_percent,
+            min_requests,
+            window,
+            statuses,
+            ejection,
+            max_ejection,
+            max_ejected_percent,
+        } = old;
+        self.value("outliers.consecutive_failures", consecutive_failures, &new.consecutive_failures);
+        self.value("outliers.failure_percent", failure_percent, &new.failure_percent);
+        self.value("outliers.min_requests", min_requests, &new.min_requests);
+        self.time("outliers.window", *window, new.window);
+        self.key("outliers.statuses", *statuses == new.statuses);
+        self.time("outliers.ejection", *ejection, new.ejection);
+        self.time("outliers.max_ejection", *max_ejection, new.max_ejection);
+        self.value("outliers.max_ejected_percent", max_ejected_percent, &new.max_ejected_percent);
     }
 
     fn drain(&mut self, old: DrainPlan, new: DrainPlan) {

@@ -22,6 +22,7 @@ use crate::error::{Kind, ProxyError, Sent, Side};
 use crate::proxy::body::{Flow, RequestBody};
 use crate::proxy::connection::Conn;
 use crate::proxy::core::CoreClaim;
+use crate::proxy::fault;
 use crate::proxy::inbound::Received;
 use crate::proxy::pool::Lease;
 use crate::proxy::pool::http2::{self, Opener, Place, Turn};
@@ -75,7 +76,7 @@ pub(super) async fn send(
             Ok(Err(error)) => error,
             Err(kind) => {
                 if conn.watch.blames_server(kind) {
-                    counts.failures.inc();
+                    fault::failed(core, plan, claim);
                 }
                 if kind == Kind::FirstByteTimeout {
                     place.suspect();
@@ -88,12 +89,12 @@ pub(super) async fn send(
         match stream.unprocessed().filter(|_| error.sent == Sent::Nothing) {
             Some(unsent) if stale && leaving => request = unsent,
             Some(unsent) => {
-                counts.failures.inc();
+                fault::failed(core, plan, claim);
                 return Err(Failure::Returned(Box::new(unsent), error));
             }
             None => {
                 if !stale && conn.watch.blames_server(error.kind) {
-                    counts.failures.inc();
+                    fault::failed(core, plan, claim);
                 }
                 return Err(Failure::Lost { error, stale });
             }
@@ -145,7 +146,7 @@ async fn open(
         Err(kind) => ProxyError::new(kind),
     };
     if !is_own(error.kind) {
-        claim.cell().counts.failures.inc();
+        fault::failed(&conn.core, plan, claim);
         opener.fail(error.kind);
     }
     Err(error)

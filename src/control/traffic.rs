@@ -1,0 +1,138 @@
+//! What live traffic means for servers: who is ejected, and who returns.
+//!
+//! Cores only count; here the counts are read, about once a second and when a core tells of a long row
+//! of failures. What follows is decided in [`super::outlier`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::outlier::{self, Change, Counts, Ejection, Look, Outlier, Reason};
+use super::prober;
+use super::registry::Member;
+use super::supervisor::Supervisor;
+use crate::config::plan::UpstreamPlan;
+use crate::upstream::{Admin, Operational, Server};
+
+impl Supervisor {
+    /// When traffic has to be looked at again, if it has to be.
+    pub(super) fn next_traffic(&self) -> Option<Instant> {
+        if self.watched().next().is_some() { self.started.checked_add(self.next_look) } else { None }
+    }
+
+    /// Looks at what traffic has shown, when it is time to.
+    pub(super) fn step_traffic(&mut self) {
+        let now = self.now();
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = Duration::MAX;
+        let watched: Vec<String> = self.watched().map(|upstream| upstream.name.clone()).collect();
+        for name in watched {
+            self.judge(&name, None);
+        }
+    }
+
+    /// Upstreams of which somebody may be ejected or is: of one server alone nobody does better.
+    fn watched(&self) -> impl Iterator<Item = &UpstreamPlan> {
+        self.plan.upstreams.iter().filter(|upstream| {
+            let ejects = |uid: &u32| self.registry.member(*uid).is_some_and(|m| m.outlier.ejection().is_some());
+            (upstream.outliers.is_some() && upstream.servers.len() > 1)
+                || self.registry.group(&upstream.name).is_some_and(|group| group.uids.iter().any(ejects))
+        })
+    }
+
+    /// A core has seen many failures in a row on one server.
+    pub(super) fn failing(&mut self, uid: u32, in_a_row: u32) {
+        let Some(name) = self.registry.both(uid).map(|(group, _)| group.plan.name.clone()) else { return };
+        self.judge(&name, Some((uid, in_a_row)));
+    }
+
+    /// Looks at the servers of one upstream. `failing` is one of them and its failures in a row, of which
+    /// a core has told: a success may have come since, and they were there all the same.
+    fn judge(&mut self, upstream: &str, failing: Option<(u32, u32)>) {
+        let now = self.now();
+        let Some(group) = self.registry.group(upstream) else { return };
+        let (plan, uids) = (Arc::clone(&group.plan), group.uids.clone());
+        let mut servers: Vec<(Outlier, Look)> = Vec::with_capacity(uids.len());
+        for uid in &uids {
+            let Some(member) = self.registry.member_mut(*uid) else { continue };
+            let told = failing.filter(|(of, _)| of == uid).map_or(0, |(_, in_a_row)| in_a_row);
+            let look = look(member, told);
+            servers.push((std::mem::take(&mut member.outlier), look));
+        }
+        let outliers = plan.outliers.as_ref();
+        let changes = outlier::step(outliers, now, prober::random, &mut servers);
+        let until = servers.iter().filter_map(|(outlier, _)| outlier.ejection()).map(|e| e.until).min();
+        let next = outliers.map_or(Duration::MAX, |plan| outlier::next_look(plan, now, until));
+        self.next_look = self.next_look.min(next);
+        let kept: Vec<u32> = uids.into_iter().filter(|uid| self.registry.member(*uid).is_some()).collect();
+        for (uid, (outlier, _)) in kept.iter().zip(servers) {
+            if let Some(member) = self.registry.member_mut(*uid) {
+                member.outlier = outlier;
+            }
+        }
+        for (position, change) in changes {
+            match change {
+                Change::Ejected(ejection) => self.ejected(kept[position], &ejection),
+                Change::Returned => self.returned(kept[position]),
+            }
+        }
+    }
+
+    fn ejected(&mut self, uid: u32, ejection: &Ejection) {
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        member.set_operational(Operational::Ejected);
+        let server = Arc::clone(&member.server);
+        server.forgive();
+        let (seconds, number) = ((ejection.until - ejection.since).as_secs_f64(), ejection.number);
+        match ejection.reason {
+            Reason::Consecutive(_) => server.ejections[0].inc(),
+            Reason::Rate { .. } => server.ejections[1].inc(),
+        }
+        warn!(upstream = %server.upstream, server = %server.name, why = %ejection.reason, seconds, number, "server is ejected");
+        self.shown(&server);
+    }
+
+    fn returned(&mut self, uid: u32) {
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        let server = Arc::clone(&member.server);
+        server.forgive();
+        if member.state().operational == Operational::Ejected {
+            member.set_operational(Operational::Healthy);
+            info!(upstream = %server.upstream, server = %server.name, "server returns after its ejection");
+            self.shown(&server);
+        }
+    }
+
+    /// Ends the ejection of a server by order.
+    pub(super) fn bring_back(&mut self, uid: u32) {
+        let now = self.now();
+        if self.registry.member_mut(uid).is_some_and(|member| member.outlier.end(now)) {
+            self.returned(uid);
+        }
+    }
+
+    fn shown(&mut self, server: &Server) {
+        self.registry.touch(&server.upstream);
+        self.stale = true;
+    }
+}
+
+fn look(member: &Member, told: u32) -> Look {
+    let mut counts = Counts::default();
+    for cell in &member.server.cells {
+        let cell = &cell.counts;
+        let answers: u64 = cell.answers.iter().map(|count| count.get()).sum();
+        counts.tries += answers + cell.connect_failures.get() + cell.failures.get();
+        counts.faults += cell.faults.get();
+    }
+    Look {
+        counts,
+        in_a_row: member.server.faults_in_a_row().max(told),
+        healthy: member.streak.up() == Some(true),
+        ready: member.state().admin == Admin::Ready,
+    }
+}
