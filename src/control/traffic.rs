@@ -14,6 +14,7 @@ use super::prober;
 use super::registry::Member;
 use super::supervisor::Supervisor;
 use crate::config::plan::UpstreamPlan;
+use crate::metrics::cells::Counter;
 use crate::upstream::{Admin, Operational, Server};
 
 impl Supervisor {
@@ -125,7 +126,7 @@ fn look(member: &Member, told: u32) -> Look {
     let mut counts = Counts::default();
     for cell in &member.server.cells {
         let cell = &cell.counts;
-        let answers: u64 = cell.answers.iter().map(|count| count.get()).sum();
+        let answers: u64 = cell.answers.iter().map(Counter::get).sum();
         counts.tries += answers + cell.connect_failures.get() + cell.failures.get();
         counts.faults += cell.faults.get();
     }

@@ -2,7 +2,7 @@
 
 use super::Compiler;
 use crate::config::plan::OutlierPlan;
-use crate::config::spec::{OutliersSpec, Switch};
+use crate::config::spec::{At, OutliersSpec, Switch};
 
 impl Compiler<'_> {
     pub(super) fn outliers(&mut self, spec: &Switch<OutliersSpec>, servers: usize) -> Option<OutlierPlan> {
@@ -33,7 +33,7 @@ impl Compiler<'_> {
         }
         if plan.ejection > plan.max_ejection {
             // The one that was written is the one to look at.
-            let place = [&spec.ejection, &spec.max_ejection].map(|time| time.span());
+            let place = [&spec.ejection, &spec.max_ejection].map(At::span);
             let place = if place[0] == (0..0) { &place[1] } else { &place[0] };
             let message = "`ejection` is longer than `max_ejection`, which bounds it";
             self.warn(place.clone(), message, "write a shorter one, or raise `max_ejection`");
