@@ -7,7 +7,7 @@ mod harness;
 
 use harness::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Origin, PING, PRIORITY, Proxy,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, app, eventually, origins,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, app, eventually, full_backlog, origins, unchecked,
 };
 
 const RR: &str = "\"round_robin\"";
@@ -489,4 +489,29 @@ fn section_10_5_rapid_reset_costs_the_client_its_connection_and_the_server_nothi
     let reached = origins[0].requests().len() - before;
     assert!(reached < 50, "{reached} of {sent} reached a server");
     eventually("nothing is left", || (proxy.server("app", "a").in_flight == 0).then_some(()));
+}
+
+/// A stream's window is worth many tiny frames, each of which costs memory while nobody takes it: some are
+/// borne, as messages of a slow server's client are, and no more than that.
+#[test]
+fn section_10_5_tiny_frames_that_no_server_takes_are_bounded() {
+    let (listener, _queued) = full_backlog();
+    let proxy =
+        Proxy::start(&unchecked(listener.local_addr().unwrap(), "timeouts = { connect = \"5m\", request = \"5m\" }"));
+    let mut post = Frames::get("/");
+    post[0].1 = "POST";
+    let upload = |count: usize| {
+        let mut frames = Frames::to(proxy.address);
+        frames.send(HEADERS, END_HEADERS, 1, &Frames::block(&post));
+        let tiny = Frames::frame(DATA, 0, 1, b"x").repeat(1000);
+        for _ in 0..count / 1000 {
+            // It may have ended already.
+            let _ = std::io::Write::write_all(&mut frames.0, &tiny);
+        }
+        let _ = frames.try_send(PING, 0, 0, &[7; 8]);
+        frames.next_of(&[GOAWAY, PING]).expect("a word")
+    };
+    assert_eq!(upload(25_000).kind, PING, "they are borne");
+    let end = upload(40_000);
+    assert_eq!((end.kind, end.code()), (GOAWAY, ENHANCE_YOUR_CALM), "there is an end to it");
 }
