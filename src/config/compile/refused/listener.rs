@@ -195,3 +195,27 @@ error: `timeout` is zero
 "##,
     );
 }
+
+#[test]
+fn another_word_for_what_becomes_of_underscores() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+underscores_in_headers = "deny"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+error: unknown underscores_in_headers `deny`
+ --> evenkeel.toml:3:26
+  |
+3 | underscores_in_headers = "deny"
+  |                          ^^^^^^
+  |
+  = help: known names: drop, allow, refuse
+
+1 error in evenkeel.toml
+"##,
+    );
+}
