@@ -109,7 +109,7 @@ fn a_draining_server_that_fails_loses_its_pinned_clients_too() {
     let answer = client.get("/echo");
     assert_eq!(answer.server(), "b");
     assert!(answer.cookie("evenkeel").is_some(), "pinned anew");
-    assert_eq!(proxy.metric("evenkeel_sticky_sessions_moved_total", &[]), 1.0);
+    assert_eq!(proxy.metric("evenkeel_sessions_moved_total", &[]), 1.0);
     assert_eq!(raw.answer().server(), "a");
 }
 
@@ -140,7 +140,7 @@ fn a_drained_server_gets_nothing() {
     let answer = client.get("/echo");
     assert_eq!(answer.server(), "b");
     assert!(answer.cookie("evenkeel").is_some());
-    assert_eq!(proxy.metric("evenkeel_sticky_sessions_moved_total", &[]), 1.0);
+    assert_eq!(proxy.metric("evenkeel_sessions_moved_total", &[]), 1.0);
     let server = proxy.server("app", "a");
     assert_eq!((server.requests, server.drain.is_none(), server.in_flight), (before, true, 0));
     // All that is left drains, too: then there is no server.

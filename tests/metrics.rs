@@ -294,7 +294,7 @@ fn sessions_states_and_drains_are_counted() {
         let moved = proxy.client().with("cookie", &answer.cookie("pin").unwrap()).get("/");
         assert_eq!(moved.server(), "b");
     }
-    is(&proxy, "sticky_sessions_moved_total", &[], on_a.len() as f64);
+    is(&proxy, "sessions_moved_total", &[], on_a.len() as f64);
     is(&proxy, "server_sessions", &["server=\"a\""], f64::from(stays));
 
     is(&proxy, "upstream_failing_open", &[], 0.0);

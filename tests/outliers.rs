@@ -191,10 +191,10 @@ fn pinned_clients_of_an_ejected_server_move_once_and_stay() {
         assert_eq!(client.get("/echo").status, 503, "it is pinned");
     }
     eventually("a is ejected", || is_ejected(&proxy, "a").then_some(()));
-    let before = proxy.metric("evenkeel_sticky_sessions_moved_total", &[]);
+    let before = proxy.metric("evenkeel_sessions_moved_total", &[]);
     let moved = client.get("/echo");
     assert_eq!((moved.status, moved.server()), (200, "b"));
-    assert_eq!(proxy.metric("evenkeel_sticky_sessions_moved_total", &[]) - before, 1.0);
+    assert_eq!(proxy.metric("evenkeel_sessions_moved_total", &[]) - before, 1.0);
     let mut client = proxy.client().with("cookie", &moved.cookie("evenkeel").unwrap());
     // When a is back, who moved away stays away.
     origins[0].behave(|b| b.status = None);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::balance::Scratch;
 use evenkeel::balance::sticky_cookie::Pin;
-use evenkeel::config::plan::{DrainPlan, UpstreamPlan};
+use evenkeel::config::plan::{DrainPlan, MoveSessions, UpstreamPlan};
 use evenkeel::control::drain::{Action, Drain, Left};
 use evenkeel::control::outlier::{self, Counts, Look, Outlier};
 use evenkeel::health::streak::{Change, Streak};
@@ -54,6 +54,7 @@ fn limits(in_flight: u64, sessions_max: u64) -> DrainPlan {
         sessions_idle: millis(1000),
         sessions_max: millis(sessions_max),
         close_spread: millis(in_flight / 3),
+        move_sessions: MoveSessions::Never,
     }
 }
 

@@ -33,7 +33,7 @@ fn expired(proxy: &Proxy) -> f64 {
 }
 
 fn moved(proxy: &Proxy) -> f64 {
-    proxy.metric("evenkeel_sticky_sessions_moved_total", &["upstream=\"app\""])
+    proxy.metric("evenkeel_sessions_moved_total", &["upstream=\"app\""])
 }
 
 fn with_cookie(proxy: &Proxy, cookie: &str) -> Answer {

@@ -345,16 +345,18 @@ struct DrainView {
     sessions_idle: String,
     sessions_max: String,
     close_spread: String,
+    move_sessions: &'static str,
 }
 
 impl DrainView {
     fn of(plan: &DrainPlan) -> Self {
-        let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread } = *plan;
+        let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread, move_sessions } = *plan;
         Self {
             in_flight: show_duration(in_flight),
             sessions_idle: show_duration(sessions_idle),
             sessions_max: show_duration(sessions_max),
             close_spread: show_duration(close_spread),
+            move_sessions: move_sessions.name(),
         }
     }
 }

@@ -304,6 +304,26 @@ pub struct DrainPlan {
     pub sessions_max: Duration,
     /// WebSockets are closed in the last part of `in_flight`, spread over this time.
     pub close_spread: Duration,
+    pub move_sessions: MoveSessions,
+}
+
+/// When a session leaves a server that drains before it has to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveSessions {
+    Never,
+    /// With a safe request for a whole page.
+    Navigation,
+}
+
+impl MoveSessions {
+    /// The name that the configuration uses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Navigation => "navigation",
+        }
+    }
 }
 
 /// How long a WebSocket that was sent a close frame may take to send its own.

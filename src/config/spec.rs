@@ -414,6 +414,7 @@ pub struct DrainSpec {
     pub sessions_idle: At<Time>,
     pub sessions_max: At<Time>,
     pub close_spread: At<Time>,
+    pub move_sessions: At<MoveSessionsSpec>,
 }
 
 impl Default for DrainSpec {
@@ -423,6 +424,14 @@ impl Default for DrainSpec {
             sessions_idle: nowhere(seconds(15 * 60)),
             sessions_max: nowhere(seconds(3600)),
             close_spread: nowhere(seconds(10)),
+            move_sessions: nowhere(MoveSessionsSpec::Never),
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveSessionsSpec {
+    Never,
+    Navigation,
 }

@@ -158,6 +158,7 @@ impl Drain {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::plan::MoveSessions;
     use proptest::prelude::*;
 
     use super::*;
@@ -168,6 +169,7 @@ mod tests {
             sessions_idle: Duration::from_secs(900),
             sessions_max: Duration::from_millis(sessions_max),
             close_spread: Duration::ZERO,
+            move_sessions: MoveSessions::Never,
         }
     }
 

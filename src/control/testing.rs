@@ -56,6 +56,7 @@ pub(super) fn upstream(name: &str, servers: Vec<ServerPlan>) -> UpstreamPlan {
             sessions_idle: Duration::from_secs(900),
             sessions_max: Duration::from_secs(3_600),
             close_spread: Duration::from_secs(10),
+            move_sessions: MoveSessions::Never,
         },
         servers,
         ..UpstreamPlan::example()

@@ -163,6 +163,37 @@ impl TlsFailure {
     ];
 }
 
+/// Why a sticky session was moved to another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveReason {
+    Drain,
+    Drained,
+    Disabled,
+    Unhealthy,
+    Ejected,
+    Failed,
+    Gone,
+}
+
+impl MoveReason {
+    /// Each with the name it is counted by, in the order of its number.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Drain, "drain"),
+        (Self::Drained, "drained"),
+        (Self::Disabled, "disabled"),
+        (Self::Unhealthy, "unhealthy"),
+        (Self::Ejected, "ejected"),
+        (Self::Failed, "failed"),
+        (Self::Gone, "gone"),
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
 /// What one core counts that belongs to no route and no server.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -276,8 +307,10 @@ pub struct StickyCell {
     pub kept: Counter,
     /// Sessions begun.
     pub new: Counter,
-    /// Sessions moved because their server was down, draining past its end, or gone.
-    pub moved: Counter,
+    /// Sessions pinned to another server, by [`MoveReason`].
+    pub moved: [Counter; MoveReason::ALL.len()],
+    /// Those of them that were in use and were given no chance to be saved.
+    pub lost: [Counter; MoveReason::ALL.len()],
     /// Cookies that no known key opens.
     pub invalid: Counter,
     /// Cookies past their idle time or age.

@@ -12,7 +12,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{CoreCells, Counter, Histogram, RouteCell, ServerCell, StickyCell, TlsFailure, Totals};
+use super::cells::{CoreCells, Counter, Histogram, MoveReason, RouteCell, ServerCell, StickyCell, TlsFailure, Totals};
 use super::{Id, Kind, TABLE};
 use crate::error;
 use crate::upstream::{Admin, Operational, Server, Snapshot, Swap, Upstream};
@@ -185,7 +185,11 @@ fn upstream(families: &mut Families, upstream: &Upstream, now: u32) {
         let total = |cell: fn(&StickyCell) -> &Counter| sum(sticky.cells.iter().map(cell));
         families.value(Id::StickyKept, &[name], total(|c| &c.kept));
         families.value(Id::SessionsBegun, &[name], total(|c| &c.new));
-        families.value(Id::SessionsMoved, &[name], total(|c| &c.moved));
+        for (reason, text) in MoveReason::ALL {
+            let of = |cell: fn(&StickyCell) -> &[Counter]| sum(sticky.cells.iter().map(|c| &cell(c)[reason as usize]));
+            families.value(Id::SessionsMoved, &[name, text], of(|c| &c.moved));
+            families.value(Id::SessionsLost, &[name, text], of(|c| &c.lost));
+        }
         families.value(Id::CookiesRefused, &[name, "invalid"], total(|c| &c.invalid));
         families.value(Id::CookiesRefused, &[name, "expired"], total(|c| &c.expired));
         let idle = u32::try_from(upstream.plan.drain.sessions_idle.as_secs()).unwrap_or(u32::MAX);

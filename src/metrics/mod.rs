@@ -118,7 +118,8 @@ metrics! {
     QueueRefused: Counter "upstream_queue_refused_total" ["upstream", "reason"] "Requests answered with 503 because as many waited as may (`full`) or because they had waited for too long (`timeout`).";
     StickyKept: Counter "sticky_requests_kept_total" ["upstream"] "Requests with a valid cookie that reached the server it names.";
     SessionsBegun: Counter "sticky_sessions_begun_total" ["upstream"] "Sticky sessions begun.";
-    SessionsMoved: Counter "sticky_sessions_moved_total" ["upstream"] "Sticky sessions moved because their server was down, drained or gone.";
+    SessionsMoved: Counter "sessions_moved_total" ["upstream", "reason"] "Sticky sessions pinned to another server, by what became of theirs.";
+    SessionsLost: Counter "sessions_lost_total" ["upstream", "reason"] "Those of them that were in use: a request within `sessions_idle`, and any reason but `drain`.";
     CookiesRefused: Counter "sticky_cookies_refused_total" ["upstream", "reason"] "Sticky cookies not honoured: `invalid` (no known key opens it) or `expired`.";
 
     ServerState: Gauge "server_state" ["upstream", "server", "state"] "1 for the state that checks and traffic say the server is in, 0 for the others.";

@@ -40,6 +40,7 @@ bits! {
     GRPC_TIMEOUT = 20,
     UNDERSCORE = 21,
     MIRRORED_BY = 22,
+    SESSION_MOVED = 23,
 }
 
 impl Noted {
@@ -61,6 +62,8 @@ pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forw
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Says of a copy of a request that it is one.
 pub(super) const X_MIRRORED_BY: HeaderName = HeaderName::from_static("x-mirrored-by");
+/// Says to which server a session belonged that comes to another now.
+pub(super) const X_SESSION_MOVED: HeaderName = HeaderName::from_static("x-session-moved");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -87,6 +90,7 @@ pub(super) fn note(headers: &HeaderMap) -> Noted {
             13 if name == "x-mirrored-by" => Noted::MIRRORED_BY,
             14 if name == "http2-settings" => Noted::HTTP2_SETTINGS,
             15 if name == "x-forwarded-for" => Noted::X_FORWARDED_FOR,
+            15 if name == "x-session-moved" => Noted::SESSION_MOVED,
             16 if name == "proxy-connection" => Noted::PROXY_CONNECTION,
             16 if name == "x-forwarded-host" => Noted::X_FORWARDED_HOST,
             17 if name == "x-forwarded-proto" => Noted::X_FORWARDED_PROTO,

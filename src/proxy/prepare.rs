@@ -14,14 +14,14 @@ use super::check::{self, LONGEST_HOST};
 use super::connection::{Conn, Protocol};
 use super::edits::{self, Asking, Known};
 use super::exchange::Exchange;
-use super::headers::{self, Noted, X_REQUEST_ID};
+use super::headers::{self, Noted, X_REQUEST_ID, X_SESSION_MOVED};
 use super::inbound::Inbound;
 use super::rewrite::rewrite;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
 use super::{client, compress, grpc, http2, mirror, reply, request_id, retry, split, upgrade};
 use super::{client_cert, https, underscores};
-use crate::config::plan::ListenerPlan;
+use crate::config::plan::{ListenerPlan, MoveSessions};
 use crate::error::{Kind, ProxyError};
 use crate::path::{self, Cleaned};
 use crate::upstream::Asked;
@@ -33,6 +33,8 @@ pub(super) struct Outgoing {
     pub(super) replay: Option<(Method, Uri, HeaderMap)>,
     pub(super) idempotent: bool,
     pub(super) protocol: Option<HeaderValue>,
+    /// What the server that is tried is told of where the session was.
+    pub(super) moved: Option<HeaderValue>,
 }
 
 /// What finding the route has shown.
@@ -64,6 +66,10 @@ pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> R
         http2::settle(request, &listening.plan)?;
     }
     check::check(request, noted)?;
+    if noted.has(Noted::SESSION_MOVED) {
+        // Only evenkeel knows that.
+        request.headers_mut().remove(X_SESSION_MOVED);
+    }
     let cleaned = clean_path(request, listening.plan.merge_slashes)?;
     if let Some(redirect) = &listening.plan.redirect_to_https
         && !client::says_https(&conn.peer, &listening.plan, request.headers(), noted)
@@ -164,10 +170,10 @@ pub(super) fn prepare(
         // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
     }
-    let session = upstream
-        .sticky
-        .as_ref()
-        .map(|_| sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https));
+    let session = upstream.sticky.as_ref().map(|_| {
+        let navigates = upstream.plan.drain.move_sessions == MoveSessions::Navigation && sticky::navigates(request);
+        sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https, navigates)
+    });
     if !plan.request_headers.is_empty() {
         if noted.has(Noted::UNDERSCORE) {
             underscores::yield_to(&plan.request_headers, request.headers_mut(), conn.core.cells());
@@ -256,17 +262,21 @@ pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol:
     let replay = (idempotent && body.is_empty() && protocol.is_none())
         .then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
     exchange.flow = flow;
-    Outgoing { request: Some(Request::from_parts(parts, body)), replay, idempotent, protocol }
+    Outgoing { request: Some(Request::from_parts(parts, body)), replay, idempotent, protocol, moved: None }
 }
 
 impl Outgoing {
     /// The request for the next try, if there is one left to send.
     pub(super) fn take(&mut self) -> Option<Request<RequestBody>> {
-        self.request.take().or_else(|| {
+        let mut request = self.request.take().or_else(|| {
             let (method, uri, headers) = self.replay.clone()?;
             let mut request = Request::new(RequestBody::default());
             (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
             Some(request)
-        })
+        })?;
+        if let Some(moved) = &self.moved {
+            request.headers_mut().insert(X_SESSION_MOVED, moved.clone());
+        }
+        Some(request)
     }
 }

@@ -73,7 +73,7 @@ impl Lines {
     }
 
     /// Whether anybody waits for that upstream already.
-    fn has_waiters(&self, upstream: &Upstream) -> bool {
+    pub(super) fn has_waiters(&self, upstream: &Upstream) -> bool {
         self.0.borrow().get(&upstream.slot).is_some_and(|line| !line.waiters.borrow().is_empty())
     }
 

@@ -35,6 +35,7 @@ use super::sticky::{self, Session};
 use super::upgrade::{self, Answer, Tunnel};
 use crate::balance::Pick;
 use crate::error::{Kind, ProxyError, Sent};
+use crate::metrics::cells::MoveReason;
 use crate::upstream::{Claim, Refused as Unclaimable, Tried, Upstream, Wish};
 
 /// Serves one request, whatever becomes of it.
@@ -81,7 +82,8 @@ type Refused = (Box<Exchange>, ProxyError);
 /// The head of an answer and where it came from.
 struct Answered {
     answer: Answer,
-    pick: Pick,
+    /// Why the session that it belongs to comes to another server.
+    moved: Option<MoveReason>,
 }
 
 async fn serve(
@@ -151,10 +153,17 @@ async fn send(
         if tried.count() == 0 {
             conn.core.with_scratch(upstream.slot, |s| s.budget.earn(&upstream.plan.retry));
         }
-        let claimed = if upstream.is_limited {
-            Err(Unclaimed::Full(Wish::default()))
+        let away = if session.is_some_and(|session| session.leaves(upstream)) && !conn.core.lines.has_waiters(upstream)
+        {
+            claim(exchange, upstream, position, None, &mut tried).ok()
         } else {
-            claim(exchange, upstream, position, session, &mut tried)
+            None
+        };
+        let leaves = away.is_some();
+        let claimed = match away {
+            Some(claimed) => Ok(claimed),
+            None if upstream.is_limited => Err(Unclaimed::Full(Wish::default())),
+            None => claim(exchange, upstream, position, session, &mut tried),
         };
         let (pick, claim) = match claimed {
             Ok(claimed) => claimed,
@@ -170,9 +179,11 @@ async fn send(
         };
         let position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
         let upstream = &view.upstreams[position];
+        let moved = session.and_then(|session| session.moved(upstream, claim.server(), leaves));
+        outgoing.moved = moved.as_ref().and_then(|moved| moved.told.clone());
         exchange.claim = Some(claim);
         let error = match attempt(&conn, exchange, upstream, &mut outgoing, false).await {
-            Ok(answer) => return Ok(Answered { answer, pick }),
+            Ok(answer) => return Ok(Answered { answer, moved: moved.map(|moved| moved.reason) }),
             Err(error) => error,
         };
         tried.add(pick.index);
@@ -335,7 +346,7 @@ fn respond(
     answered: Answered,
     session: Option<Session>,
 ) -> Result<Response<Body>, Refused> {
-    let Answered { answer, pick } = answered;
+    let Answered { answer, moved } = answered;
     let (response, far, lease) = match answer {
         Answer::Ordinary(response, lease) => (response, None, Some(lease)),
         Answer::Switched(response, far) => (response, Some(far), None),
@@ -360,7 +371,7 @@ fn respond(
     }
     if let (Some(session), Some(upstream), Some(claim)) = (session, exchange.upstream(), &exchange.claim)
         && let Some(settled) =
-            sticky::settle(upstream, exchange.conn.core.id, &session, pick.pinned, claim.server(), head.status)
+            sticky::settle(upstream, exchange.conn.core.id, &session, moved, claim.server(), head.status)
     {
         exchange.sticky = Some(settled.outcome);
         if let Some(cookie) = settled.cookie {

@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName};
 
 /// Without the dashes, which some servers take for underscores (RFC 3875 §4.1.18).
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 34] = [
     // One connection's (RFC 9110 §7.6.1).
     "connection",
     "keepalive",
@@ -40,6 +40,7 @@ const NAMES: [&str; 33] = [
     "xrealip",
     "xrequestid",
     "xmirroredby",
+    "xsessionmoved",
     "clientcert",
     "clientcertchain",
     "grpctimeout",

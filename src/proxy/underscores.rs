@@ -12,7 +12,7 @@ use crate::error::{Kind, ProxyError};
 use crate::metrics::cells::CoreCells;
 
 /// What is not a client's to say, or is settled before a request goes on.
-const OWN: [&str; 27] = [
+const OWN: [&str; 28] = [
     "client-cert",
     "client-cert-chain",
     "connection",
@@ -40,6 +40,7 @@ const OWN: [&str; 27] = [
     "x-mirrored-by",
     "x-real-ip",
     "x-request-id",
+    "x-session-moved",
 ];
 
 /// Does with the headers of a request what the listener says.

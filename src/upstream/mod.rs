@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod claim;
 pub mod clock;
 pub mod gate;
+mod moves;
 pub mod route;
 pub mod server;
 pub mod sessions;
@@ -145,10 +146,7 @@ impl Upstream {
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
     pub fn pick(&self, client: IpAddr, pin: Option<&Pin>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
-        let pinned = pin.and_then(|pin| {
-            let found = self.by_key.binary_search_by_key(&pin.server, |(key, _)| *key).ok()?;
-            Some(self.by_key[found].1)
-        });
+        let pinned = pin.and_then(|pin| self.position_of(pin));
         self.table.pick(&Input { client, pinned }, scratch, &Live { upstream: self, tried })
     }
 

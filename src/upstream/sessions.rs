@@ -113,6 +113,18 @@ impl Ledger {
         }
     }
 
+    /// When that session was last seen, if it is known.
+    #[must_use]
+    pub fn last_seen(&self, session: u64) -> Option<u32> {
+        let session = name(session);
+        let bucket = self.bucket(session);
+        let mut notes = (0..ENTRIES).filter_map(|i| {
+            let known = Note::unpack(bucket.notes[i].load(Acquire))?;
+            (bucket.sessions[i].load(Acquire) == session).then_some(known.seen)
+        });
+        notes.next()
+    }
+
     /// Forgets the session: its client has left or its cookie is void.
     pub fn forget(&self, session: u64) {
         let session = name(session);

@@ -158,7 +158,7 @@ impl Toll {
             server_errors: grown("evenkeel_server_answers_total", &[("upstream", upstream), ("code", "5xx")]),
             retried: of_upstream("evenkeel_server_retries_total"),
             sessions_kept: of_upstream("evenkeel_sticky_requests_kept_total"),
-            sessions_moved: of_upstream("evenkeel_sticky_sessions_moved_total"),
+            sessions_moved: of_upstream("evenkeel_sessions_moved_total"),
             requests_by_server,
             skew,
         }
@@ -208,7 +208,7 @@ mod tests {
              evenkeel_server_picks_total{upstream=\"shop\",server=\"a\"} 30\n\
              evenkeel_server_picks_total{upstream=\"shop\",server=\"b\"} 10\n\
              evenkeel_server_picks_total{upstream=\"api\",server=\"a\"} 99\n\
-             evenkeel_sticky_sessions_moved_total{upstream=\"shop\"} 3\n";
+             evenkeel_sessions_moved_total{upstream=\"shop\"} 3\n";
         let toll = Toll::between(&sample(""), &sample(after), "shop", &["a".to_owned(), "b".to_owned()]);
         assert_eq!((toll.failed, toll.sessions_moved, toll.skew), (2, 3, Some(1.5)));
         assert_eq!(toll.failed_by_reason, [("no_server".to_owned(), 2)].into());

@@ -4,9 +4,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::config::plan::{DrainPlan, PoolPlan, Protocol, QueuePlan, RetryPlan, UpstreamPlan, UpstreamTimeouts};
+use crate::config::plan::{
+    DrainPlan, MoveSessions, PoolPlan, Protocol, QueuePlan, RetryPlan, UpstreamPlan, UpstreamTimeouts,
+};
 use crate::config::read::place_of;
-use crate::config::spec::{At, DrainSpec, PoolSpec, QueueSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec};
+use crate::config::spec::{
+    At, DrainSpec, MoveSessionsSpec, PoolSpec, QueueSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec,
+};
 use crate::health::Check;
 use crate::proxy_protocol::Version;
 use crate::units;
@@ -52,7 +56,7 @@ impl Compiler<'_> {
             pool: self.pool(&spec.pool),
             retry: self.retry(&spec.retry),
             outliers: self.outliers(&spec.outliers, servers.len()),
-            drain: self.drain(&spec.drain),
+            drain: self.drain(&spec.drain, spec.policy.get_ref().sticky().is_some()),
             max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),
             cookie_keys: self.cookie_keys(whole, name, spec),
             servers,
@@ -129,13 +133,21 @@ impl Compiler<'_> {
         }
     }
 
-    fn drain(&mut self, spec: &DrainSpec) -> DrainPlan {
+    fn drain(&mut self, spec: &DrainSpec, sticky: bool) -> DrainPlan {
         let plan = DrainPlan {
             in_flight: self.time(&spec.in_flight, "in_flight"),
             sessions_idle: self.time(&spec.sessions_idle, "sessions_idle"),
             sessions_max: self.time(&spec.sessions_max, "sessions_max"),
             close_spread: self.time(&spec.close_spread, "close_spread"),
+            move_sessions: match spec.move_sessions.get_ref() {
+                MoveSessionsSpec::Never => MoveSessions::Never,
+                MoveSessionsSpec::Navigation => MoveSessions::Navigation,
+            },
         };
+        if plan.move_sessions == MoveSessions::Navigation && !sticky && !self.gaps.any {
+            let message = "`move_sessions` is set, and this upstream has no sessions";
+            self.warn(spec.move_sessions.span(), message, "set `policy = \"sticky_cookie\"`, or remove it");
+        }
         if plan.close_spread > plan.in_flight && spec.close_spread.span() != (0..0) {
             let message = "`close_spread` is longer than `in_flight`, in which it lies";
             self.warn(spec.close_spread.span(), message, "write a shorter one, or raise `in_flight`");

@@ -267,3 +267,27 @@ fn ejections_that_never_come() {
         ["`consecutive_failures` and `failure_percent` are both 0: nothing would eject a server"]
     );
 }
+
+#[test]
+fn sessions_that_nobody_has() {
+    warned(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+drain = { move_sessions = "navigation" }
+"##,
+        r##"
+warning: `move_sessions` is set, and this upstream has no sessions
+ --> test.toml:6:27
+  |
+6 | drain = { move_sessions = "navigation" }
+  |                           ^^^^^^^^^^^^
+  |
+  = help: set `policy = "sticky_cookie"`, or remove it
+
+1 warning in test.toml
+"##,
+    );
+}

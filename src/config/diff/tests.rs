@@ -79,7 +79,7 @@ fn options_of_upstreams_change() {
     let diff = after(&[(
         "policy = 'round_robin'",
         "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
-         pool = { max_requests = 10 }\nretry = { attempts = 0 }\noutliers = false\ndrain = { in_flight = '1m', close_spread = '2s' }\nmax_sessions = 5",
+         pool = { max_requests = 10 }\nretry = { attempts = 0 }\noutliers = false\ndrain = { in_flight = '1m', close_spread = '2s', move_sessions = 'navigation' }\nmax_sessions = 5",
     )]);
     assert_eq!(
         lines(&diff),
@@ -94,6 +94,7 @@ fn options_of_upstreams_change() {
             "upstream shop: outliers on → off",
             "upstream shop: drain.in_flight 30s → 1m",
             "upstream shop: drain.close_spread 10s → 2s",
+            "upstream shop: drain.move_sessions never → navigation",
             "upstream shop: max_sessions 131072 → 5",
         ]
     );

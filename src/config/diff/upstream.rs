@@ -136,10 +136,11 @@ impl Fields<'_> {
     }
 
     fn drain(&mut self, old: DrainPlan, new: DrainPlan) {
-        let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread } = old;
+        let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread, move_sessions } = old;
         self.time("drain.in_flight", in_flight, new.in_flight);
         self.time("drain.sessions_idle", sessions_idle, new.sessions_idle);
         self.time("drain.sessions_max", sessions_max, new.sessions_max);
         self.time("drain.close_spread", close_spread, new.close_spread);
+        self.value("drain.move_sessions", &move_sessions.name(), &new.move_sessions.name());
     }
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::*;
 use crate::balance::sticky_cookie::Keys;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::{Address, DrainPlan, ListenerPlan, RoutePlan, UpstreamPlan};
+use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, UpstreamPlan};
 use crate::tls;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{Claim, Ledger, Route, Routes, State, Sticky};
@@ -120,6 +120,7 @@ fn upstream_plan(name: &str, policy: Policy) -> Arc<UpstreamPlan> {
             sessions_idle: 10 * second,
             sessions_max: 60 * second,
             close_spread: second,
+            move_sessions: MoveSessions::Never,
         },
         servers: Vec::new(),
         ..UpstreamPlan::example()
@@ -218,7 +219,7 @@ fn cells_of_all_cores_are_summed() {
         world.route.cells[core].answers[1].add(3 * n);
         world.a.cells[core].counts.picks.add(4 * n);
         world.b.cells[core].counts.answers[4].add(5 * n);
-        world.sticky.cells[core].moved.add(6 * n);
+        world.sticky.cells[core].moved[4].add(6 * n);
     }
     // A connection counted by one core and let go by another leaves the gauge at what is open.
     world.cells[0].connections_open.add(2);
@@ -231,7 +232,7 @@ fn cells_of_all_cores_are_summed() {
     assert_eq!(value(&families, "evenkeel_requests_total", &["shop.example.com/", "2xx"]), 963.0);
     assert_eq!(value(&families, "evenkeel_server_picks_total", &["shop", "a"]), 1284.0);
     assert_eq!(value(&families, "evenkeel_server_answers_total", &["shop", NASTY, "5xx"]), 1605.0);
-    assert_eq!(value(&families, "evenkeel_sticky_sessions_moved_total", &["shop"]), 1926.0);
+    assert_eq!(value(&families, "evenkeel_sessions_moved_total", &["shop", "ejected"]), 1926.0);
 }
 
 #[test]
@@ -258,7 +259,9 @@ fn every_cell_lands_in_a_row_of_its_own() {
         (&route.bytes_out, "response_body_bytes_total", &["shop.example.com/"]),
         (&sticky.kept, "sticky_requests_kept_total", &["shop"]),
         (&sticky.new, "sticky_sessions_begun_total", &["shop"]),
-        (&sticky.moved, "sticky_sessions_moved_total", &["shop"]),
+        (&sticky.moved[0], "sessions_moved_total", &["shop", "drain"]),
+        (&sticky.moved[6], "sessions_moved_total", &["shop", "gone"]),
+        (&sticky.lost[5], "sessions_lost_total", &["shop", "failed"]),
         (&sticky.invalid, "sticky_cookies_refused_total", &["shop", "invalid"]),
         (&sticky.expired, "sticky_cookies_refused_total", &["shop", "expired"]),
         (&server.picks, "server_picks_total", &["shop", "a"]),

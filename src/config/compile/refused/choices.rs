@@ -253,3 +253,27 @@ error: unknown protocol `http2`
 "##,
     );
 }
+
+#[test]
+fn a_moment_at_which_no_session_is_moved() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+drain = { move_sessions = "always" }
+"##,
+        r##"
+error: unknown move_sessions `always`
+ --> evenkeel.toml:6:27
+  |
+6 | drain = { move_sessions = "always" }
+  |                           ^^^^^^^^
+  |
+  = help: known names: never, navigation
+
+1 error in evenkeel.toml
+"##,
+    );
+}
