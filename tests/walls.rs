@@ -28,7 +28,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Pure rooms: what time it is and what chance decides are arguments there.
-const TIMELESS: &[&str] = &["src/balance", "src/health/streak.rs", "src/control/drain.rs", "src/control/outlier.rs"];
+const TIMELESS: &[&str] = &[
+    "src/balance",
+    "src/health/streak.rs",
+    "src/control/drain.rs",
+    "src/control/outlier.rs",
+    "src/control/slow_start.rs",
+];
 
 fn sources(at: &Path, into: &mut Vec<PathBuf>) {
     if at.is_dir() {

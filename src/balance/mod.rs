@@ -48,7 +48,7 @@ pub enum Policy {
 pub struct Member {
     /// Stable hash of the server's name ([`key_of`]), the same in every process and version.
     pub key: u64,
-    /// Relative share, 0 to 1000; 0 takes no new clients.
+    /// Relative share, 0 to 10,000; 0 takes no new clients.
     pub weight: u32,
     /// Whether new clients may be placed here at this moment.
     pub takes_new: bool,
@@ -161,6 +161,17 @@ impl Policy {
             }
             Self::StickyCookie(policy) => policy.new_clients.table(members, previous),
             Self::LeastRequests(policy) => Table::LeastRequests(policy.table(members)),
+        }
+    }
+
+    /// Whether new clients are spread anew from pick to pick, so that a weight may change from one moment to
+    /// the next and nobody moves by that.
+    #[must_use]
+    pub fn spreads_anew(&self) -> bool {
+        match self {
+            Self::RoundRobin(_) | Self::LeastRequests(_) => true,
+            Self::IpHash(_) => false,
+            Self::StickyCookie(sticky) => sticky.new_clients.spreads_anew(),
         }
     }
 

@@ -37,6 +37,7 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         leaving: false,
         drain: None,
         ejection: None,
+        slow_start: None,
     }
 }
 

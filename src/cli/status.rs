@@ -10,7 +10,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::servers;
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
-use crate::control::api::{CertificateStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
+use crate::control::api::{CertificateStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpstreamStatus};
 
 /// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
 pub(super) async fn status(client: &Client, console: &mut Console) -> Result<Exit, Failure> {
@@ -135,6 +135,13 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
                 if ejection.number > 1 { format!(", number {} in a row", ejection.number) } else { String::new() };
             let text = format!("ejected for {since}: {}, returns within {left}{number}", ejection.reason);
             rows.push(Row::Remark(text, Style::Warn));
+        }
+        if let Some(SlowStartStatus { percent, ends_within_seconds }) = server.slow_start {
+            let left = ago(ends_within_seconds.max(0.0).ceil() as u64);
+            rows.push(Row::Remark(
+                format!("slow start: {percent} % of its share, all of it within {left}"),
+                Style::Dim,
+            ));
         }
         if let Some(error) = &server.last_check_error {
             rows.push(Row::Remark(format!("last check: {error}"), Style::Dim));
@@ -268,13 +275,15 @@ shop  sticky_cookie
     }
 
     #[test]
-    fn an_ejected_server_says_why_and_for_how_long() {
+    fn an_ejected_server_says_why_and_one_that_starts_slowly_how_far_it_is() {
         let mut status = fixture::status();
         let server = &mut status.upstreams[0].servers[0];
         server.operational = "ejected".into();
         let (reason, number) = ("5 failures in a row".to_owned(), 2);
         server.ejection = Some(EjectionStatus { reason, seconds: 12.3, ends_within_seconds: 47.1, number });
+        status.upstreams[1].servers[1].slow_start = Some(SlowStartStatus { percent: 40, ends_within_seconds: 5.2 });
         let shown = text(&status, 0, false);
+        assert!(shown.contains("\n    slow start: 40 % of its share, all of it within 6 s\n"), "{shown}");
         let expected = "\n    ejected for 12 s: 5 failures in a row, returns within 48 s, number 2 in a row\n";
         assert!(shown.contains(expected) && shown.contains("ejected "), "{shown}");
     }

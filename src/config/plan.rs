@@ -233,6 +233,8 @@ pub struct UpstreamPlan {
     pub check: Option<Check>,
     /// Whether all ready servers get traffic when none is healthy.
     pub fail_open: bool,
+    /// How long the share of a server that comes or returns grows; none: it gets the whole at once.
+    pub slow_start: Option<Duration>,
     /// Of servers that are added at run time; those of the file have theirs.
     pub max_requests: u64,
     pub queue: QueuePlan,

@@ -271,6 +271,7 @@ pub struct UpstreamSpec {
     pub send_proxy: Option<At<Version>>,
     pub check: At<CheckOrOff>,
     pub fail_open: bool,
+    pub slow_start: At<TimeOrOff>,
     /// Of each server that does not say otherwise.
     pub max_requests: At<Count>,
     pub queue: QueueSpec,
@@ -295,6 +296,7 @@ impl Default for UpstreamSpec {
             send_proxy: None,
             check: nowhere(CheckOrOff::default()),
             fail_open: true,
+            slow_start: nowhere(TimeOrOff(Some(Duration::from_secs(10)))),
             max_requests: nowhere(Count(u64::MAX)),
             queue: QueueSpec::default(),
             servers: Vec::new(),

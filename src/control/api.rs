@@ -114,6 +114,9 @@ pub struct ServerStatus {
     /// While it is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejection: Option<EjectionStatus>,
+    /// While it is in its slow start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStartStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,6 +139,14 @@ pub struct EjectionStatus {
     pub ends_within_seconds: f64,
     /// 1 for the first ejection in a row.
     pub number: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlowStartStatus {
+    /// Part of its share that the server gets now.
+    pub percent: u32,
+    /// When it has the whole, in seconds from now.
+    pub ends_within_seconds: f64,
 }
 
 /// `PUT /upstreams/{upstream}/servers/{server}`: absent fields stay as they are.

@@ -78,6 +78,7 @@ impl Supervisor {
         if before == Admin::Disabled {
             self.check_anew(uid);
         }
+        self.start_slowly(uid);
     }
 
     /// Nobody looked at a disabled server: what was known of its health is forgotten.

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
 use super::prober;
 use super::registry::thresholds;
 use super::resolve;
+use super::shared::Phase;
 use super::supervisor::Supervisor;
 use crate::config::plan::{Address, UpstreamPlan};
 use crate::health::streak::Change;
@@ -23,6 +25,7 @@ fn wire(plan: &UpstreamPlan) -> Wire {
 impl Supervisor {
     /// Starts what a new server needs: its name resolved, then its checks.
     pub(super) fn begin(&mut self, uid: u32) {
+        self.next_look = Duration::ZERO;
         let Some(member) = self.registry.member_mut(uid) else { return };
         match &member.server.address {
             Address::Host { host, port } => {
@@ -103,6 +106,7 @@ impl Supervisor {
             debug!(upstream = %server.upstream, server = %server.name, success, "check");
             return;
         };
+        let known = std::mem::replace(&mut member.known, true);
         match change {
             Change::Up => {
                 // What failed before says nothing of it now.
@@ -121,6 +125,10 @@ impl Supervisor {
         }
         self.registry.touch(&server.upstream);
         self.stale = true;
+        // At the start of the process all servers are new, and who comes first has to take it all.
+        if change == Change::Up && (known || self.shared.phase() != Phase::Starting) {
+            self.start_slowly(uid);
+        }
         let checked = self.registry.both(uid).is_some_and(|(group, _)| group.plan.check.is_some());
         if change == Change::Down && !checked {
             self.recover(uid);

@@ -25,6 +25,7 @@ mod reload;
 mod resolve;
 mod shared;
 mod signals;
+mod slow_start;
 mod state;
 mod status;
 mod stop;

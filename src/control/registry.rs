@@ -67,6 +67,10 @@ pub(super) struct Member {
     /// Whether it is taken out once it is drained.
     pub(super) leaving: bool,
     pub(super) outlier: Outlier,
+    /// When its slow start began, while it is in one.
+    pub(super) slow_since: Option<Duration>,
+    /// Whether it was found up or down before.
+    pub(super) known: bool,
 }
 
 impl Member {
@@ -220,6 +224,11 @@ impl Registry {
         Some(built)
     }
 
+    /// Servers in their slow start.
+    pub(super) fn slow(&self) -> Vec<u32> {
+        self.members.iter().filter(|(_, m)| m.slow_since.is_some()).map(|(uid, _)| *uid).collect()
+    }
+
     /// Puts an upstream in force. The answer names its servers that are new, and those that left.
     pub(super) fn apply(&mut self, plan: &UpstreamPlan, sticky: Option<Arc<Sticky>>, cores: usize) -> Applied {
         let next_slot = self.slots.len();
@@ -297,6 +306,8 @@ impl Registry {
             drain: None,
             leaving: false,
             outlier: Outlier::default(),
+            slow_since: None,
+            known: false,
         };
         if let Some(before) = namesake.and_then(|uid| self.members.get(&uid)) {
             member.leaving = before.leaving;

@@ -1,9 +1,12 @@
 //! `GET /status`: what runs, as the registry and the cells know it.
 
-use super::api::{DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, Status, UpstreamStatus};
+use super::api::{
+    DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpstreamStatus,
+};
 use super::registry::{Group, Member};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::{Counter, QueueCell, Totals};
+use crate::upstream::server::WHOLE_SHARE;
 use crate::upstream::{Admin, Operational, clock};
 
 impl Supervisor {
@@ -80,6 +83,7 @@ impl Supervisor {
             leaving: member.leaving,
             drain: self.drain_status(member),
             ejection: self.ejection_status(member),
+            slow_start: self.slow_start_status(group, member),
         })
     }
 
@@ -91,6 +95,14 @@ impl Supervisor {
             seconds: now.saturating_sub(ejection.since).as_secs_f64(),
             ends_within_seconds: ejection.until.saturating_sub(now).as_secs_f64(),
             number: ejection.number,
+        })
+    }
+
+    fn slow_start_status(&self, group: &Group, member: &Member) -> Option<SlowStartStatus> {
+        let (window, since) = group.plan.slow_start.zip(member.slow_since)?;
+        Some(SlowStartStatus {
+            percent: member.server.share() * 100 / WHOLE_SHARE,
+            ends_within_seconds: (since + window).saturating_sub(self.now()).as_secs_f64(),
         })
     }
 

@@ -1,26 +1,28 @@
-//! What live traffic means for servers: who is ejected, and who returns.
+//! What live traffic means for servers: who is ejected and who returns, and how slowly they begin.
 //!
 //! Cores only count; here the counts are read, about once a second and when a core tells of a long row
-//! of failures. What follows is decided in [`super::outlier`].
+//! of failures. What follows is decided in [`super::outlier`] and [`super::slow_start`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::outlier::{self, Change, Counts, Ejection, Look, Outlier, Reason};
 use super::prober;
 use super::registry::Member;
+use super::slow_start;
 use super::supervisor::Supervisor;
 use crate::config::plan::UpstreamPlan;
 use crate::metrics::cells::Counter;
+use crate::upstream::server::WHOLE_SHARE;
 use crate::upstream::{Admin, Operational, Server};
 
 impl Supervisor {
     /// When traffic has to be looked at again, if it has to be.
     pub(super) fn next_traffic(&self) -> Option<Instant> {
-        if self.watched().next().is_some() { self.started.checked_add(self.next_look) } else { None }
+        if self.next_look == Duration::MAX { None } else { self.started.checked_add(self.next_look) }
     }
 
     /// Looks at what traffic has shown, when it is time to.
@@ -33,6 +35,9 @@ impl Supervisor {
         let watched: Vec<String> = self.watched().map(|upstream| upstream.name.clone()).collect();
         for name in watched {
             self.judge(&name, None);
+        }
+        for uid in self.registry.slow() {
+            self.step_slow_start(uid, now);
         }
     }
 
@@ -105,6 +110,7 @@ impl Supervisor {
             member.set_operational(Operational::Healthy);
             info!(upstream = %server.upstream, server = %server.name, "server returns after its ejection");
             self.shown(&server);
+            self.start_slowly(uid);
         }
     }
 
@@ -113,6 +119,43 @@ impl Supervisor {
         let now = self.now();
         if self.registry.member_mut(uid).is_some_and(|member| member.outlier.end(now)) {
             self.returned(uid);
+        }
+    }
+
+    /// A server takes new clients from now on: it gets a small part of its share first, where the upstream
+    /// says so.
+    pub(super) fn start_slowly(&mut self, uid: u32) {
+        let now = self.now();
+        let Some((group, member)) = self.registry.both(uid) else { return };
+        let eases = group.plan.slow_start.is_some() && group.plan.policy.spreads_anew();
+        if !eases || !member.state().takes_new(false) {
+            return;
+        }
+        if let Some(member) = self.registry.member_mut(uid) {
+            member.slow_since = Some(now);
+        }
+        self.step_slow_start(uid, now);
+    }
+
+    /// Gives a server in its slow start the share that it has at this time.
+    fn step_slow_start(&mut self, uid: u32, now: Duration) {
+        let Some((group, member)) = self.registry.both(uid) else { return };
+        let window = group.plan.slow_start.filter(|_| group.plan.policy.spreads_anew());
+        // One that went out again begins anew when it is back.
+        let running = window.zip(member.slow_since).filter(|_| member.state().takes_new(false));
+        let tenths = running.map_or(WHOLE_SHARE, |(window, since)| slow_start::tenths(window, since, now));
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        let server = Arc::clone(&member.server);
+        match running {
+            Some((window, since)) if tenths < WHOLE_SHARE => {
+                self.next_look = self.next_look.min(slow_start::next_step(window, since, now));
+            }
+            _ => member.slow_since = None,
+        }
+        if server.share() != tenths {
+            debug!(upstream = %server.upstream, server = %server.name, percent = tenths * 10, "slow start");
+            server.set_share(tenths);
+            self.shown(&server);
         }
     }
 

@@ -15,6 +15,7 @@ use prometheus::{Registry, TextEncoder};
 use super::cells::{CoreCells, Counter, Histogram, MoveReason, RouteCell, ServerCell, StickyCell, TlsFailure, Totals};
 use super::{Id, Kind, TABLE};
 use crate::error;
+use crate::upstream::server::WHOLE_SHARE;
 use crate::upstream::{Admin, Operational, Server, Snapshot, Swap, Upstream};
 
 mod process;
@@ -226,6 +227,7 @@ fn server(families: &mut Families, upstream: &str, server: &Server) {
         families.value(Id::ServerAdmin, &[upstream, &server.name, text], is);
     }
     families.value(Id::ServerWeight, labels, f64::from(server.weight()));
+    families.value(Id::ServerShare, labels, f64::from(server.share()) / f64::from(WHOLE_SHARE));
     families.value(Id::ServerInFlight, labels, f64::from(server.in_flight()));
     families.value(Id::ServerMaxRequests, labels, server.gate.limit().map_or(f64::INFINITY, f64::from));
     let cells = || server.cells.iter().map(|cell| &cell.counts);

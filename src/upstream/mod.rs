@@ -31,6 +31,7 @@ use crate::balance::sticky_cookie::{Keys, Pin};
 use crate::balance::{self, Input, Member, Pick, Scratch, Table};
 use crate::config::plan::UpstreamPlan;
 use crate::metrics::cells::StickyCell;
+use server::WHOLE_SHARE;
 
 /// What a sticky upstream needs beside its policy; outlives reloads.
 #[derive(Debug)]
@@ -78,9 +79,13 @@ impl Upstream {
         let any = servers.iter().any(|s| s.state().takes_new(false) && s.weight() > 0);
         // Where every server was taken out by order, nothing has failed and nothing is open.
         let failing_open = plan.fail_open && !any && servers.iter().any(|s| s.state().admin == Admin::Ready);
+        // Only where somebody is in its slow start do weights count tenths, so that a share can be less
+        // than the least weight.
+        let slow = plan.policy.spreads_anew() && servers.iter().any(|s| s.share() < WHOLE_SHARE);
+        let weight = |s: &Server| if slow { s.weight() * s.share() } else { s.weight() };
         let members: Vec<Member> = servers
             .iter()
-            .map(|s| Member { key: s.key, weight: s.weight(), takes_new: s.state().takes_new(failing_open) })
+            .map(|s| Member { key: s.key, weight: weight(s), takes_new: s.state().takes_new(failing_open) })
             .collect();
         let table = plan.policy.table(&members, previous.map(|p| &p.table));
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();

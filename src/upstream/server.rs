@@ -17,6 +17,9 @@ use crate::balance::key_of;
 use crate::config::plan::Address;
 use crate::metrics::cells::{Counter, ServerCell};
 
+/// The share of a server that is not in its slow start, in tenths.
+pub const WHOLE_SHARE: u32 = 10;
+
 /// What checks and traffic say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +121,8 @@ pub struct Server {
     pub ejections: [Counter; 2],
     state: AtomicU8,
     weight: AtomicU32,
+    /// Tenths of its share that it gets now.
+    share: AtomicU32,
     outings: AtomicU32,
     faults_in_a_row: AtomicU32,
 }
@@ -144,6 +149,7 @@ impl Server {
             ejections: Default::default(),
             state: AtomicU8::new(State { operational: Operational::Starting, admin: Admin::Ready }.pack()),
             weight: AtomicU32::new(weight),
+            share: AtomicU32::new(WHOLE_SHARE),
             outings: AtomicU32::new(0),
             faults_in_a_row: AtomicU32::new(0),
         }
@@ -187,6 +193,17 @@ impl Server {
     /// Sets the share. Only the control plane calls this, and then publishes a new Snapshot.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Relaxed);
+    }
+
+    /// Tenths of its share that it gets: [`WHOLE_SHARE`], or less in its slow start.
+    #[must_use]
+    pub fn share(&self) -> u32 {
+        self.share.load(Relaxed)
+    }
+
+    /// Sets the tenths. Only the control plane calls this, and then publishes a new Snapshot.
+    pub fn set_share(&self, tenths: u32) {
+        self.share.store(tenths, Relaxed);
     }
 
     /// A try has failed in a way that counts against the server. The answer is how many have in a row.

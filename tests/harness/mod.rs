@@ -88,16 +88,18 @@ pub fn servers(upstream: &str, origins: &[Origin]) -> String {
 }
 
 /// One upstream with a policy; `more` is further keys of its table. It is not checked unless `more`
-/// says how, so that a busy machine changes nothing about who is healthy.
+/// says how, so that a busy machine changes nothing about who is healthy; and who returns has its whole
+/// share at once.
 pub fn upstream(name: &str, policy: &str, more: &str, origins: &[Origin]) -> String {
     let check = if more.contains("check =") { "" } else { "check = \"off\"\n" };
-    format!("[upstream.{name}]\npolicy = {policy}\n{check}{more}\n{}", servers(name, origins))
+    let slow_start = if more.contains("slow_start =") { "" } else { "slow_start = \"off\"\n" };
+    format!("[upstream.{name}]\npolicy = {policy}\n{check}{slow_start}{more}\n{}", servers(name, origins))
 }
 
 /// One upstream `app` of these origins with a policy, checked fast.
 pub fn app(policy: &str, origins: &[Origin]) -> String {
     format!(
-        "[upstream.app]\npolicy = {policy}\n\
+        "[upstream.app]\npolicy = {policy}\nslow_start = \"off\"\n\
          check = {{ http = {{ path = \"/healthz\", interval = \"100ms\", timeout = \"5s\" }} }}\n{}",
         servers("app", origins)
     )

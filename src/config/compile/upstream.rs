@@ -50,6 +50,7 @@ impl Compiler<'_> {
             send_proxy: self.send_proxy(spec),
             check,
             fail_open: spec.fail_open,
+            slow_start: self.slow_start(spec),
             max_requests,
             queue: self.queue(&spec.queue),
             timeouts: self.timeouts(&spec.timeouts),
@@ -90,6 +91,16 @@ impl Compiler<'_> {
             self.error(version.span(), message, "remove it, or write `protocol = \"http1\"`");
         }
         Some(*version.get_ref())
+    }
+
+    fn slow_start(&mut self, spec: &UpstreamSpec) -> Option<Duration> {
+        let window = spec.slow_start.get_ref().0.filter(|window| !window.is_zero())?;
+        let policy = spec.policy.get_ref();
+        if !policy.spreads_anew() && spec.slow_start.span() != (0..0) {
+            let message = "`slow_start` does nothing here: `ip_hash` keeps clients where they belong".to_owned();
+            self.warn(spec.slow_start.span(), message, "remove it, or choose another policy");
+        }
+        Some(self.not_too_long(spec.slow_start.span(), window, "slow_start"))
     }
 
     fn timeouts(&mut self, spec: &TimeoutsSpec) -> UpstreamTimeouts {

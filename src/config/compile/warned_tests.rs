@@ -291,3 +291,14 @@ warning: `move_sessions` is set, and this upstream has no sessions
 "##,
     );
 }
+
+#[test]
+fn a_slow_start_that_would_move_clients() {
+    let with = |keys: &str| format!("[[listener]]\nbind = ':80'\n[upstream.shop]\nservers = ['a:1']\n{keys}\n");
+    let nothing = ["`slow_start` does nothing here: `ip_hash` keeps clients where they belong"];
+    assert_eq!(messages(&with("policy = 'ip_hash'")), [""; 0]);
+    assert_eq!(messages(&with("policy = 'ip_hash'\nslow_start = '5s'")), nothing);
+    assert_eq!(messages(&with("policy = 'ip_hash'\nslow_start = 'off'")), [""; 0]);
+    assert_eq!(messages(&with("slow_start = '5s'")), [""; 0]);
+    assert_eq!(good(&with("slow_start = '0s'")).plan.upstreams[0].slow_start, None);
+}

@@ -78,7 +78,7 @@ fn servers_come_go_and_change() {
 fn options_of_upstreams_change() {
     let diff = after(&[(
         "policy = 'round_robin'",
-        "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\ntimeouts = { request = '5s' }\n\
+        "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\nslow_start = 'off'\ntimeouts = { request = '5s' }\n\
          pool = { max_requests = 10 }\nretry = { attempts = 0 }\noutliers = false\ndrain = { in_flight = '1m', close_spread = '2s', move_sessions = 'navigation' }\nmax_sessions = 5",
     )]);
     assert_eq!(
@@ -88,6 +88,7 @@ fn options_of_upstreams_change() {
             "upstream shop: protocol http1 → h2c",
             "upstream shop: check tcp → off",
             "upstream shop: fail_open true → false",
+            "upstream shop: slow_start 10s → off",
             "upstream shop: timeouts.request off → 5s",
             "upstream shop: pool.max_requests unlimited → 10",
             "upstream shop: retry.attempts 2 → 0",

@@ -21,6 +21,7 @@ impl Diff {
             send_proxy,
             check,
             fail_open,
+            slow_start,
             max_requests,
             queue,
             timeouts,
@@ -53,6 +54,7 @@ impl Diff {
             fields.value("check", &check_name(check), &check_name(&new.check));
         }
         fields.value("fail_open", fail_open, &new.fail_open);
+        fields.limit("slow_start", *slow_start, new.slow_start);
         fields.value("max_requests", &count(*max_requests), &count(new.max_requests));
         fields.queue(*queue, new.queue);
         fields.timeouts(*timeouts, new.timeouts);
@@ -78,13 +80,17 @@ impl Diff {
 }
 
 impl Fields<'_> {
+    fn limit(&mut self, key: &'static str, old: Option<Duration>, new: Option<Duration>) {
+        let limit = |time: Option<Duration>| time.map_or_else(|| "off".to_owned(), show_duration);
+        self.value(key, &limit(old), &limit(new));
+    }
+
     fn timeouts(&mut self, old: UpstreamTimeouts, new: UpstreamTimeouts) {
         let UpstreamTimeouts { connect, first_byte, between_bytes, request, tunnel_idle, tunnel_half_closed } = old;
-        let limit = |time: Option<Duration>| time.map_or_else(|| "off".to_owned(), show_duration);
         self.time("timeouts.connect", connect, new.connect);
         self.time("timeouts.first_byte", first_byte, new.first_byte);
         self.time("timeouts.between_bytes", between_bytes, new.between_bytes);
-        self.value("timeouts.request", &limit(request), &limit(new.request));
+        self.limit("timeouts.request", request, new.request);
         self.time("timeouts.tunnel_idle", tunnel_idle, new.tunnel_idle);
         self.time("timeouts.tunnel_half_closed", tunnel_half_closed, new.tunnel_half_closed);
     }

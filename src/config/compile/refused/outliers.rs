@@ -1,4 +1,4 @@
-//! What a user reads when the rules of ejection are wrong, word for word.
+//! What a user reads when the rules of ejection, or a slow start, are wrong, word for word.
 
 use super::refused;
 
@@ -97,6 +97,30 @@ error: unknown key `consecutive_errors`
   |              ^^^^^^^^^^^^^^^^^^
   |
   = help: known keys here: consecutive_failures, failure_percent, min_requests, window, statuses, ejection, max_ejection, max_ejected_percent
+
+1 error in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
+fn a_slow_start_that_is_no_time() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+slow_start = true
+"##,
+        r##"
+error: `slow_start` cannot be the boolean true
+ --> evenkeel.toml:6:14
+  |
+6 | slow_start = true
+  |              ^^^^
+  |
+  = help: write a duration in quotes, such as "30s", or "off"
 
 1 error in evenkeel.toml
 "##,
