@@ -192,9 +192,8 @@ fn every_path_of_the_toy_server_answers() {
     drop(socket);
 
     // Its log names every request.
-    let log = eventually("the log", || Some(process.out()).filter(|out| out.contains("/status?code=500")));
     for part in ["/healthz", "/login", "/slow?ms=150", "/bytes?n=100000", "id-7", "/nothing", "/mirror", "/ws"] {
-        assert!(log.contains(part), "{part} in\n{log}");
+        eventually(part, || process.out().contains(part).then_some(()));
     }
     process.signal(Signal::INT);
     process.wait().ends(0);

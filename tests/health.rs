@@ -110,11 +110,11 @@ fn a_change_takes_as_many_results_in_a_row_as_its_threshold() {
     let proxy = Proxy::start(&format!("{config}{}", table("a", &server)));
     let (mut down, mut up) = (0, 0);
     eventually("the end of the script", || {
-        let before = count.load(Relaxed);
         let state = operational(&proxy, "a");
         match state.as_str() {
             "unhealthy" if down == 0 => down = count.load(Relaxed),
-            "healthy" if down > 0 && up == 0 => up = before,
+            // Read behind the state: the probe that brought it about is counted.
+            "healthy" if down > 0 && up == 0 => up = count.load(Relaxed),
             _ => {}
         }
         (up > 0).then_some(())
