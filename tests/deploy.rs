@@ -129,7 +129,7 @@ fn a_rolling_deploy_of_four_servers_is_seen_by_nobody() {
     assert!(before.iter().zip(&after).all(|(before, after)| before != after), "each is another process");
     let proof = proof(dir.path());
     assert_eq!(
-        (&proof["failed"], &proof["sessions_moved"], &proof["outcome"]),
+        (&proof["failed"], &proof["sessions_lost"], &proof["outcome"]),
         (&0.into(), &0.into(), &"done".into()),
         "{proof}"
     );
@@ -256,5 +256,5 @@ fn a_deploy_that_moves_sessions_does_not_pass_its_gate() {
     let done = done.ends(6);
     assert!(done.err.contains("--max-lost is 0"), "{}", done.err);
     assert_eq!(done.json()["outcome"], "done");
-    assert!(done.json()["sessions_moved"].as_u64().unwrap() > 0);
+    assert!(done.json()["sessions_lost"].as_u64().unwrap() > 0);
 }

@@ -241,7 +241,7 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "N")]
     pub max_failed: Option<u64>,
 
-    /// End with 6 when more sticky sessions than this had to move to another server
+    /// End with 6 when more sticky sessions than this had to move while they were in use
     #[arg(long, value_name = "N")]
     pub max_lost: Option<u64>,
 

@@ -348,7 +348,10 @@ fn summary(proof: &Proof) -> Vec<String> {
         "requests: {}, {} failed{why}, {} retried, {} answered 5xx by servers",
         during.requests, toll.failed, toll.retried, toll.server_errors
     ));
-    lines.push(format!("sessions: {} requests stayed, {} sessions moved", toll.sessions_kept, toll.sessions_moved));
+    lines.push(format!(
+        "sessions: {} requests stayed, {} sessions moved, {} of them lost",
+        toll.sessions_kept, toll.sessions_moved, toll.sessions_lost
+    ));
     let show = |span: &Span| {
         let ms = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
         format!("{} / {}", ms(span.p50_ms), ms(span.p99_ms))
@@ -361,8 +364,8 @@ fn judge(toll: &Toll, args: &DeployArgs) -> Result<Exit, Failure> {
     if let Some(most) = args.max_failed.filter(|most| toll.failed > *most) {
         return Err(Failure::new(Exit::NotMet, format!("{} requests failed, --max-failed is {most}", toll.failed)));
     }
-    if let Some(most) = args.max_lost.filter(|most| toll.sessions_moved > *most) {
-        let text = format!("{} sessions had to move, --max-lost is {most}", toll.sessions_moved);
+    if let Some(most) = args.max_lost.filter(|most| toll.sessions_lost > *most) {
+        let text = format!("{} sessions were lost, --max-lost is {most}", toll.sessions_lost);
         return Err(Failure::new(Exit::NotMet, text));
     }
     Ok(Exit::Ok)

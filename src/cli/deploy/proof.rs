@@ -41,8 +41,10 @@ pub(super) struct Toll {
     pub(super) retried: u64,
     /// Requests with a sticky cookie that reached the server it names.
     pub(super) sessions_kept: u64,
-    /// Sticky sessions that had to move.
+    /// Sticky sessions that went to another server.
     pub(super) sessions_moved: u64,
+    /// Those of them that were in use and did not ask for it.
+    pub(super) sessions_lost: u64,
     /// Requests by server, and the busiest one's share over the mean.
     pub(super) requests_by_server: BTreeMap<String, u64>,
     pub(super) skew: Option<f64>,
@@ -159,6 +161,7 @@ impl Toll {
             retried: of_upstream("evenkeel_server_retries_total"),
             sessions_kept: of_upstream("evenkeel_sticky_requests_kept_total"),
             sessions_moved: of_upstream("evenkeel_sessions_moved_total"),
+            sessions_lost: of_upstream("evenkeel_sessions_lost_total"),
             requests_by_server,
             skew,
         }
@@ -208,9 +211,10 @@ mod tests {
              evenkeel_server_picks_total{upstream=\"shop\",server=\"a\"} 30\n\
              evenkeel_server_picks_total{upstream=\"shop\",server=\"b\"} 10\n\
              evenkeel_server_picks_total{upstream=\"api\",server=\"a\"} 99\n\
-             evenkeel_sessions_moved_total{upstream=\"shop\"} 3\n";
+             evenkeel_sessions_moved_total{upstream=\"shop\",reason=\"drained\"} 3\n\
+             evenkeel_sessions_lost_total{upstream=\"shop\",reason=\"drained\"} 2\n";
         let toll = Toll::between(&sample(""), &sample(after), "shop", &["a".to_owned(), "b".to_owned()]);
-        assert_eq!((toll.failed, toll.sessions_moved, toll.skew), (2, 3, Some(1.5)));
+        assert_eq!((toll.failed, toll.sessions_moved, toll.sessions_lost, toll.skew), (2, 3, 2, Some(1.5)));
         assert_eq!(toll.failed_by_reason, [("no_server".to_owned(), 2)].into());
     }
 
