@@ -495,3 +495,23 @@ fn a_rolling_restart_by_drains_loses_nothing() {
     assert!(failed.is_empty(), "of {}: {told:#?}", answers.len());
     assert!(answers.iter().all(|(id, ..)| delivered(id) == 1));
 }
+
+#[test]
+fn a_drain_says_when_its_sessions_are_over() {
+    let origins = origins(2);
+    let proxy = Proxy::start(&sticky("drain = { sessions_idle = \"60s\" }\n", &origins));
+    let mut client = proxy.pinned_to("a");
+    let over_in = || proxy.server("app", "a").drain.and_then(|drain| drain.sessions_over_in_seconds);
+    assert_eq!(over_in(), None, "it does not drain");
+    set(&proxy, "a", "draining");
+    let first = over_in().expect("sessions that hold it");
+    assert!(first > 0.0 && first <= 61.0, "{first}");
+    // The time runs down, and starts again with a request.
+    let later = eventually("less time is left", || over_in().filter(|left| *left <= first - 2.0));
+    client.get("/echo");
+    let again = over_in().unwrap();
+    assert!(again > later && again <= 61.0, "{later} {again}");
+    // What ends it before that is all that matters.
+    proxy.change("app", "a", &json!({ "sessions_max": "1s", "in_flight": "1s" }));
+    assert_eq!(over_in(), None);
+}

@@ -165,11 +165,14 @@ fn summary(watch: &[Watched]) -> String {
     let sessions: usize = watch.iter().map(Watched::sessions_left).sum();
     let in_flight: u32 = watch.iter().map(|w| w.server.in_flight).sum();
     let ends = watch.iter().filter_map(|w| w.server.drain.as_ref()).map(|d| d.ends_within_seconds).fold(0.0, f64::max);
+    let sessions_over =
+        watch.iter().filter_map(|w| w.server.drain.as_ref()?.sessions_over_in_seconds).max_by(f64::total_cmp);
     format!(
-        "{done} of {} drained: {} left, {in_flight} in flight, ends within {}",
+        "{done} of {} drained: {} left, {in_flight} in flight, ends within {}{}",
         watch.len(),
         count(sessions as u64, "session"),
-        ago(ends.ceil() as u64)
+        ago(ends.ceil() as u64),
+        sessions_over.map(servers::over).unwrap_or_default()
     )
 }
 

@@ -47,7 +47,13 @@ pub(super) fn draining(sessions_left: usize, in_flight: u32) -> ServerStatus {
         set_by: "operator".into(),
         in_flight,
         sessions: Some(sessions_left),
-        drain: Some(DrainStatus { seconds: 12.0, sessions_left, in_flight, ends_within_seconds: 840.0 }),
+        drain: Some(DrainStatus {
+            seconds: 12.0,
+            sessions_left,
+            in_flight,
+            ends_within_seconds: 840.0,
+            sessions_over_in_seconds: None,
+        }),
         ..server("b", "127.0.0.1:9002")
     }
 }

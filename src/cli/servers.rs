@@ -105,8 +105,16 @@ pub(super) fn left(server: &ServerStatus) -> String {
     text.push_str(&format!("{} in flight", server.in_flight));
     if let Some(drain) = &server.drain {
         text.push_str(&format!(", ends within {}", ago(drain.ends_within_seconds.max(0.0).ceil() as u64)));
+        if let Some(over_in) = drain.sessions_over_in_seconds {
+            text.push_str(&over(over_in));
+        }
     }
     text
+}
+
+/// When sessions are over, after what else is said of them.
+pub(super) fn over(seconds: f64) -> String {
+    format!(" (sessions over in {} if nobody comes back)", ago(seconds.ceil() as u64))
 }
 
 #[cfg(test)]
@@ -177,5 +185,11 @@ mod tests {
             "is ready, and gets no new clients while it is unhealthy (refused)"
         );
         assert_eq!(state(&fixture::draining(3, 2)), "is draining: 3 sessions left, 2 in flight, ends within 14 min");
+        let mut quiet = fixture::draining(3, 2);
+        quiet.drain.as_mut().unwrap().sessions_over_in_seconds = Some(239.5);
+        assert_eq!(
+            left(&quiet),
+            "3 sessions left, 2 in flight, ends within 14 min (sessions over in 4 min if nobody comes back)"
+        );
     }
 }

@@ -127,6 +127,10 @@ pub struct DrainStatus {
     pub in_flight: u32,
     /// Latest moment at which it ends, in seconds from now.
     pub ends_within_seconds: f64,
+    /// When the last session will have been idle for long enough if none comes back, in seconds from now;
+    /// none where no session holds the drain, or its deadline comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_over_in_seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

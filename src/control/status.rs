@@ -1,9 +1,11 @@
 //! `GET /status`: what runs, as the registry and the cells know it.
 
+use std::time::Duration;
+
 use super::api::{
     DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpstreamStatus,
 };
-use super::registry::{Group, Member};
+use super::registry::{Group, Member, Running};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::{Counter, QueueCell, Totals};
 use crate::upstream::server::WHOLE_SHARE;
@@ -81,7 +83,7 @@ impl Supervisor {
             p99_ms: millis(0.99),
             added: self.members.is_added(&server.upstream, &server.name),
             leaving: member.leaving,
-            drain: self.drain_status(member),
+            drain: self.drain_status(group, member),
             ejection: self.ejection_status(member),
             slow_start: self.slow_start_status(group, member),
         })
@@ -106,14 +108,17 @@ impl Supervisor {
         })
     }
 
-    fn drain_status(&self, member: &Member) -> Option<DrainStatus> {
+    fn drain_status(&self, group: &Group, member: &Member) -> Option<DrainStatus> {
         let running = member.drain.as_ref()?;
         let now = self.now();
+        let ends_within = running.drain.ends_by().saturating_sub(now);
+        let sessions_over_in = sessions_over_in(group, member, running, now).filter(|left| *left < ends_within);
         Some(DrainStatus {
             seconds: now.saturating_sub(running.drain.began()).as_secs_f64(),
             sessions_left: if running.drain.waits_for_sessions() { running.sessions.map_or(0, |(_, n)| n) } else { 0 },
             in_flight: member.server.in_flight(),
-            ends_within_seconds: running.drain.ends_by().saturating_sub(now).as_secs_f64(),
+            ends_within_seconds: ends_within.as_secs_f64(),
+            sessions_over_in_seconds: sessions_over_in.map(|left| left.as_secs_f64()),
         })
     }
 }
@@ -128,6 +133,19 @@ fn queue_status(group: &Group) -> QueueStatus {
         timeouts: total(|c| &c.timeouts),
         overflows: total(|c| &c.overflows),
     }
+}
+
+/// When the sessions that hold a drain are over, if none of them comes back.
+fn sessions_over_in(group: &Group, member: &Member, running: &Running, now: Duration) -> Option<Duration> {
+    let ledger = &group.sticky.as_ref().filter(|_| running.drain.waits_for_sessions())?.ledger;
+    let known = ledger.last_seen_of(member.server.uid).map(|seen| {
+        let idle = Duration::from_secs(u64::from(clock::seconds().saturating_sub(seen)));
+        // One that was seen just that long ago still counts.
+        (running.drain.limits().sessions_idle + Duration::from_secs(1)).saturating_sub(idle)
+    });
+    // After a restart, those that have not been heard of yet are waited for, too.
+    let unknown = running.unknown_until.map(|until| until.saturating_sub(now));
+    known.max(unknown).filter(|left| !left.is_zero())
 }
 
 /// A session counts as live if it was seen since then, in seconds of [`clock::seconds`].
