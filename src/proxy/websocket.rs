@@ -70,6 +70,16 @@ impl Frames {
             self.left -= taken as u64;
             return taken;
         }
+        if let (0, [first, second, ..]) = (self.have, bytes) {
+            // Nearly always: a short header that is there as a whole.
+            let header = if second & 0x80 == 0 { 2 } else { 6 };
+            let length = second & 0x7f;
+            if length < 126 && bytes.len() >= header {
+                self.left = u64::from(length);
+                self.closes |= first & 0x0f == 0x8;
+                return header;
+            }
+        }
         for (taken, byte) in bytes.iter().enumerate() {
             self.head[self.have] = *byte;
             self.have += 1;
