@@ -25,6 +25,7 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         set_by: String::new(),
         weight: 1,
         configured_weight: 1,
+        backup: false,
         in_flight: 0,
         max_requests: None,
         tunnels: 0,

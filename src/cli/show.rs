@@ -370,11 +370,18 @@ struct ServerView<'a> {
     address: String,
     weight: u32,
     max_requests: Count,
+    backup: bool,
 }
 
 impl<'a> ServerView<'a> {
-    fn of(ServerPlan { name, address, weight, max_requests }: &'a ServerPlan) -> Self {
-        Self { name, address: address.to_string(), weight: *weight, max_requests: Count(*max_requests) }
+    fn of(ServerPlan { name, address, weight, max_requests, backup }: &'a ServerPlan) -> Self {
+        Self {
+            name,
+            address: address.to_string(),
+            weight: *weight,
+            max_requests: Count(*max_requests),
+            backup: *backup,
+        }
     }
 }
 

@@ -128,6 +128,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         } else if server.added {
             rows.push(Row::Remark("added by an operator: not in the configuration".to_owned(), Style::Dim));
         }
+        if server.backup {
+            rows.push(Row::Remark("backup: for clients that no other server can take".to_owned(), Style::Dim));
+        }
         if let Some(ejection) = &server.ejection {
             let since = ago(ejection.seconds.max(0.0) as u64);
             let left = ago(ejection.ends_within_seconds.max(0.0).ceil() as u64);
@@ -281,8 +284,10 @@ shop  sticky_cookie
         server.operational = "ejected".into();
         let (reason, number) = ("5 failures in a row".to_owned(), 2);
         server.ejection = Some(EjectionStatus { reason, seconds: 12.3, ends_within_seconds: 47.1, number });
+        status.upstreams[1].servers[1].backup = true;
         status.upstreams[1].servers[1].slow_start = Some(SlowStartStatus { percent: 40, ends_within_seconds: 5.2 });
         let shown = text(&status, 0, false);
+        assert!(shown.contains("\n    backup: for clients that no other server can take\n"), "{shown}");
         assert!(shown.contains("\n    slow start: 40 % of its share, all of it within 6 s\n"), "{shown}");
         let expected = "\n    ejected for 12 s: 5 failures in a row, returns within 48 s, number 2 in a row\n";
         assert!(shown.contains(expected) && shown.contains("ejected "), "{shown}");

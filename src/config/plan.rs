@@ -350,6 +350,8 @@ pub struct ServerPlan {
     pub weight: u32,
     /// Most requests and tunnels at once, over all cores, at least 1; `u64::MAX` is unlimited.
     pub max_requests: u64,
+    /// Whether it gets new clients only where no other server can take them.
+    pub backup: bool,
 }
 
 /// Where a server listens.

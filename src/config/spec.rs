@@ -323,11 +323,12 @@ pub struct ServerSpec {
     pub weight: At<u32>,
     /// Absent: that of the upstream.
     pub max_requests: Option<At<Count>>,
+    pub backup: bool,
 }
 
 impl Default for ServerSpec {
     fn default() -> Self {
-        Self { name: None, address: None, weight: nowhere(1), max_requests: None }
+        Self { name: None, address: None, weight: nowhere(1), max_requests: None, backup: false }
     }
 }
 

@@ -90,6 +90,9 @@ pub struct ServerStatus {
     /// Share now, and the one configured.
     pub weight: u32,
     pub configured_weight: u32,
+    /// Whether it gets new clients only where no other server can take them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backup: bool,
     pub in_flight: u32,
     /// The most that may be in flight; absent where there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

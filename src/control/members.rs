@@ -124,7 +124,7 @@ impl Members {
     /// A server comes into service that the file does not have.
     pub(super) fn add(&mut self, upstream: &str, server: &ServerPlan) {
         // Its limit is that of the upstream.
-        let ServerPlan { name, address, weight, max_requests: _ } = server;
+        let ServerPlan { name, address, weight, max_requests: _, backup: _ } = server;
         let added = Added { name: name.clone(), address: written(address), weight: *weight };
         self.0.entry(upstream.to_owned()).or_default().added.push(added);
     }

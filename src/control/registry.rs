@@ -277,6 +277,7 @@ impl Registry {
         if let Some(member) = self.members.get_mut(&uid) {
             member.configured_weight = plan.weight;
             member.server.gate.set_limit(plan.max_requests);
+            member.server.set_backup(plan.backup);
             if !member.weight_set {
                 member.server.set_weight(plan.weight);
             }
@@ -291,6 +292,7 @@ impl Registry {
         let (upstream_name, name) = (upstream.name.as_str().into(), plan.name.as_str().into());
         let server = Server::new(uid, upstream_name, name, plan.address.clone(), plan.weight, queue.lines().len());
         let server = server.behind(Gate::new(plan.max_requests, Arc::clone(queue)));
+        server.set_backup(plan.backup);
         let (healthy, unhealthy) = thresholds(upstream.check.as_ref());
         let mut member = Member {
             server: Arc::new(server),

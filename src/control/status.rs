@@ -73,6 +73,7 @@ impl Supervisor {
             set_by: if state.admin == Admin::Ready { "" } else { "operator" }.to_owned(),
             weight: server.weight(),
             configured_weight: member.configured_weight,
+            backup: server.is_backup(),
             in_flight: server.in_flight(),
             max_requests: server.gate.limit(),
             tunnels: server.cells.iter().map(|c| c.counts.tunnels.get()).fold(0, u64::wrapping_add),

@@ -27,7 +27,13 @@ pub(super) fn server(uid: u32, address: SocketAddr) -> Arc<Server> {
 }
 
 pub(super) fn member(name: &str, address: SocketAddr) -> ServerPlan {
-    ServerPlan { name: name.to_owned(), address: Address::Socket(address), weight: 1, max_requests: u64::MAX }
+    ServerPlan {
+        name: name.to_owned(),
+        address: Address::Socket(address),
+        weight: 1,
+        max_requests: u64::MAX,
+        backup: false,
+    }
 }
 
 pub(super) fn upstream(name: &str, servers: Vec<ServerPlan>) -> UpstreamPlan {

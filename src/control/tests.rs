@@ -290,8 +290,10 @@ fn a_host_name_is_resolved_before_its_server_is_judged() {
     let up = open();
     let port = up.local_addr().unwrap().port();
     let address = Address::Host { host: "localhost".to_owned(), port };
-    let mut shop =
-        upstream("shop", vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX }]);
+    let mut shop = upstream(
+        "shop",
+        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX, backup: false }],
+    );
     shop.check = fast_check();
     let f = start(plan(vec![shop]));
     assert!(f.control.ready());
@@ -578,7 +580,7 @@ fn addresses_known_are_kept_when_a_name_no_longer_resolves() {
     let address = Address::Host { host: "localhost".to_owned(), port: 1 };
     let f = start(plan(vec![upstream(
         "shop",
-        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX }],
+        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX, backup: false }],
     )]));
     assert!(f.control.ready());
     let server = f.server("shop", "a").unwrap();
@@ -608,7 +610,7 @@ fn a_name_that_never_resolved_is_no_healthy_server() {
     let address = Address::Host { host: "nobody.invalid".to_owned(), port: 1 };
     let f = start(plan(vec![upstream(
         "shop",
-        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX }],
+        vec![ServerPlan { name: "a".to_owned(), address, weight: 1, max_requests: u64::MAX, backup: false }],
     )]));
     assert!(f.control.ready());
     assert_eq!(operational(&f, "a"), Operational::Unhealthy);

@@ -227,6 +227,7 @@ fn server(families: &mut Families, upstream: &str, server: &Server) {
         families.value(Id::ServerAdmin, &[upstream, &server.name, text], is);
     }
     families.value(Id::ServerWeight, labels, f64::from(server.weight()));
+    families.value(Id::ServerBackup, labels, f64::from(u8::from(server.is_backup())));
     families.value(Id::ServerShare, labels, f64::from(server.share()) / f64::from(WHOLE_SHARE));
     families.value(Id::ServerInFlight, labels, f64::from(server.in_flight()));
     families.value(Id::ServerMaxRequests, labels, server.gate.limit().map_or(f64::INFINITY, f64::from));

@@ -125,6 +125,7 @@ metrics! {
     ServerState: Gauge "server_state" ["upstream", "server", "state"] "1 for the state that checks and traffic say the server is in, 0 for the others.";
     ServerAdmin: Gauge "server_admin_state" ["upstream", "server", "state"] "1 for the state that the operator put the server in, 0 for the others.";
     ServerWeight: Gauge "server_weight" ["upstream", "server"] "Share of the server now, 0 to 1000.";
+    ServerBackup: Gauge "server_backup" ["upstream", "server"] "1 for a server that gets new clients only where no other server can take them.";
     ServerShare: Gauge "server_slow_start_ratio" ["upstream", "server"] "Part of its share that the server gets: 1, or less in its slow start.";
     ServerInFlight: Gauge "server_in_flight" ["upstream", "server"] "Requests and tunnels on the server now.";
     ServerMaxRequests: Gauge "server_max_requests" ["upstream", "server"] "Requests and tunnels the server may have at once; +Inf without a limit.";

@@ -62,6 +62,8 @@ pub struct Upstream {
     /// Whether full servers are passed over: not where the client's address says which one it is.
     passes_full: bool,
     table: Table,
+    /// The same of the backups, for requests that no other server can take.
+    backups: Option<Table>,
     /// Keys of the servers, sorted, with their positions: what a pin is looked up in.
     by_key: Box<[(u64, usize)]>,
 }
@@ -87,13 +89,22 @@ impl Upstream {
             .iter()
             .map(|s| Member { key: s.key, weight: weight(s), takes_new: s.state().takes_new(failing_open) })
             .collect();
-        let table = plan.policy.table(&members, previous.map(|p| &p.table));
+        // Positions are the same in both tables; who is not meant has no weight there.
+        let only = |backup: bool| -> Vec<Member> {
+            let out = |member: Member| Member { weight: 0, takes_new: false, ..member };
+            let both = members.iter().zip(&servers);
+            both.map(|(member, server)| if server.is_backup() == backup { *member } else { out(*member) }).collect()
+        };
+        let has_backups = servers.iter().any(|s| s.is_backup());
+        let backups = has_backups.then(|| plan.policy.table(&only(true), previous.and_then(|p| p.backups.as_ref())));
+        let primaries = has_backups.then(|| only(false));
+        let table = plan.policy.table(primaries.as_ref().unwrap_or(&members), previous.map(|p| &p.table));
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
         by_key.sort_unstable();
         let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
         let passes_full = is_limited && !matches!(table, Table::IpHash(_));
         let queue = Arc::default();
-        Self { slot, plan, servers, sticky, failing_open, queue, is_limited, passes_full, table, by_key }
+        Self { slot, plan, servers, sticky, failing_open, queue, is_limited, passes_full, table, backups, by_key }
     }
 
     /// The same with the queue of its name.
@@ -123,7 +134,12 @@ impl Upstream {
         {
             return !server.gate.is_full();
         }
-        let mut others = self.servers.iter().filter(|server| self.takes(server) && !wish.not.contains(&server.uid));
+        let is_other = |server: &Server| self.takes(server) && !wish.not.contains(&server.uid);
+        // Who waits for a server that is full does not want a backup.
+        let spares_backups =
+            self.backups.is_some() && self.servers.iter().any(|server| is_other(server) && !server.is_backup());
+        let mut others =
+            self.servers.iter().filter(|server| is_other(server) && !(spares_backups && server.is_backup()));
         let mut hopeless = true;
         others.any(|server| {
             hopeless = false;
@@ -152,7 +168,20 @@ impl Upstream {
     /// Picks a server for a request. Allocates nothing, locks nothing.
     pub fn pick(&self, client: IpAddr, pin: Option<&Pin>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
         let pinned = pin.and_then(|pin| self.position_of(pin));
-        self.table.pick(&Input { client, pinned }, scratch, &Live { upstream: self, tried })
+        let (input, live) = (Input { client, pinned }, Live { upstream: self, tried });
+        let pick = self.table.pick(&input, scratch, &live);
+        match &self.backups {
+            Some(backups) if pick.is_none() && !self.has_primary(tried) => backups.pick(&input, scratch, &live),
+            _ => pick,
+        }
+    }
+
+    /// Whether some server that is no backup takes new clients and was not tried. It may be full: then it
+    /// is waited for.
+    #[cold]
+    fn has_primary(&self, tried: &Tried) -> bool {
+        let mut servers = self.servers.iter().enumerate();
+        servers.any(|(i, server)| !server.is_backup() && self.takes(server) && !tried.has(i))
     }
 
     /// Where everything has failed and the Snapshot does not say so yet: a ready server that was not

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -125,6 +125,7 @@ pub struct Server {
     share: AtomicU32,
     outings: AtomicU32,
     faults_in_a_row: AtomicU32,
+    is_backup: AtomicBool,
 }
 
 impl Server {
@@ -152,6 +153,7 @@ impl Server {
             share: AtomicU32::new(WHOLE_SHARE),
             outings: AtomicU32::new(0),
             faults_in_a_row: AtomicU32::new(0),
+            is_backup: AtomicBool::new(false),
         }
     }
 
@@ -193,6 +195,17 @@ impl Server {
     /// Sets the share. Only the control plane calls this, and then publishes a new Snapshot.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Relaxed);
+    }
+
+    /// Whether it gets new clients only where no other server can take them.
+    #[must_use]
+    pub fn is_backup(&self) -> bool {
+        self.is_backup.load(Relaxed)
+    }
+
+    /// Sets whether it is a backup. Only the control plane calls this, and then publishes a new Snapshot.
+    pub fn set_backup(&self, is_backup: bool) {
+        self.is_backup.store(is_backup, Relaxed);
     }
 
     /// Tenths of its share that it gets: [`WHOLE_SHARE`], or less in its slow start.

@@ -10,8 +10,13 @@ use crate::health::{Check, HttpCheck};
 /// One listener, upstream `shop` (sticky, two servers) and upstream `api` (one server on a socket).
 pub(crate) fn plan() -> Plan {
     let seconds = Duration::from_secs;
-    let server =
-        |name: &str, address: Address| ServerPlan { name: name.into(), address, weight: 1, max_requests: u64::MAX };
+    let server = |name: &str, address: Address| ServerPlan {
+        name: name.into(),
+        address,
+        weight: 1,
+        max_requests: u64::MAX,
+        backup: false,
+    };
     let socket = |text: &str| Address::Socket(text.parse().unwrap());
     let upstream = |name: &str, policy: Policy, servers: Vec<ServerPlan>| UpstreamPlan {
         name: name.into(),

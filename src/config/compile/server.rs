@@ -49,6 +49,10 @@ impl Compiler<'_> {
             }
             plans.push(plan);
         }
+        if !plans.is_empty() && plans.iter().all(|s| s.backup) {
+            let message = format!("all servers of upstream `{name}` are backups: `backup` says nothing then");
+            self.warn(upstream.span(), message, "leave one without `backup = true`");
+        }
         if !plans.is_empty() && plans.len() == entries.len() && plans.iter().all(|s| s.weight == 0) {
             let message = format!("all servers of upstream `{name}` have weight 0: none takes new clients");
             self.warn(upstream.span(), message, "give at least one a weight from 1 to 1000");
@@ -73,7 +77,7 @@ impl Compiler<'_> {
         match parse_address(text.get_ref()) {
             Ok(address) => {
                 let name = spec.name.as_ref().map_or_else(|| address.to_string(), |name| name.get_ref().clone());
-                Some(ServerPlan { name, address, weight, max_requests })
+                Some(ServerPlan { name, address, weight, max_requests, backup: spec.backup })
             }
             Err((message, hint)) => {
                 self.error(text.span(), message, hint);
@@ -98,7 +102,7 @@ pub(in crate::config) fn named(name: Option<&str>, address: &str, weight: u32) -
         return Err(format!("weight {weight} is too large: it may be 0 to {MOST_WEIGHT}"));
     }
     let name = name.map_or_else(|| address.to_string(), str::to_owned);
-    Ok(ServerPlan { name, address, weight, max_requests: u64::MAX })
+    Ok(ServerPlan { name, address, weight, max_requests: u64::MAX, backup: false })
 }
 
 /// Reads `IP:port`, `host:port` or `unix:/path`.

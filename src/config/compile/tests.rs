@@ -136,7 +136,7 @@ fn every_key_reaches_the_plan() {
          http2 = false\nhttp2_max_streams = 7\nmin_rate = 7\nmax_request_line = 8192\nmax_header_bytes = 8192\nmax_headers = 50\nmax_body = '1MiB'\nmax_connections_per_client = 5\nunlimited_clients = []\nmax_requests_per_connection = 6\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
          [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nallow = '10.4.0.0/16'\ndeny = '10.4.3.0/24'\nstrip_prefix = true\nmirror = { to = 'u', percent = 5, max_body = 9, max_in_flight = 3 }\ncompress = { encodings = ['gzip'], level = 'small', min_size = 1, types = ['Text/HTML'] }\nupstream = 'u'\n\
          [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nslow_start = '9s'\nmax_requests = 8\nmax_sessions = 7\n\
-         cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\nmax_requests = 9\n\
+         cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\nmax_requests = 9\nbackup = true\n\
          [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\ntunnel_half_closed = '6s'\n\
          [upstream.u.queue]\nsize = 4\ntimeout = '6s'\n\
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
@@ -263,12 +263,14 @@ fn every_key_reaches_the_plan() {
                     address: Address::Host { host: "a".into(), port: 1 },
                     weight: 1,
                     max_requests: 8,
+                    backup: false,
                 },
                 ServerPlan {
                     name: "b".into(),
                     address: Address::Host { host: "b".into(), port: 2 },
                     weight: 5,
                     max_requests: 9,
+                    backup: true,
                 },
             ],
         }],

@@ -302,3 +302,12 @@ fn a_slow_start_that_would_move_clients() {
     assert_eq!(messages(&with("slow_start = '5s'")), [""; 0]);
     assert_eq!(good(&with("slow_start = '0s'")).plan.upstreams[0].slow_start, None);
 }
+
+#[test]
+fn backups_of_nobody() {
+    let server = |name: &str| format!("[[upstream.shop.server]]\naddress = '{name}:1'\nbackup = true\n");
+    let text = format!("[[listener]]\nbind = ':80'\n{}", server("a"));
+    assert_eq!(messages(&text), ["all servers of upstream `shop` are backups: `backup` says nothing then"]);
+    let one = format!("{text}{}", server("b").replace("backup = true", "backup = false"));
+    assert_eq!(messages(&one), [""; 0]);
+}

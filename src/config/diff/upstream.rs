@@ -71,11 +71,12 @@ impl Diff {
         let subject =
             |server: &ServerPlan| Subject::Server { upstream: upstream.to_owned(), server: server.name.clone() };
         let Some((old, new)) = self.both(event, subject) else { return };
-        let ServerPlan { name: _, address, weight, max_requests } = old;
+        let ServerPlan { name: _, address, weight, max_requests, backup } = old;
         let mut fields = self.of(subject(old));
         fields.value("address", address, &new.address);
         fields.value("weight", weight, &new.weight);
         fields.value("max_requests", &count(*max_requests), &count(new.max_requests));
+        fields.value("backup", backup, &new.backup);
     }
 }
 

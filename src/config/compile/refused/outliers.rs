@@ -1,4 +1,4 @@
-//! What a user reads when the rules of ejection, or a slow start, are wrong, word for word.
+//! What a user reads when the rules of ejection, a slow start or a backup are wrong, word for word.
 
 use super::refused;
 
@@ -121,6 +121,30 @@ error: `slow_start` cannot be the boolean true
   |              ^^^^
   |
   = help: write a duration in quotes, such as "30s", or "off"
+
+1 error in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
+fn a_backup_that_is_no_yes_or_no() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[[upstream.shop.server]]
+address = "127.0.0.1:9001"
+backup = "yes"
+"##,
+        r##"
+error: `backup` cannot be the text "yes"
+ --> evenkeel.toml:6:10
+  |
+6 | backup = "yes"
+  |          ^^^^^
+  |
+  = help: write true or false
 
 1 error in evenkeel.toml
 "##,
