@@ -6,6 +6,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use http::StatusCode;
 
@@ -99,6 +100,8 @@ kinds! {
     QueueFull => "queue_full", 503, Proxy;
     /// No server of the upstream had room for the request in time.
     QueueTimeout => "queue_timeout", 503, Proxy;
+    /// An operator has closed the upstream.
+    Maintenance => "maintenance", 503, Proxy;
     /// evenkeel is stopping.
     Stopping => "stopping", 503, Proxy;
     /// A fault in evenkeel itself.
@@ -131,6 +134,15 @@ kinds! {
     Cut => "cut", 502, Upstream;
 }
 
+/// What clients of a closed upstream are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Plain text.
+    pub message: String,
+    /// Seconds after which they may try again.
+    pub retry_after: u32,
+}
+
 /// Why a request could not be served.
 #[derive(Debug)]
 pub struct ProxyError {
@@ -138,6 +150,8 @@ pub struct ProxyError {
     pub kind: Kind,
     /// What of the request may have reached a server.
     pub sent: Sent,
+    /// What an operator has to say, in the place of the kind's own words.
+    pub notice: Option<Arc<Notice>>,
     /// In the place of the kind's own status.
     pub status: Option<StatusCode>,
     /// The cause, where there is one.
@@ -148,13 +162,19 @@ impl ProxyError {
     /// An error before anything was sent to a server.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self { kind, sent: Sent::Nothing, status: None, source: None }
+        Self { kind, sent: Sent::Nothing, notice: None, status: None, source: None }
     }
 
     /// An error of which it is known what may have reached the server.
     #[must_use]
     pub fn sent(kind: Kind, sent: Sent) -> Self {
-        Self { kind, sent, status: None, source: None }
+        Self { kind, sent, notice: None, status: None, source: None }
+    }
+
+    /// The upstream is closed.
+    #[must_use]
+    pub fn closed(notice: &Arc<Notice>) -> Self {
+        Self { notice: Some(Arc::clone(notice)), ..Self::new(Kind::Maintenance) }
     }
 
     /// The same with its cause.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{Running, Signal, WebSocket, app, cli, command, eventually, origins, run};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 21] = [
     "run",
     "check",
     "reload",
@@ -24,6 +24,9 @@ const VERBS: [&str; 18] = [
     "deploy",
     "add",
     "remove",
+    "pause",
+    "resume",
+    "maintenance",
     "origin",
     "demo",
     "config",

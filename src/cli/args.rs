@@ -147,6 +147,17 @@ pub(super) enum Verb {
     ///
     /// With --wait it returns when they are gone and it is safe to stop them.
     Remove(DrainArgs),
+    /// Hold the requests for upstreams: they wait, and what is being answered goes on
+    ///
+    /// As many wait as the queue of the upstream takes. The pause ends with `resume`, and after --for at the
+    /// latest.
+    Pause(PauseArgs),
+    /// Serve upstreams again that are paused or in maintenance; without a name all of them
+    Resume(ResumeArgs),
+    /// Answer requests for upstreams with 503 and a page that says why, until `resume`
+    ///
+    /// evenkeel goes on, and so does what is being answered; `stop` is what ends it.
+    Maintenance(MaintenanceArgs),
     /// Run a toy server to put a proxy in front of
     Origin(OriginArgs),
     /// Run three toy servers with evenkeel in front of them, to try things out
@@ -266,6 +277,43 @@ pub(super) struct AddArgs {
     /// The share of new clients, relative to the other servers: 0 to 1000 [default: 1, or as configured]
     #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub weight: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct PauseArgs {
+    /// Which upstreams
+    #[arg(required = true, value_name = "UPSTREAM")]
+    pub upstreams: Vec<String>,
+
+    /// Go on after this time at the latest, at most an hour
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub lasts: Duration,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ResumeArgs {
+    /// Which upstreams [default: all that are paused or in maintenance]
+    #[arg(value_name = "UPSTREAM")]
+    pub upstreams: Vec<String>,
+
+    /// Serve those who wait at this pace, in requests a second, and who comes meanwhile behind them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct MaintenanceArgs {
+    /// Which upstreams [default: all]
+    #[arg(value_name = "UPSTREAM")]
+    pub upstreams: Vec<String>,
+
+    /// What clients are told
+    #[arg(long, value_name = "TEXT")]
+    pub message: String,
+
+    /// When clients are told to try again, at most a day
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
+    pub retry_after: Duration,
 }
 
 #[derive(Debug, ClapArgs)]

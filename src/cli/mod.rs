@@ -23,6 +23,7 @@ mod origin;
 mod process;
 mod run;
 mod servers;
+mod service;
 mod show;
 mod status;
 mod table;
@@ -99,6 +100,15 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         }
         Verb::Remove(remove) => {
             with_client(global, console, async |client, console| members::remove(client, &remove, console).await)
+        }
+        Verb::Pause(pause) => {
+            with_client(global, console, async |client, console| service::pause(client, &pause, console).await)
+        }
+        Verb::Resume(resume) => {
+            with_client(global, console, async |client, console| service::resume(client, &resume, console).await)
+        }
+        Verb::Maintenance(closed) => {
+            with_client(global, console, async |client, console| service::maintenance(client, &closed, console).await)
         }
         Verb::Ready(targets) => with_client(global, console, async |client, console| {
             servers::set_admin(client, &targets.targets, "ready", console).await

@@ -8,8 +8,8 @@ use http::Method;
 use super::client::{Client, PROMPT};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::servers;
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
+use super::{servers, service};
 use crate::control::api::{CertificateStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpstreamStatus};
 
 /// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
@@ -103,6 +103,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         out.push_str(&format!("  {}", Style::Bad.paint(mark, color)));
     }
     out.push('\n');
+    if let Some(service) = &upstream.service {
+        out.push_str(&format!("  {}\n", Style::Warn.paint(&service::said(service), color)));
+    }
     if let Some(queue) = &upstream.queue {
         out.push_str(&format!("  {}\n", queued(queue, color)));
     }

@@ -26,6 +26,11 @@ impl Target {
     }
 }
 
+/// The path of an upstream in the admin API.
+pub(super) fn path_of(upstream: &str) -> String {
+    format!("/upstreams/{}", segment(upstream))
+}
+
 /// The path of the servers of an upstream in the admin API.
 pub(super) fn path_of_servers(upstream: &str) -> String {
     format!("/upstreams/{}/servers", segment(upstream))

@@ -57,10 +57,49 @@ pub struct UpstreamStatus {
     /// Servers of the configuration that an operator has taken out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<String>,
-    /// Requests that wait for a server, where some server has a limit.
+    /// What an operator said of it as a whole; absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceStatus>,
+    /// Requests that wait for a server, where some may have to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueStatus>,
     pub servers: Vec<ServerStatus>,
+}
+
+/// What becomes of requests for an upstream that is not open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// `paused`, `releasing` (those who waited are served at a pace) or `maintenance`.
+    pub state: String,
+    /// Latest moment at which it is open again, in seconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_within_seconds: Option<f64>,
+    /// Requests a second, while it releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// What clients are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// `PUT /upstreams/{upstream}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceChange {
+    /// `open`, `paused` or `maintenance`.
+    pub service: String,
+    /// With `paused`: it ends after this time at the latest, such as `"30s"`.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<String>,
+    /// With `open`: how many of those who wait are served in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// With `maintenance`: what clients are told, as plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// With `maintenance`: when they are told to try again, such as `"10m"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<String>,
 }
 
 /// Who waits, and what became of those who did.

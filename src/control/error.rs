@@ -67,6 +67,10 @@ impl CommandError {
         Self::Busy { message: "evenkeel is stopping".to_owned() }
     }
 
+    pub(super) fn no_upstream(upstream: &str) -> Self {
+        Self::NotFound { what: format!("there is no upstream `{upstream}`") }
+    }
+
     pub(super) fn no_server(upstream: &str, server: &str) -> Self {
         Self::NotFound { what: format!("upstream `{upstream}` has no server `{server}`") }
     }

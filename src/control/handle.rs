@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, Status};
+use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus};
 use super::error::CommandError;
 use super::shared::{Phase, Shared};
 use super::supervisor::{Command, Message, Signal};
@@ -93,6 +93,15 @@ impl Handle {
     ) -> Result<ServerStatus, CommandError> {
         let (upstream, server) = (upstream.to_owned(), server.to_owned());
         self.ask(|reply| Command::Remove { upstream, server, deadlines, reply }).await?
+    }
+
+    /// Opens, pauses or closes an upstream. When this returns, it is in force.
+    ///
+    /// # Errors
+    /// There is no such upstream, or the change makes no sense.
+    pub async fn serve(&self, upstream: &str, change: ServiceChange) -> Result<UpstreamStatus, CommandError> {
+        let upstream = upstream.to_owned();
+        self.ask(|reply| Command::Serve { upstream, change, reply }).await?
     }
 
     /// Waits until a server is out of service with nothing in flight, so that it is safe to stop it;

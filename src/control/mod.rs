@@ -23,6 +23,7 @@ mod prober;
 mod registry;
 mod reload;
 mod resolve;
+mod service;
 mod shared;
 mod signals;
 mod slow_start;

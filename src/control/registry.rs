@@ -19,7 +19,7 @@ use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::health::Check;
 use crate::health::streak::Streak;
 use crate::upstream::server::State;
-use crate::upstream::{Admin, Gate, Operational, Queue, Server, Sticky, Upstream};
+use crate::upstream::{Admin, Gate, Operational, Queue, Server, Service, Sticky, Upstream};
 
 /// Failed connections in a row that take down a server without a check.
 const PASSIVE_FAILURES: u32 = 3;
@@ -99,6 +99,7 @@ pub(super) struct Group {
     pub(super) plan: Arc<UpstreamPlan>,
     pub(super) sticky: Option<Arc<Sticky>>,
     pub(super) queue: Arc<Queue>,
+    pub(super) service: Service,
     /// Its servers, in the order of the Plan.
     pub(super) uids: Vec<u32>,
     built: Option<Arc<Upstream>>,
@@ -192,6 +193,19 @@ impl Registry {
         self.members.values().all(Member::decided)
     }
 
+    /// Says what becomes of requests for an upstream; it has to be built anew.
+    pub(super) fn set_service(&mut self, upstream: &str, service: Service) {
+        if let Some(group) = self.groups.get_mut(upstream) {
+            group.service = service;
+            group.fresh = false;
+        }
+    }
+
+    /// Every upstream.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (&str, &Group)> {
+        self.groups.iter().map(|(name, group)| (name.as_str(), group))
+    }
+
     /// Notes that the upstream has to be built anew.
     pub(super) fn touch(&mut self, upstream: &str) {
         if let Some(group) = self.groups.get_mut(upstream) {
@@ -209,7 +223,7 @@ impl Registry {
         let servers = members.iter().map(|m| Arc::clone(&m.server)).collect();
         let plan = Arc::clone(&group.plan);
         let built = Upstream::new(group.slot, plan, servers, group.sticky.clone(), group.built.as_deref());
-        let built = Arc::new(built.with_queue(Arc::clone(&group.queue)));
+        let built = Arc::new(built.behind(Arc::clone(&group.queue), group.service.clone()));
         // At the start all servers are unknown for a moment: no news.
         if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
             group.failing_open = built.failing_open;
@@ -237,6 +251,7 @@ impl Registry {
         let before = self.groups.remove(&plan.name);
         let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
         applied.check_changed = before.as_ref().is_some_and(|g| probed_by(&g.plan) != probed_by(plan));
+        let service = before.as_ref().map_or(Service::Open, |g| g.service.clone());
         let queue = before.as_ref().map_or_else(|| Arc::new(Queue::new(cores)), |g| Arc::clone(&g.queue));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
@@ -258,7 +273,8 @@ impl Registry {
         }
         let (built, failing_open) = before.map_or((None, false), |g| (g.built, g.failing_open));
         let plan = Arc::new(plan.clone());
-        let group = Group { slot, sticky, queue, uids, built, fresh: false, failing_open, plan: Arc::clone(&plan) };
+        let group =
+            Group { slot, sticky, queue, service, uids, built, fresh: false, failing_open, plan: Arc::clone(&plan) };
         self.groups.insert(plan.name.clone(), group);
         applied
     }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::api::{
-    DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpstreamStatus,
+    DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, ServiceStatus, SlowStartStatus, Status,
+    UpstreamStatus,
 };
 use super::registry::{Group, Member, Running};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::{Counter, QueueCell, Totals};
 use crate::upstream::server::WHOLE_SHARE;
-use crate::upstream::{Admin, Operational, clock};
+use crate::upstream::{Admin, Operational, Service, clock};
 
 impl Supervisor {
     pub(super) fn status(&self) -> Status {
@@ -34,7 +35,7 @@ impl Supervisor {
         }
     }
 
-    fn upstream_status(&self, name: &str) -> Option<UpstreamStatus> {
+    pub(super) fn upstream_status(&self, name: &str) -> Option<UpstreamStatus> {
         let group = self.registry.group(name)?;
         let snapshot = self.plane.swap.current.load();
         let failing_open = snapshot.upstreams.iter().find(|u| u.name() == name).is_some_and(|u| u.failing_open);
@@ -43,12 +44,14 @@ impl Supervisor {
         let servers = group.uids.iter().filter_map(|uid| self.server_status(*uid, sessions.as_deref())).collect();
         let is_limited = group.uids.iter().filter_map(|uid| self.registry.member(*uid));
         let is_limited = is_limited.map(|member| &member.server).any(|server| server.gate.limit().is_some());
+        let has_queue = is_limited || !group.service.is_open() || group.queue.waiting() > 0;
         Some(UpstreamStatus {
             name: name.to_owned(),
             policy: group.plan.policy.name().to_owned(),
             failing_open,
             removed: self.members.removed(name).to_vec(),
-            queue: is_limited.then(|| queue_status(group)),
+            service: service_status(&group.service),
+            queue: has_queue.then(|| queue_status(group)),
             servers,
         })
     }
@@ -122,6 +125,16 @@ impl Supervisor {
             sessions_over_in_seconds: sessions_over_in.map(|left| left.as_secs_f64()),
         })
     }
+}
+
+fn service_status(service: &Service) -> Option<ServiceStatus> {
+    Some(ServiceStatus {
+        state: service.name().to_owned(),
+        ends_within_seconds: service.holds_for(std::time::Instant::now()).map(|left| left.as_secs_f64()),
+        rate: if let Service::Releasing { rate, .. } = service { Some(*rate) } else { None },
+        message: service.notice().map(|notice| notice.message.clone()),
+    })
+    .filter(|_| !service.is_open())
 }
 
 fn queue_status(group: &Group) -> QueueStatus {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::Outcome;
-use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, Status};
+use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus};
 use super::certificates::{Terminator, Terminators};
 use super::drain::TICK;
 use super::error::CommandError;
@@ -53,6 +53,7 @@ pub(super) enum Command {
     Server { upstream: String, server: String, reply: Reply<ServerStatus> },
     Add { upstream: String, server: NewServer, reply: Reply<ServerStatus> },
     Remove { upstream: String, server: String, deadlines: Deadlines, reply: Reply<ServerStatus> },
+    Serve { upstream: String, change: ServiceChange, reply: Reply<UpstreamStatus> },
     Status { reply: oneshot::Sender<Status> },
 }
 
@@ -139,7 +140,7 @@ impl Supervisor {
         let mut events_open = true;
         let mut look = Instant::now();
         loop {
-            let watching = self.stopping.is_some() || self.registry.drains();
+            let watching = self.stopping.is_some() || self.registry.drains() || self.holds();
             let traffic = self.next_traffic();
             tokio::select! {
                 Some(message) = inbox.recv() => {
@@ -160,6 +161,7 @@ impl Supervisor {
             self.step_traffic();
             let drains = self.step_drains();
             self.take_out();
+            self.end_holds();
             self.publish();
             let stop = match self.step_stop() {
                 Ok(next) => next,
@@ -222,6 +224,12 @@ impl Supervisor {
                 self.take_out();
                 self.publish();
                 drop(reply.send(status));
+            }
+            Command::Serve { upstream, change, reply } => {
+                let result = self.serve(&upstream, &change);
+                self.publish();
+                let status = || self.upstream_status(&upstream).ok_or_else(|| CommandError::no_upstream(&upstream));
+                drop(reply.send(result.and_then(|()| status())));
             }
             Command::Status { reply } => drop(reply.send(self.status())),
         }

@@ -194,6 +194,24 @@ impl MoveReason {
     }
 }
 
+/// One counter for each kind of error.
+#[derive(Debug)]
+pub struct ByKind([Counter; crate::error::Kind::COUNT]);
+
+impl Default for ByKind {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl std::ops::Index<usize> for ByKind {
+    type Output = Counter;
+
+    fn index(&self, kind: usize) -> &Counter {
+        &self.0[kind]
+    }
+}
+
 /// What one core counts that belongs to no route and no server.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -239,7 +257,7 @@ pub struct CoreCells {
     /// Those that failed, by position of [`TlsFailure`].
     pub tls_failures: [Counter; TlsFailure::ALL.len()],
     /// Errors the proxy answered with, by position of their kind in [`crate::error::Kind::ALL`].
-    pub errors: [Counter; crate::error::Kind::COUNT],
+    pub errors: ByKind,
 }
 
 /// What one core counts for one route.

@@ -16,7 +16,7 @@ use super::cells::{CoreCells, Counter, Histogram, MoveReason, RouteCell, ServerC
 use super::{Id, Kind, TABLE};
 use crate::error;
 use crate::upstream::server::WHOLE_SHARE;
-use crate::upstream::{Admin, Operational, Server, Snapshot, Swap, Upstream};
+use crate::upstream::{Admin, Operational, Server, Service, Snapshot, Swap, Upstream};
 
 mod process;
 
@@ -176,6 +176,9 @@ fn upstream(families: &mut Families, upstream: &Upstream, now: u32) {
     let name = upstream.name();
     families.value(Id::UpstreamInfo, &[name, upstream.plan.policy.name()], 1.0);
     families.value(Id::FailingOpen, &[name], f64::from(u8::from(upstream.failing_open)));
+    for state in Service::STATES {
+        families.value(Id::UpstreamService, &[name, state], f64::from(u8::from(upstream.service.name() == state)));
+    }
     let queue = || upstream.queue.lines().iter().map(|line| &line.counts);
     families.value(Id::Queued, &[name], f64::from(upstream.queue.waiting()));
     families.value(Id::QueuedTotal, &[name], sum(queue().map(|c| &c.queued)));

@@ -112,6 +112,7 @@ metrics! {
 
     UpstreamInfo: Gauge "upstream_info" ["upstream", "policy"] "Always 1; the policy is a label.";
     FailingOpen: Gauge "upstream_failing_open" ["upstream"] "1 while no server is healthy and every ready one gets traffic.";
+    UpstreamService: Gauge "upstream_service" ["upstream", "state"] "1 for what an operator has said of the upstream (`open`, `paused`, `releasing` after a pause, `maintenance`), 0 for the others.";
     Queued: Gauge "upstream_queued" ["upstream"] "Requests that wait for a server now.";
     QueuedTotal: Counter "upstream_queued_total" ["upstream"] "Requests that had to wait for a server.";
     QueueSeconds: Histogram "upstream_queue_seconds" ["upstream"] "How long they waited, however it ended.";

@@ -3,6 +3,7 @@
 //! They say what happened and the short reason code, never a server's address or a cause that could
 //! hold one.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -52,9 +53,10 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
         say_why(&mut response, error, request_id);
         return (response, 0);
     }
-    let (status, sentence, reason) = (error.status(), sentence(error.kind), error.kind.reason());
+    let (status, sentence, reason) = (error.status(), message(error), error.kind.reason());
     let (kind, text) = if form.html {
         let title = status.canonical_reason().unwrap_or("Error");
+        let sentence = escaped(sentence);
         let page = format!(
             "<!doctype html>\n<html lang=\"en\" style=\"color-scheme:light dark\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
              content=\"width=device-width\"><title>{code} {title}</title>\n\
@@ -65,7 +67,8 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
         ("text/html; charset=utf-8", page)
     } else {
         let code = status.as_u16();
-        ("application/json", format!("{{\"status\":{code},\"error\":\"{reason}\",\"message\":\"{sentence}\"}}\n"))
+        let sentence = serde_json::Value::from(sentence);
+        ("application/json", format!("{{\"status\":{code},\"error\":\"{reason}\",\"message\":{sentence}}}\n"))
     };
     let length = text.len();
     let body = if form.is_head { Body::Empty } else { Body::Text(Some(Bytes::from(text))) };
@@ -76,7 +79,8 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status.as_u16() == 503 {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let seconds = error.notice.as_ref().map_or(1, |notice| notice.retry_after);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     say_why(&mut response, error, request_id);
     (response, if form.is_head { 0 } else { length })
@@ -142,6 +146,19 @@ fn closes(kind: Kind) -> bool {
     )
 }
 
+/// What the client is told: an operator's words, where there are any.
+pub(super) fn message(error: &ProxyError) -> &str {
+    error.notice.as_ref().map_or(sentence(error.kind), |notice| &notice.message)
+}
+
+/// The text within HTML.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(['&', '<', '>']) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"))
+}
+
 pub(super) fn sentence(kind: Kind) -> &'static str {
     match kind {
         Kind::HttpsRequired => "This is served over https only.",
@@ -161,6 +178,7 @@ pub(super) fn sentence(kind: Kind) -> &'static str {
         Kind::QueueFull | Kind::QueueTimeout => {
             "This service has as much to do as it can at the moment. Please try again."
         }
+        Kind::Maintenance => "This service is down for maintenance. Please try again later.",
         Kind::Stopping => "This service is restarting. Please try again.",
         Kind::Internal => "Something went wrong here.",
         Kind::ConnectRefused | Kind::ConnectFailed | Kind::UpstreamTls | Kind::Unresolved => {

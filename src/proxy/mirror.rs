@@ -183,6 +183,9 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
     let place = &copying.place;
     let core = &place.link.core;
     let upstream = place.view.upstreams.get(copying.plan.upstream)?;
+    if !upstream.service.is_open() {
+        return None;
+    }
     let timeouts = &upstream.plan.timeouts;
     let watched = core.watches.add(core.now(), FOREVER);
     core.wake_ticker();

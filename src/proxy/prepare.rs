@@ -143,6 +143,9 @@ pub(super) fn prepare(
         .ok_or(ProxyError::new(Kind::Internal))?;
     exchange.target = Some(position);
     let upstream = &view.upstreams[position];
+    if let Some(notice) = upstream.service.notice() {
+        return Err(ProxyError::closed(notice));
+    }
     if let Some(options) = &plan.filters.compress {
         exchange.encoding = compress::negotiate(options, request.headers());
     }

@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
@@ -28,7 +28,10 @@ use super::watch::{Phase, TICK, Watch};
 use crate::balance::Pick;
 use crate::error::{Kind, ProxyError};
 use crate::metrics::cells::QueueCell;
-use crate::upstream::{Queue, Tried, Upstream, Wish};
+use crate::upstream::{Queue, Service, Tried, Upstream, Wish};
+
+/// The shortest wait for the next turn at a pace.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The lines of one core, by slot of the upstream.
 #[derive(Debug, Default)]
@@ -111,12 +114,17 @@ impl Line {
         if waiters.is_empty() {
             return;
         }
-        let upstream = view.upstreams.iter().find(|upstream| upstream.slot == self.slot);
+        let upstream = upstream_of(view, self.slot);
         for waiter in waiters.range(from..).map(|(_, waiter)| waiter) {
             if waiter.called.get() {
                 return;
             }
             if upstream.is_none_or(|upstream| upstream.has_news_for(&waiter.wish.borrow())) {
+                if let Some(rate) = upstream.and_then(released_at)
+                    && !self.queue.pace.take(rate)
+                {
+                    return;
+                }
                 waiter.called.set(true);
                 if let Some(waker) = &*waiter.waker.borrow() {
                     waker.wake_by_ref();
@@ -143,13 +151,34 @@ impl Line {
 async fn attend(core: Rc<Core>, line: Rc<Line>) {
     loop {
         let call = &line.queue.lines()[line.core].call;
-        let _ = tokio::time::timeout(TICK, call.notified()).await;
+        let releasing = upstream_of(&core.view(), line.slot).and_then(released_at).is_some();
+        let wait = if releasing { line.queue.pace.wait().clamp(SHORTEST, TICK) } else { TICK };
+        let _ = tokio::time::timeout(wait, call.notified()).await;
         if line.waiters.borrow().is_empty() {
             line.attended.set(false);
             return;
         }
         line.call(&core.view(), 0);
     }
+}
+
+fn upstream_of(view: &View, slot: usize) -> Option<&Upstream> {
+    view.upstreams.iter().find(|upstream| upstream.slot == slot).map(|upstream| &**upstream)
+}
+
+/// How many of those who wait are served in a second, where it is said.
+fn released_at(upstream: &Upstream) -> Option<u32> {
+    if let Service::Releasing { rate, .. } = upstream.service { Some(rate) } else { None }
+}
+
+/// Whether who comes now has to join those who wait.
+fn joins(core: &Core, upstream: &Upstream) -> bool {
+    let others = match upstream.service {
+        Service::Paused { .. } => return true,
+        Service::Releasing { .. } => upstream.queue.waiting() > 0,
+        Service::Open | Service::Closed(_) => false,
+    };
+    others || core.lines.has_waiters(upstream)
 }
 
 fn is_choosy(wish: &Wish) -> bool {
@@ -224,6 +253,11 @@ fn wish(exchange: &Exchange, upstream: &Upstream, session: Option<&Session>, tri
     upstream.wish(pick.filter(|pick| upstream.insists(*pick)), tried)
 }
 
+/// How long a request waits: what the queue allows, after a hold.
+fn patience(upstream: &Upstream, now: Instant) -> Duration {
+    upstream.service.holds_for(now).unwrap_or_default() + upstream.plan.queue.timeout
+}
+
 /// Claims a server, where need be after a wait. None where no server is left to wait for.
 pub(super) async fn claim(
     exchange: &mut Exchange,
@@ -235,7 +269,10 @@ pub(super) async fn claim(
     let mut view = Rc::clone(&exchange.view);
     let mut position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
     let upstream = &view.upstreams[position];
-    let wish = if core.lines.has_waiters(upstream) {
+    if let Some(notice) = upstream.service.notice() {
+        return Err(ProxyError::closed(notice));
+    }
+    let first = if joins(core, upstream) {
         wish(exchange, upstream, session, tried)
     } else {
         match request::claim(exchange, upstream, position, session, tried) {
@@ -244,20 +281,37 @@ pub(super) async fn claim(
             Err(Unclaimed::Full(wish)) => wish,
         }
     };
-    let place = Place::take(core, upstream, wish).ok_or(ProxyError::new(Kind::QueueFull))?;
+    let place = Place::take(core, upstream, first).ok_or(ProxyError::new(Kind::QueueFull))?;
     conn.watch.uses(None);
-    conn.watch.enter(Phase::Queue, core.clock.get(), upstream.plan.queue.timeout);
+    conn.watch.enter(Phase::Queue, core.clock.get(), patience(upstream, core.clock.get()));
     loop {
-        if let Err(kind) = place.called(&conn.watch).await {
-            if kind == Kind::QueueTimeout {
-                place.line.counts().timeouts.inc();
-            }
-            return Err(ProxyError::new(kind));
-        }
+        let called = place.called(&conn.watch).await;
         // Servers may have come and gone meanwhile.
         view = request::refreshed(exchange, view, tried);
         position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
-        match request::claim(exchange, &view.upstreams[position], position, session, tried) {
+        let upstream = &view.upstreams[position];
+        if let Some(notice) = upstream.service.notice() {
+            return Err(ProxyError::closed(notice));
+        }
+        if let Err(kind) = called {
+            let now = core.now();
+            if kind != Kind::QueueTimeout {
+                return Err(ProxyError::new(kind));
+            }
+            if upstream.service.holds_for(now).is_some() {
+                // It came before the pause, or the pause became longer: that is not its servers' time.
+                conn.watch.enter(Phase::Queue, now, patience(upstream, now));
+                continue;
+            }
+            place.line.counts().timeouts.inc();
+            return Err(ProxyError::new(kind));
+        }
+        if matches!(upstream.service, Service::Paused { .. }) {
+            // Called at the moment the pause began.
+            place.stay(wish(exchange, upstream, session, tried));
+            continue;
+        }
+        match request::claim(exchange, upstream, position, session, tried) {
             Ok(claimed) => {
                 exchange.has_waited();
                 return Ok(Some(claimed));

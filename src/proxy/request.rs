@@ -54,7 +54,7 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
             https::tell(&error, &mut response);
             basic_auth::tell(&error, &exchange, response.headers_mut());
             let kind = error.kind;
-            if let Some(length) = error_page::dress(&mut response, &exchange, kind.reason(), answer::sentence(kind)) {
+            if let Some(length) = error_page::dress(&mut response, &exchange, kind.reason(), answer::message(&error)) {
                 bytes = length;
             }
             exchange.refused(&error, bytes);
@@ -153,7 +153,9 @@ async fn send(
         if tried.count() == 0 {
             conn.core.with_scratch(upstream.slot, |s| s.budget.earn(&upstream.plan.retry));
         }
-        let away = if session.is_some_and(|session| session.leaves(upstream)) && !conn.core.lines.has_waiters(upstream)
+        let away = if session.is_some_and(|session| session.leaves(upstream))
+            && upstream.service.is_open()
+            && !conn.core.lines.has_waiters(upstream)
         {
             claim(exchange, upstream, position, None, &mut tried).ok()
         } else {
@@ -162,7 +164,7 @@ async fn send(
         let leaves = away.is_some();
         let claimed = match away {
             Some(claimed) => Ok(claimed),
-            None if upstream.is_limited => Err(Unclaimed::Full(Wish::default())),
+            None if upstream.is_gated => Err(Unclaimed::Full(Wish::default())),
             None => claim(exchange, upstream, position, session, &mut tried),
         };
         let (pick, claim) = match claimed {

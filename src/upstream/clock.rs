@@ -10,3 +10,9 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub fn seconds() -> u32 {
     START.elapsed().as_secs() as u32
 }
+
+/// Microseconds since the process first asked.
+#[must_use]
+pub fn micros() -> u64 {
+    START.elapsed().as_micros() as u64
+}

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::Seq
 
 use tokio::sync::Notify;
 
+use super::service::Pace;
 use crate::metrics::cells::QueueCell;
 
 /// No limit.
@@ -81,6 +82,8 @@ pub struct Queue {
     choosy: AtomicU32,
     /// Whose turn it is to be told.
     turn: AtomicUsize,
+    /// At what pace they are served after a pause.
+    pub pace: Pace,
     /// One per core.
     lines: Box<[Line]>,
 }

@@ -11,6 +11,7 @@ pub mod gate;
 mod moves;
 pub mod route;
 pub mod server;
+pub mod service;
 pub mod sessions;
 pub mod snapshot;
 
@@ -24,6 +25,7 @@ pub use claim::{Claim, Refused};
 pub use gate::{Gate, Queue};
 pub use route::{Asked, Route, Routes};
 pub use server::{Admin, Operational, Server, State};
+pub use service::{Pace, Service};
 pub use sessions::Ledger;
 pub use snapshot::{Snapshot, Swap};
 
@@ -57,8 +59,12 @@ pub struct Upstream {
     pub failing_open: bool,
     /// Where requests wait while servers are full.
     pub queue: Arc<Queue>,
-    /// Whether any server has a limit of requests: without one nobody ever waits.
-    pub is_limited: bool,
+    /// What an operator says of it as a whole.
+    pub service: Service,
+    /// Whether requests may have to wait, or are turned away: it is not open, or a server has a limit.
+    pub is_gated: bool,
+    /// Whether any server has a limit of requests.
+    is_limited: bool,
     /// Whether full servers are passed over: not where the client's address says which one it is.
     passes_full: bool,
     table: Table,
@@ -104,13 +110,28 @@ impl Upstream {
         let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
         let passes_full = is_limited && !matches!(table, Table::IpHash(_));
         let queue = Arc::default();
-        Self { slot, plan, servers, sticky, failing_open, queue, is_limited, passes_full, table, backups, by_key }
+        Self {
+            slot,
+            plan,
+            servers,
+            sticky,
+            failing_open,
+            queue,
+            service: Service::Open,
+            is_gated: is_limited,
+            is_limited,
+            passes_full,
+            table,
+            backups,
+            by_key,
+        }
     }
 
-    /// The same with the queue of its name.
+    /// The same with the queue of its name, and what an operator said of it.
     #[must_use]
-    pub fn with_queue(self, queue: Arc<Queue>) -> Self {
-        Self { queue, ..self }
+    pub fn behind(self, queue: Arc<Queue>, service: Service) -> Self {
+        let is_gated = self.is_limited || !service.is_open();
+        Self { queue, service, is_gated, ..self }
     }
 
     /// Whether a client for whom `pick` was made waits for that server rather than for any.
@@ -128,6 +149,11 @@ impl Upstream {
     /// Whether one who waits should look again: there is room for it, or nothing left to wait for.
     #[must_use]
     pub fn has_news_for(&self, wish: &Wish) -> bool {
+        match self.service {
+            Service::Paused { .. } => return false,
+            Service::Closed(_) => return true,
+            Service::Open | Service::Releasing { .. } => {}
+        }
         let wanted = wish.server.and_then(|uid| self.servers.iter().find(|server| server.uid == uid));
         if let Some(server) = wanted
             && if wish.pinned { server.state().takes_pinned(self.failing_open) } else { self.takes(server) }

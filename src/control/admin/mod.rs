@@ -16,7 +16,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
@@ -26,7 +26,7 @@ use serde_json::json;
 pub use listen::AdminAddresses;
 pub(super) use listen::{Server, serve};
 
-use super::api::{Deadlines, NewServer, ServerChange};
+use super::api::{Deadlines, NewServer, ServerChange, ServiceChange};
 use super::error::CommandError;
 use super::handle::Handle;
 use super::shared::Phase;
@@ -55,6 +55,7 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/stop", post(stop))
+        .route("/upstreams/{upstream}", put(serve_upstream))
         .route("/upstreams/{upstream}/servers", post(add))
         .route("/upstreams/{upstream}/servers/{server}", get(server).put(change).delete(remove))
         .fallback(
@@ -140,6 +141,16 @@ async fn change(State(admin): State<Admin>, path: ServerPath, request: Request) 
     let Path((upstream, server)) = path.map_err(|error| bad(error.body_text()))?;
     let change: ServerChange = json_of(request.into_body()).await?;
     Ok(Json(admin.handle.change(&upstream, &server, change).await?).into_response())
+}
+
+async fn serve_upstream(
+    State(admin): State<Admin>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, CommandError> {
+    let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
+    let change: ServiceChange = json_of(request.into_body()).await?;
+    Ok(Json(admin.handle.serve(&upstream, change).await?).into_response())
 }
 
 async fn add(
