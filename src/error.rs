@@ -134,15 +134,6 @@ kinds! {
     Cut => "cut", 502, Upstream;
 }
 
-/// What clients of a closed upstream are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// Plain text.
-    pub message: String,
-    /// Seconds after which they may try again.
-    pub retry_after: u32,
-}
-
 /// Why a request could not be served.
 #[derive(Debug)]
 pub struct ProxyError {
@@ -150,8 +141,8 @@ pub struct ProxyError {
     pub kind: Kind,
     /// What of the request may have reached a server.
     pub sent: Sent,
-    /// What an operator has to say, in the place of the kind's own words.
-    pub notice: Option<Arc<Notice>>,
+    /// In the place of the kind's own words, with the seconds after which the client may try again.
+    pub notice: Option<(Arc<str>, u32)>,
     /// In the place of the kind's own status.
     pub status: Option<StatusCode>,
     /// The cause, where there is one.
@@ -171,10 +162,10 @@ impl ProxyError {
         Self { kind, sent, notice: None, status: None, source: None }
     }
 
-    /// The upstream is closed.
+    /// The upstream is closed, for the reason that an operator gave.
     #[must_use]
-    pub fn closed(notice: &Arc<Notice>) -> Self {
-        Self { notice: Some(Arc::clone(notice)), ..Self::new(Kind::Maintenance) }
+    pub fn closed(message: &Arc<str>, retry_after: u32) -> Self {
+        Self { notice: Some((Arc::clone(message), retry_after)), ..Self::new(Kind::Maintenance) }
     }
 
     /// The same with its cause.

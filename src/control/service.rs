@@ -3,7 +3,6 @@
 //! It holds until it is taken back, over reloads, but not over a restart: whoever restarts a proxy wants it
 //! to serve. A pause has an end, so that one that was forgotten is an incident of seconds.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -11,9 +10,8 @@ use tracing::info;
 use super::api::ServiceChange;
 use super::error::CommandError;
 use super::supervisor::Supervisor;
-use crate::error::Notice;
 use crate::units;
-use crate::upstream::Service;
+use crate::upstream::{Notice, Service};
 
 /// How long a pause lasts if nothing else is said, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
@@ -62,7 +60,7 @@ impl Supervisor {
                 }
                 let retry_after = time("retry_after", retry_after.as_deref(), RETRY_AFTER)?.as_secs().max(1);
                 let retry_after = u32::try_from(retry_after).unwrap_or(u32::MAX);
-                Service::Closed(Arc::new(Notice { message: message.to_owned(), retry_after }))
+                Service::Closed(Notice { message: message.into(), retry_after })
             }
             other => return Err(bad(format!("`{other}` is no service: write `open`, `paused` or `maintenance`"))),
         };

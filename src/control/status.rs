@@ -132,7 +132,7 @@ fn service_status(service: &Service) -> Option<ServiceStatus> {
         state: service.name().to_owned(),
         ends_within_seconds: service.holds_for(std::time::Instant::now()).map(|left| left.as_secs_f64()),
         rate: if let Service::Releasing { rate, .. } = service { Some(*rate) } else { None },
-        message: service.notice().map(|notice| notice.message.clone()),
+        message: service.notice().map(|notice| notice.message.to_string()),
     })
     .filter(|_| !service.is_open())
 }

@@ -79,7 +79,7 @@ pub(super) fn error(error: &ProxyError, form: Form, request_id: Option<&HeaderVa
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status.as_u16() == 503 {
-        let seconds = error.notice.as_ref().map_or(1, |notice| notice.retry_after);
+        let seconds = error.notice.as_ref().map_or(1, |(_, seconds)| *seconds);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     say_why(&mut response, error, request_id);
@@ -148,7 +148,7 @@ fn closes(kind: Kind) -> bool {
 
 /// What the client is told: an operator's words, where there are any.
 pub(super) fn message(error: &ProxyError) -> &str {
-    error.notice.as_ref().map_or(sentence(error.kind), |notice| &notice.message)
+    error.notice.as_ref().map_or(sentence(error.kind), |(message, _)| message)
 }
 
 /// The text within HTML.

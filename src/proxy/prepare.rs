@@ -144,7 +144,7 @@ pub(super) fn prepare(
     exchange.target = Some(position);
     let upstream = &view.upstreams[position];
     if let Some(notice) = upstream.service.notice() {
-        return Err(ProxyError::closed(notice));
+        return Err(ProxyError::closed(&notice.message, notice.retry_after));
     }
     if let Some(options) = &plan.filters.compress {
         exchange.encoding = compress::negotiate(options, request.headers());

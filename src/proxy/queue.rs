@@ -270,7 +270,7 @@ pub(super) async fn claim(
     let mut position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
     let upstream = &view.upstreams[position];
     if let Some(notice) = upstream.service.notice() {
-        return Err(ProxyError::closed(notice));
+        return Err(ProxyError::closed(&notice.message, notice.retry_after));
     }
     let first = if joins(core, upstream) {
         wish(exchange, upstream, session, tried)
@@ -291,7 +291,7 @@ pub(super) async fn claim(
         position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
         let upstream = &view.upstreams[position];
         if let Some(notice) = upstream.service.notice() {
-            return Err(ProxyError::closed(notice));
+            return Err(ProxyError::closed(&notice.message, notice.retry_after));
         }
         if let Err(kind) = called {
             let now = core.now();

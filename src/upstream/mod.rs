@@ -25,7 +25,7 @@ pub use claim::{Claim, Refused};
 pub use gate::{Gate, Queue};
 pub use route::{Asked, Route, Routes};
 pub use server::{Admin, Operational, Server, State};
-pub use service::{Pace, Service};
+pub use service::{Notice, Pace, Service};
 pub use sessions::Ledger;
 pub use snapshot::{Snapshot, Swap};
 

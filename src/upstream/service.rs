@@ -5,10 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use crate::error::Notice;
 
 /// How far behind its pace a release may catch up at once: timers are no finer than a millisecond.
 const CATCH_UP: Duration = Duration::from_millis(5);
+
+/// What clients of a closed upstream are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Plain text.
+    pub message: Arc<str>,
+    /// Seconds after which they may try again.
+    pub retry_after: u32,
+}
 
 /// What becomes of requests for an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +30,7 @@ pub enum Service {
     /// latest.
     Releasing { rate: u32, until: Instant },
     /// They are answered with this.
-    Closed(Arc<Notice>),
+    Closed(Notice),
 }
 
 impl Service {
@@ -48,7 +56,7 @@ impl Service {
 
     /// What requests are answered with, if they are not served.
     #[must_use]
-    pub fn notice(&self) -> Option<&Arc<Notice>> {
+    pub fn notice(&self) -> Option<&Notice> {
         if let Self::Closed(notice) = self { Some(notice) } else { None }
     }
 
