@@ -206,7 +206,7 @@ fn a_refused_request_goes_elsewhere_whatever_its_method() {
     });
     let (a, b) = (refusing.address, taking.address);
     let proxy = Proxy::start(&format!(
-        "cores = 1\n[upstream.app]\ncheck = \"off\"\nprotocol = \"h2c\"\nservers = [\"{a}\", \"{b}\"]\n"
+        "cores = 1\n[upstream.app]\ncheck = \"off\"\noutliers = false\nprotocol = \"h2c\"\nservers = [\"{a}\", \"{b}\"]\n"
     ));
     let mut client = proxy.client();
     for _ in 0..4 {
