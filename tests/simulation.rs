@@ -314,7 +314,7 @@ impl World {
             let (sessions, in_flight) = (self.members[i].sessions, self.members[i].server.in_flight());
             let Some(drain) = &mut self.members[i].drain else { return };
             // Every second server has WebSockets among what is in flight.
-            let tunnels = in_flight > 0 && i % 2 == 0;
+            let tunnels = in_flight > 0 && i.is_multiple_of(2);
             match drain.step(now, Left { sessions, in_flight, tunnels }) {
                 Action::Wait { until } => {
                     assert!(until > now, "a drain that waits has something to wait for");
