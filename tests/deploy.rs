@@ -243,13 +243,22 @@ fn a_deploy_that_moves_sessions_does_not_pass_its_gate() {
             steadily(over, || assert_eq!(user.get("/echo").status, 200));
         });
         let more = ["--sessions-max", "200ms", "--max-lost", "0", "--output", "json", "--watch", "300ms"];
-        let done = evenkeel.verb(
-            &[
-                &["deploy", "app", "--each", "true", "--proof", dir.path().join("proof.json").to_str().unwrap()][..],
-                &more,
-            ]
-            .concat(),
-        );
+        let done =
+            evenkeel.verb(
+                &[
+                    // Long enough for the user to ask while the server is away.
+                    &[
+                        "deploy",
+                        "app",
+                        "--each",
+                        "sleep 0.4",
+                        "--proof",
+                        dir.path().join("proof.json").to_str().unwrap(),
+                    ][..],
+                    &more,
+                ]
+                .concat(),
+            );
         over.store(true, Relaxed);
         done
     });
