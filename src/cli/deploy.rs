@@ -83,20 +83,52 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Con
     if result.is_err() {
         deploy.restore(console).await;
     }
-    let (end, seconds) = (Sample::take(client).await?, clock.elapsed().as_secs_f64());
+    let spans = Spans { first, start, seconds: clock.elapsed().as_secs_f64(), began, everyone };
+    let outcome = result.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned());
+    let told = tell(client, args, deploy.turns, outcome, &spans, console).await;
+    match (result, told) {
+        (Ok(()), told) => judge(&told?.toll, args),
+        (Err(why), told) => {
+            if let Err(failure) = told {
+                console.fail(&failure);
+            }
+            Err(Failure::new(Exit::NotMet, format!("the deploy was stopped: {why}")))
+        }
+    }
+}
+
+/// What was seen up to the end of the last turn.
+struct Spans {
+    first: Sample,
+    start: Sample,
+    seconds: f64,
+    began: u64,
+    everyone: Vec<String>,
+}
+
+/// Watches for a while longer, then writes the proof.
+async fn tell(
+    client: &Client,
+    args: &DeployArgs,
+    servers: Vec<Turn>,
+    outcome: String,
+    spans: &Spans,
+    console: &mut Console,
+) -> Result<Proof, Failure> {
+    let Spans { first, start, seconds, began, everyone } = spans;
+    let end = Sample::take(client).await?;
     sleep(args.watch).await;
     let last = Sample::take(client).await?;
-
     let watch = args.watch.as_secs_f64();
     let proof = Proof {
         upstream: args.upstream.clone(),
-        began,
-        outcome: result.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned()),
-        servers: deploy.turns,
-        before: Span::between(&first, &start, &args.upstream, watch),
-        during: Span::between(&start, &end, &args.upstream, seconds),
+        began: *began,
+        outcome,
+        servers,
+        before: Span::between(first, start, &args.upstream, watch),
+        during: Span::between(start, &end, &args.upstream, *seconds),
         after: Span::between(&end, &last, &args.upstream, watch),
-        toll: Toll::between(&start, &last, &args.upstream, &everyone),
+        toll: Toll::between(start, &last, &args.upstream, everyone),
     };
     let file = write(&proof, args)?;
     if console.json {
@@ -107,8 +139,7 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Con
         }
         console.confirm(&format!("proof: {}", file.display()))?;
     }
-    result.map_err(|why| Failure::new(Exit::NotMet, format!("the deploy was stopped: {why}")))?;
-    judge(&proof.toll, args)
+    Ok(proof)
 }
 
 fn find<'a>(status: &'a Status, name: &str) -> Result<&'a UpstreamStatus, Failure> {
@@ -140,7 +171,7 @@ fn order(upstream: &UpstreamStatus, args: &DeployArgs, console: &mut Console) ->
     if names.is_empty() {
         return fail(format!("upstream `{}` has no ready server to deploy", upstream.name));
     }
-    let serving = upstream.servers.iter().filter(|s| serves(s)).count();
+    let serving = upstream.servers.iter().filter(|s| takes_anybody(s)).count();
     if serving <= usize::from(args.batch).min(names.len()) {
         return fail(format!(
             "{} of upstream `{}` would be left to serve: a deploy needs more healthy servers than --batch takes out",
@@ -153,6 +184,11 @@ fn order(upstream: &UpstreamStatus, args: &DeployArgs, console: &mut Console) ->
 
 fn serves(server: &ServerStatus) -> bool {
     server.admin == "ready" && server.operational == "healthy"
+}
+
+/// Whether new clients may come to it.
+fn takes_anybody(server: &ServerStatus) -> bool {
+    serves(server) && server.weight > 0
 }
 
 async fn interrupted() {
@@ -195,7 +231,7 @@ impl Deploy<'_> {
     async fn leaves_somebody(&self, taken: usize) -> Result<(), String> {
         let status: Status = self.client.get("/status", PROMPT).await.map_err(|error| error.to_string())?;
         let upstream = status.upstreams.iter().find(|u| u.name == self.args.upstream);
-        let serving = upstream.map_or(0, |u| u.servers.iter().filter(|s| serves(s)).count());
+        let serving = upstream.map_or(0, |u| u.servers.iter().filter(|s| takes_anybody(s)).count());
         if serving > taken { Ok(()) } else { Err(format!("only {serving} healthy, so nobody would be left to serve")) }
     }
 

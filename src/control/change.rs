@@ -17,7 +17,7 @@ use crate::units;
 use crate::upstream::{Admin, Operational, Order, Server, clock};
 
 /// Largest weight of a server.
-const MOST_WEIGHT: u32 = 1_000;
+pub(super) const MOST_WEIGHT: u32 = 1_000;
 
 impl Supervisor {
     /// Changes one server. Either everything asked for is done, or nothing. The answer is its number.

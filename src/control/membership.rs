@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::api::{Deadlines, NewServer};
-use super::change::deadlines;
+use super::change::{MOST_WEIGHT, deadlines};
 use super::error::CommandError;
 use super::members::{Kept, Mark};
 use super::supervisor::Supervisor;
@@ -19,6 +19,9 @@ impl Supervisor {
     pub(super) fn add(&mut self, upstream: &str, server: &NewServer) -> Result<u32, CommandError> {
         if self.stopping.is_some() {
             return Err(CommandError::stopping());
+        }
+        if server.weight.is_some_and(|weight| weight > MOST_WEIGHT) {
+            return Err(bad(format!("the weight is too large: it may be 0 to {MOST_WEIGHT}")));
         }
         let missing = || CommandError::NotFound { what: format!("there is no upstream `{upstream}`") };
         let in_force = self.plan.upstreams.iter().find(|u| u.name == upstream).ok_or_else(missing)?;
@@ -93,6 +96,10 @@ impl Supervisor {
         for uid in self.registry.gone() {
             let Some(member) = self.registry.member(uid) else { continue };
             let server = Arc::clone(&member.server);
+            // A reload may have made it the last: then it stays as it is until there is another.
+            if self.registry.members_of(&server.upstream).all(|(_, other)| other.leaving) {
+                continue;
+            }
             let (upstream, name) = (&*server.upstream, &*server.name);
             let file = self.file.upstreams.iter().find(|u| u.name == upstream);
             let configured = file.is_some_and(|u| u.servers.iter().any(|s| s.name == name));

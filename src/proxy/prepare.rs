@@ -35,6 +35,8 @@ pub(super) struct Outgoing {
     pub(super) protocol: Option<HeaderValue>,
     /// What the server that is tried is told of where the session was.
     pub(super) moved: Option<HeaderValue>,
+    /// Whether the request that is left to send says so already.
+    was_moved: bool,
 }
 
 /// What finding the route has shown.
@@ -265,7 +267,14 @@ pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol:
     let replay = (idempotent && body.is_empty() && protocol.is_none())
         .then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
     exchange.flow = flow;
-    Outgoing { request: Some(Request::from_parts(parts, body)), replay, idempotent, protocol, moved: None }
+    Outgoing {
+        request: Some(Request::from_parts(parts, body)),
+        replay,
+        idempotent,
+        protocol,
+        moved: None,
+        was_moved: false,
+    }
 }
 
 impl Outgoing {
@@ -277,9 +286,13 @@ impl Outgoing {
             (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
             Some(request)
         })?;
-        if let Some(moved) = &self.moved {
-            request.headers_mut().insert(X_SESSION_MOVED, moved.clone());
+        match &self.moved {
+            Some(moved) => drop(request.headers_mut().insert(X_SESSION_MOVED, moved.clone())),
+            // A try before may have been one to another server.
+            None if self.was_moved => drop(request.headers_mut().remove(X_SESSION_MOVED)),
+            None => {}
         }
+        self.was_moved = self.moved.is_some();
         Some(request)
     }
 }

@@ -190,7 +190,6 @@ impl Place {
     fn take(core: &Rc<Core>, upstream: &Upstream, wish: Wish) -> Option<Self> {
         let line = core.lines.line(core.id, upstream);
         if !line.queue.join(core.id, upstream.plan.queue.size) {
-            line.counts().overflows.inc();
             return None;
         }
         line.counts().queued.inc();
@@ -281,9 +280,19 @@ pub(super) async fn claim(
             Err(Unclaimed::Full(wish)) => wish,
         }
     };
-    let place = Place::take(core, upstream, first).ok_or(ProxyError::new(Kind::QueueFull))?;
+    let Some(place) = Place::take(core, upstream, first) else {
+        // Those who wait for another server do not keep this one from its own clients.
+        if matches!(upstream.service, Service::Open)
+            && let Ok(claimed) = request::claim(exchange, upstream, position, session, tried)
+        {
+            return Ok(Some(claimed));
+        }
+        core.lines.line(core.id, upstream).counts().overflows.inc();
+        return Err(ProxyError::new(Kind::QueueFull));
+    };
     conn.watch.uses(None);
     conn.watch.enter(Phase::Queue, core.clock.get(), patience(upstream, core.clock.get()));
+    let mut is_held = upstream.service.holds_for(core.clock.get()).is_some();
     loop {
         let called = place.called(&conn.watch).await;
         // Servers may have come and gone meanwhile.
@@ -293,8 +302,12 @@ pub(super) async fn claim(
         if let Some(notice) = upstream.service.notice() {
             return Err(ProxyError::closed(&notice.message, notice.retry_after));
         }
+        let now = core.now();
+        if std::mem::replace(&mut is_held, upstream.service.holds_for(now).is_some()) && !is_held && called.is_ok() {
+            // The hold ended earlier than it was to: from now on it is the servers that are waited for.
+            conn.watch.enter(Phase::Queue, now, patience(upstream, now));
+        }
         if let Err(kind) = called {
-            let now = core.now();
             if kind != Kind::QueueTimeout {
                 return Err(ProxyError::new(kind));
             }
@@ -314,6 +327,8 @@ pub(super) async fn claim(
         match request::claim(exchange, upstream, position, session, tried) {
             Ok(claimed) => {
                 exchange.has_waited();
+                // What is left of its time is not the server's.
+                conn.watch.hurry();
                 return Ok(Some(claimed));
             }
             Err(Unclaimed::Nobody) => return Ok(None),

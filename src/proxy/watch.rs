@@ -174,6 +174,11 @@ impl Watch {
         self.hurried.set(hurried);
     }
 
+    /// The request has waited for something else than its server: that its time is over is not the server's doing.
+    pub(super) fn hurry(&self) {
+        self.hurried.set(true);
+    }
+
     /// Whether a request that failed like this says something about its server, rather than about its
     /// client or the proxy.
     pub(super) fn blames_server(&self, kind: Kind) -> bool {
