@@ -111,6 +111,7 @@ fn a_rolling_deploy_of_four_servers_is_seen_by_nobody() {
                     for visit in 1..=8 {
                         let answer = ask(&mut user, "GET", "/count", b"");
                         assert_eq!(answer.status, 200, "visit {visit}: logged out, by {}", answer.text());
+                        // How long a user reads; a session's length is what the drain waits for.
                         std::thread::sleep(Duration::from_millis(40));
                     }
                 }

@@ -399,6 +399,7 @@ fn a_client_that_takes_or_sends_a_byte_at_a_time_is_given_up() {
             break frame;
         }
         taken += frame.payload.len();
+        // A client that takes its answer too slowly, without ever pausing for long.
         std::thread::sleep(Duration::from_millis(20));
         let _ = frames.try_send(harness::WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes());
     };
@@ -435,6 +436,7 @@ fn small_messages_may_be_measured_with_pings() {
         harness::read_head(&mut conn);
         conn.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
         for _ in 0..1500 {
+            // Messages one by one, as a stream of events has them.
             std::thread::sleep(Duration::from_millis(1));
             if conn.try_send(b"5\r\nhello\r\n").is_err() {
                 return;

@@ -90,6 +90,7 @@ fn ten_gibibytes_go_down_and_up_in_constant_memory() {
             let mut most = 0;
             while !sender.is_finished() {
                 most = most.max(evenkeel.process.rss_kib());
+                // A sample of memory is all there is to have: no event tells of its peak.
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             most
