@@ -184,11 +184,14 @@ fn ctrl_c_takes_back_what_was_drained() {
     let services = services(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     let file = dir.path().join("proof.json");
+    // What the hook starts is of the hook: it is not left behind.
+    let hook = dir.path().join("hook.pid");
+    let each = format!("sleep 60 & echo $! > '{0}.new' && mv '{0}.new' '{0}'; wait", hook.display());
     let deploy = Process::spawn(&[
         "deploy",
         "app",
         "--each",
-        "exec sleep 60",
+        &each,
         "--watch",
         "10ms",
         "--proof",
@@ -196,11 +199,44 @@ fn ctrl_c_takes_back_what_was_drained() {
         "--admin",
         evenkeel.socket().to_str().unwrap(),
     ]);
-    eventually("a is out", || (evenkeel.server("app", "a").admin == "disabled").then_some(()));
+    let pid = eventually("the hook runs", || std::fs::read_to_string(&hook).ok());
+    assert_eq!(evenkeel.server("app", "a").admin, "disabled");
     deploy.signal(Signal::INT);
     let done = deploy.wait().ends(6);
-    assert!(done.err.contains("interrupted") && done.err.contains("taken back: app/a"), "{}", done.err);
+    assert!(done.err.contains("interrupted: what hooks run gets TERM"), "{}", done.err);
+    assert!(done.err.contains("it was interrupted, and its hook was "), "{}", done.err);
+    assert!(done.err.contains("taken back: app/a"), "{}", done.err);
+    eventually("what the hook has started is gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')).then_some(())
+    });
     eventually("all serve again", || states(&evenkeel).iter().all(|state| state == "ready healthy").then_some(()));
+    assert_eq!(proof(dir.path())["outcome"], done.err.lines().last().unwrap().split_once("stopped: ").unwrap().1);
+}
+
+#[test]
+fn ctrl_c_ends_the_watching_after_the_last_turn_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "");
+    let file = dir.path().join("proof.json");
+    let (file, admin) = (file.to_str().unwrap(), evenkeel.socket().to_str().unwrap());
+    let deploy = |watch: &str| {
+        Process::spawn(&["deploy", "app", "--each", "true", "--watch", watch, "--proof", file, "--admin", admin])
+    };
+    // Before the first turn nothing was touched.
+    let first = deploy("1h");
+    eventually("it watches", || first.out().contains("watching for 1h before the first turn").then_some(()));
+    first.signal(Signal::INT);
+    let done = first.wait().ends(6);
+    assert!(done.err.contains("before anything was touched"), "{}", done.err);
+    let last = deploy("4s");
+    eventually("it watches", || last.out().contains("watching for 4s after the last turn").then_some(()));
+    last.signal(Signal::TERM);
+    let done = last.wait().ends(0);
+    assert!(done.err.contains("interrupted: watched for"), "{}", done.err);
+    assert!(done.out.contains("2 of 2 servers restarted"), "{}", done.out);
+    assert_eq!(proof(dir.path())["outcome"], "done");
 }
 
 #[test]

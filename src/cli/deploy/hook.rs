@@ -6,11 +6,17 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-/// How long a hook has to end by itself once nobody waits for it.
-const GRACE: Duration = Duration::from_secs(5);
+use super::interrupt::Interrupts;
+use crate::units::show_duration;
+
+/// How long a hook has to end by itself once it was told to.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// How often it is looked at whether a group of processes is gone: nothing tells of that.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A command line for each server.
 #[derive(Debug, Clone, Copy)]
@@ -29,18 +35,30 @@ pub(super) struct Place<'a> {
 }
 
 impl Hook<'_> {
-    /// Runs it and waits for its end.
+    /// Runs it and waits for its end, which an interrupt hastens. It never goes on when this returns.
     ///
     /// # Errors
     /// Why the server must not be taken for restarted, as the rest of a sentence.
-    pub(super) async fn run(self, place: Place<'_>, within: Duration) -> Result<(), String> {
+    pub(super) async fn run(self, place: Place<'_>, within: Duration, interrupts: &Interrupts) -> Result<(), String> {
         let mut child = self.spawn(place).map_err(|error| format!("the hook cannot be run: {error}"))?;
-        match timeout(within, child.wait()).await {
-            Ok(Ok(status)) => judge(status),
-            Ok(Err(error)) => Err(format!("the hook cannot be waited for: {error}")),
-            Err(_) => {
-                end(&mut child).await;
-                Err(format!("the hook did not end within {}", crate::units::show_duration(within)))
+        let group = Group(child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())));
+        let before = interrupts.times();
+        let ended = tokio::select! {
+            ended = timeout(within, child.wait()) => ended.ok(),
+            () = interrupts.at_least(before + 1) => {
+                let how = end(&mut child, &group, interrupts, before + 2).await;
+                return Err(format!("it was interrupted, and its hook {how}"));
+            }
+        };
+        match ended {
+            Some(Ok(status)) => {
+                group.keep();
+                judge(status)
+            }
+            Some(Err(error)) => Err(format!("the hook cannot be waited for: {error}")),
+            None => {
+                let how = end(&mut child, &group, interrupts, before + 1).await;
+                Err(format!("the hook did not end within {} and {how}", show_duration(within)))
             }
         }
     }
@@ -62,6 +80,8 @@ impl Hook<'_> {
             .env("EVENKEEL_ADDRESS", place.address)
             .stdin(Stdio::null())
             .stdout(Stdio::from(out))
+            // Signals for this command are not for what it has begun to do: it passes on what is meant.
+            .process_group(0)
             .kill_on_drop(true);
         command.spawn()
     }
@@ -71,13 +91,50 @@ fn judge(status: ExitStatus) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("the hook failed ({status})")) }
 }
 
-async fn end(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+/// The processes of a hook. Those that are left are killed when it is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Lets go of it: what a hook leaves behind, such as the server that it has started, is meant to stay.
+    fn keep(mut self) {
+        self.0 = None;
     }
-    if timeout(GRACE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
+
+    fn send(&self, signal: Signal) {
+        if let Some(pid) = self.0 {
+            let _ = kill_process_group(pid, signal);
+        }
     }
+
+    async fn gone(&self) {
+        while self.0.is_some_and(|pid| test_kill_process_group(pid).is_ok()) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.send(Signal::KILL);
+    }
+}
+
+/// Ends a hook with all that it has started: gently at first, at once when told so. The answer says how it
+/// ended.
+async fn end(child: &mut Child, group: &Group, interrupts: &Interrupts, at_once: u32) -> &'static str {
+    group.send(Signal::TERM);
+    let ended = async {
+        let _ = child.wait().await;
+        group.gone().await;
+    };
+    tokio::select! {
+        () = ended => return "was ended with TERM",
+        () = sleep(GRACE) => {}
+        () = interrupts.at_least(at_once) => {}
+    }
+    group.send(Signal::KILL);
+    let _ = child.wait().await;
+    "was killed"
 }
 
 /// Fills the places in.
@@ -114,15 +171,79 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_fails_says_how() {
-        let run = async |line: &str, within| Hook::Shell(line).run(PLACE, Duration::from_millis(within)).await;
+        let (_tell, never) = Interrupts::by_hand();
+        let run = async |line: &str, within| Hook::Shell(line).run(PLACE, Duration::from_millis(within), &never).await;
         assert_eq!(
             run("test \"$EVENKEEL_SERVER $EVENKEEL_ADDRESS $EVENKEEL_UPSTREAM\" = 'a 10.0.0.1:3000 shop'", 9000).await,
             Ok(())
         );
         assert_eq!(run("exit 3", 9000).await, Err("the hook failed (exit status: 3)".to_owned()));
         let late = run("exec sleep 60", 50).await.unwrap_err();
-        assert!(late.contains("did not end within 50ms"), "{late}");
-        let missing = Hook::Program(Path::new("/nowhere/x")).run(PLACE, Duration::from_secs(9)).await.unwrap_err();
+        assert!(late.contains("did not end within 50ms and was ended with TERM"), "{late}");
+        let missing = Hook::Program(Path::new("/nowhere/x")).run(PLACE, Duration::from_secs(9), &never);
+        let missing = missing.await.unwrap_err();
         assert!(missing.contains("cannot be run"), "{missing}");
+    }
+
+    /// A line that says with a file that it runs, and its pid.
+    fn line(dir: &Path, line: &str) -> String {
+        format!("{line}; sleep 60 & echo $! > '{0}/new' && mv '{0}/new' '{0}/pid'; wait", dir.display())
+    }
+
+    async fn pid(dir: &Path) -> Pid {
+        loop {
+            if let Ok(text) = std::fs::read_to_string(dir.join("pid")) {
+                return Pid::from_raw(text.trim().parse().unwrap()).unwrap();
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    fn is_there(pid: Pid) -> bool {
+        // One that has ended and that nobody has waited for yet is as good as gone.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_ends_all_that_a_hook_has_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, interrupts) = Interrupts::by_hand();
+        let line = line(dir.path(), "true");
+        let hook = Hook::Shell(&line).run(PLACE, Duration::from_secs(60), &interrupts);
+        let interrupt = async {
+            let pid = pid(dir.path()).await;
+            assert!(is_there(pid));
+            tell.send(1).unwrap();
+            pid
+        };
+        let (ended, pid) = tokio::join!(hook, interrupt);
+        // Where nobody waits for orphans, they are not seen to end.
+        assert!(ended.unwrap_err().starts_with("it was interrupted, and its hook was "));
+        assert!(!is_there(pid), "the shell's child as well");
+    }
+
+    #[tokio::test]
+    async fn a_second_interrupt_waits_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, interrupts) = Interrupts::by_hand();
+        // TERM is ignored, by what it starts as well.
+        let line = line(dir.path(), "trap '' TERM");
+        let began = std::time::Instant::now();
+        let hook = Hook::Shell(&line).run(PLACE, Duration::from_secs(60), &interrupts);
+        let interrupt = async {
+            let pid = pid(dir.path()).await;
+            tell.send(1).unwrap();
+            sleep(LOOK * 5).await;
+            assert!(is_there(pid), "it ignores TERM");
+            tell.send(2).unwrap();
+            pid
+        };
+        let (ended, pid) = tokio::join!(hook, interrupt);
+        assert_eq!(ended, Err("it was interrupted, and its hook was killed".to_owned()));
+        while is_there(pid) {
+            sleep(LOOK).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60));
     }
 }

@@ -1,0 +1,255 @@
+//! Servers restarted in turn.
+//!
+//! The order of each turn is what makes it safe: out of rotation with its sessions, disabled so that nothing
+//! of its past health counts, restarted by the hook, and back only once its check has seen it again.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::hook::{GRACE, Hook, Place};
+use super::interrupt::Interrupts;
+use super::report::Turn;
+use super::{PACE, serves, takes_anybody};
+use crate::cli::args::DeployArgs;
+use crate::cli::client::{Client, PROMPT};
+use crate::cli::console::Console;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::servers;
+use crate::cli::target::Target;
+use crate::control::api::{ServerChange, ServerStatus, Status, UpstreamStatus};
+use crate::units::show_duration;
+
+/// A deploy under way.
+pub(super) struct Rolling<'a> {
+    pub(super) client: &'a Client,
+    pub(super) args: &'a DeployArgs,
+    /// In the order of their turns.
+    pub(super) turns: Vec<Turn>,
+    /// Servers that are out of rotation because of the deploy.
+    pub(super) out: Vec<String>,
+    pub(super) interrupts: &'a Interrupts,
+}
+
+/// Whose turn comes when; servers that somebody else took out are left alone.
+pub(super) fn order(
+    upstream: &UpstreamStatus,
+    args: &DeployArgs,
+    console: &mut Console,
+) -> Result<Vec<String>, Failure> {
+    let fail = |text: String| Err(Failure::new(Exit::Failure, text));
+    for name in &args.only {
+        if !upstream.servers.iter().any(|s| s.name == *name) {
+            return fail(format!("upstream `{}` has no server `{name}`", upstream.name));
+        }
+    }
+    let mut names = Vec::new();
+    for server in &upstream.servers {
+        if !args.only.is_empty() && !args.only.contains(&server.name) {
+            continue;
+        }
+        if server.admin == "ready" {
+            names.push(server.name.clone());
+        } else {
+            console.note(&format!("{}/{} is {}: it is left alone", upstream.name, server.name, server.admin));
+        }
+    }
+    if names.is_empty() {
+        return fail(format!("upstream `{}` has no ready server to deploy", upstream.name));
+    }
+    let serving = upstream.servers.iter().filter(|s| takes_anybody(s)).count();
+    if serving <= usize::from(args.batch).min(names.len()) {
+        return fail(format!(
+            "{} of upstream `{}` would be left to serve: a deploy needs more healthy servers than --batch takes out",
+            if serving == 0 { "nobody" } else { "nobody else" },
+            upstream.name
+        ));
+    }
+    Ok(names)
+}
+
+impl Rolling<'_> {
+    /// Every turn. The error is why it was stopped.
+    pub(super) async fn all(&mut self, console: &mut Console) -> Result<(), String> {
+        let count = self.turns.len();
+        let step = usize::from(self.args.batch);
+        for first in (0..count).step_by(step) {
+            let batch = first..(first + step).min(count);
+            let interrupts = self.interrupts;
+            let before = async {
+                self.leaves_somebody(batch.len()).await?;
+                self.drain(batch.clone(), console).await
+            };
+            unless(interrupts, before).await?;
+            // Hooks end in an order of their own.
+            self.restart(batch.clone(), console).await?;
+            unless(interrupts, self.take_back(batch, console)).await?;
+        }
+        Ok(())
+    }
+
+    fn target(&self, at: usize) -> Target {
+        Target { upstream: self.args.upstream.clone(), server: self.turns[at].server.clone() }
+    }
+
+    fn place(&self, at: usize) -> String {
+        format!("{}/{} {}", at + 1, self.turns.len(), self.target(at))
+    }
+
+    async fn leaves_somebody(&self, taken: usize) -> Result<(), String> {
+        let status: Status = self.client.get("/status", PROMPT).await.map_err(|error| error.to_string())?;
+        let upstream = status.upstreams.iter().find(|u| u.name == self.args.upstream);
+        let serving = upstream.map_or(0, |u| u.servers.iter().filter(|s| takes_anybody(s)).count());
+        if serving > taken { Ok(()) } else { Err(format!("only {serving} healthy, so nobody would be left to serve")) }
+    }
+
+    async fn set(&self, at: usize, change: &ServerChange) -> Result<ServerStatus, String> {
+        self.client.put(&self.target(at).path(), change, PROMPT).await.map_err(|error| error.to_string())
+    }
+
+    /// Takes the servers of a batch out, with their sessions, and waits until nothing is left on them.
+    async fn drain(&mut self, batch: Range<usize>, console: &mut Console) -> Result<(), String> {
+        let began = Instant::now();
+        let show = |time: Option<Duration>| time.map(show_duration);
+        let deadlines = &self.args.deadlines;
+        let change = ServerChange {
+            admin: Some("draining".to_owned()),
+            weight: None,
+            in_flight: show(deadlines.in_flight),
+            sessions_max: show(deadlines.sessions_max),
+            sessions_idle: show(deadlines.sessions_idle),
+        };
+        for at in batch.clone() {
+            self.out.push(self.turns[at].server.clone());
+            self.set(at, &change).await?;
+        }
+        for at in batch {
+            let mut told = None;
+            loop {
+                let path = format!("{}?wait=drained&timeout=1s", self.target(at).path());
+                let server: ServerStatus = self.client.get(&path, PROMPT).await.map_err(|error| error.to_string())?;
+                if server.admin == "ready" {
+                    return Err(format!("{} was made ready by somebody else while it drained", self.target(at)));
+                }
+                if matches!(server.admin.as_str(), "drained" | "disabled") && server.in_flight == 0 {
+                    break;
+                }
+                let left = (server.drain.as_ref().map_or(0, |d| d.sessions_left), server.in_flight);
+                if console.live {
+                    let _ = console.refresh(&format!("{} drains: {}", self.place(at), servers::left(&server)));
+                } else if told != Some(left) {
+                    let _ = console.confirm(&format!("{} drains: {}", self.place(at), servers::left(&server)));
+                }
+                told = Some(left);
+                sleep(PACE).await;
+            }
+            self.turns[at].drain_seconds = began.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
+    /// Runs the hooks of a batch at the same time.
+    async fn restart(&mut self, batch: Range<usize>, console: &mut Console) -> Result<(), String> {
+        let mut hooks = JoinSet::new();
+        for at in batch {
+            // What was known of its health is of the old process.
+            let server =
+                self.set(at, &ServerChange { admin: Some("disabled".to_owned()), ..Default::default() }).await?;
+            let (each, exec) = (self.args.each.clone(), self.args.exec.clone());
+            let (upstream, within) = (self.args.upstream.clone(), self.args.hook_within);
+            let interrupts = self.interrupts.clone();
+            hooks.spawn(async move {
+                let began = Instant::now();
+                let place = Place { upstream: &upstream, name: &server.name, address: &server.address };
+                let hook = match (&each, &exec) {
+                    (Some(line), _) => Hook::Shell(line),
+                    (None, program) => Hook::Program(program.as_deref().unwrap_or(Path::new("true"))),
+                };
+                (at, hook.run(place, within, &interrupts).await, began.elapsed().as_secs_f64())
+            });
+        }
+        let mut result = Ok(());
+        let mut told = self.interrupts.times() > 0;
+        loop {
+            let ended = tokio::select! {
+                ended = hooks.join_next() => ended,
+                () = self.interrupts.at_least(1), if !told => {
+                    told = true;
+                    let grace = show_duration(GRACE);
+                    console.note(&format!("interrupted: what hooks run gets TERM, and {grace} to end (again: at once)"));
+                    continue;
+                }
+            };
+            let Some(ended) = ended else { break };
+            let (at, ended, seconds) = ended.map_err(|error| format!("a hook cannot be waited for: {error}"))?;
+            self.turns[at].hook_seconds = seconds;
+            match ended {
+                Ok(()) => {
+                    let _ = console.confirm(&format!("{} restarted in {seconds:.1} s", self.place(at)));
+                }
+                Err(why) => {
+                    self.turns[at].result = "failed";
+                    result = Err(format!("{}: {why}", self.target(at)));
+                }
+            }
+        }
+        result
+    }
+
+    /// Takes servers back and waits until their checks say that they are healthy.
+    async fn take_back(&mut self, batch: Range<usize>, console: &mut Console) -> Result<(), String> {
+        let began = Instant::now();
+        let ready = ServerChange { admin: Some("ready".to_owned()), ..Default::default() };
+        for at in batch.clone() {
+            self.set(at, &ready).await?;
+        }
+        for at in batch {
+            loop {
+                let path = self.target(at).path();
+                let server: ServerStatus = self.client.get(&path, PROMPT).await.map_err(|error| error.to_string())?;
+                if serves(&server) {
+                    break;
+                }
+                if server.admin != "ready" {
+                    return Err(format!("{} was taken out by somebody else", self.target(at)));
+                }
+                if began.elapsed() >= self.args.healthy_within {
+                    self.turns[at].result = "failed";
+                    let why = server.last_check_error.map(|error| format!(" ({error})")).unwrap_or_default();
+                    let within = show_duration(self.args.healthy_within);
+                    return Err(format!("{} was not healthy within {within}{why}", self.target(at)));
+                }
+                sleep(PACE).await;
+            }
+            let turn = &mut self.turns[at];
+            turn.result = "restarted";
+            turn.healthy_seconds = began.elapsed().as_secs_f64();
+            self.out.retain(|name| *name != turn.server);
+            let _ = console.confirm(&format!("{} is healthy again", self.place(at)));
+        }
+        Ok(())
+    }
+
+    /// Takes back what the deploy took out. A server that does not answer its check gets nothing all the same.
+    pub(super) async fn restore(&mut self, console: &mut Console) {
+        let ready = ServerChange { admin: Some("ready".to_owned()), ..Default::default() };
+        for server in std::mem::take(&mut self.out) {
+            let target = Target { upstream: self.args.upstream.clone(), server };
+            match self.client.put::<ServerStatus>(&target.path(), &ready, PROMPT).await {
+                Ok(now) => console.note(&format!("taken back: {target} {}", servers::state(&now))),
+                Err(error) => console.note(&format!("{target} cannot be taken back: {error}")),
+            }
+        }
+    }
+}
+
+/// Does something that may be left at any moment, until it is interrupted.
+async fn unless<T>(interrupts: &Interrupts, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::select! {
+        result = work => result,
+        () = interrupts.at_least(1) => Err("it was interrupted".to_owned()),
+    }
+}
