@@ -7,7 +7,7 @@ mod harness;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use harness::{Client, Process, Signal, WebSocket, cli, command, eventually, origins, run};
+use harness::{Client, Process, Raw, Signal, WebSocket, cli, command, eventually, origins, run};
 use serde_json::Value;
 
 /// The demo on free ports.
@@ -199,4 +199,21 @@ fn every_path_of_the_toy_server_answers() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     assert!(run(&mut command(&["origin", "--listen", &address])).ends(4).err.contains(&address));
+}
+
+/// What counts deliveries to servers that are killed.
+#[test]
+fn what_arrived_at_a_toy_server_outlives_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("arrivals");
+    let path = file.to_str().unwrap();
+    let mut process = Process::spawn(&["origin", "--listen", "127.0.0.1:0", "--arrivals", path]);
+    let line = process.says("listens on http://");
+    let mut waiting = Raw::to(line.rsplit_once("http://").unwrap().1.parse().unwrap());
+    waiting.send(b"POST /sink?id=7 HTTP/1.1\r\nhost: o\r\ncontent-length: 5\r\n\r\n12");
+    eventually("it has arrived", || std::fs::read_to_string(&file).is_ok_and(|text| !text.is_empty()).then_some(()));
+    process.kill();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "a #1 POST /sink?id=7 -\n");
+    let done = cli(&["origin", "--arrivals", dir.path().to_str().unwrap()]).ends(1);
+    assert!(done.err.contains("cannot write to"), "{}", done.err);
 }

@@ -358,6 +358,10 @@ pub(super) struct OriginArgs {
     /// The name it answers with in X-Server
     #[arg(long, default_value = "a")]
     pub name: String,
+
+    /// Append a line for each request to this file as soon as it arrives, whatever becomes of it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub arrivals: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,5 +1,6 @@
 //! `origin`: one toy server in the foreground.
 
+use std::fs::OpenOptions;
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,12 @@ pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, F
     super::block_on(async {
         let mut options = Options::new(args.listen, &args.name);
         options.log = (!console.quiet).then(|| Box::new(io::stdout()) as Box<dyn io::Write + Send>);
+        if let Some(file) = &args.arrivals {
+            let opened = OpenOptions::new().append(true).create(true).open(file);
+            options.arrivals = Some(Box::new(opened.map_err(|error| {
+                Failure::new(Exit::Failure, format!("cannot write to {}: {error}", file.display()))
+            })?));
+        }
         let server = Server::bind(options)
             .map_err(|error| Failure::new(Exit::CannotBind, format!("cannot listen on {}: {error}", args.listen)))?;
         let stop =

@@ -1,7 +1,7 @@
 //! Toy servers as processes of their own, which can be killed and started again at their address.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Process, eventually};
 
@@ -25,30 +25,42 @@ pub struct Service {
     pub name: String,
     pub address: SocketAddr,
     _place: socket2::Socket,
-    pid_file: std::path::PathBuf,
+    dir: PathBuf,
 }
 
 impl Service {
     /// Starts it with [`Self::script`], as hooks do.
     pub fn start(name: &str, dir: &Path) -> Self {
         let (place, address) = reserved();
-        let pid_file = dir.join(format!("{name}.pid"));
-        let service = Self { name: name.to_owned(), address, _place: place, pid_file };
-        let mut command = std::process::Command::new("/bin/sh");
-        command.arg(dir.join("restart.sh")).env("EVENKEEL_SERVER", name).env("EVENKEEL_ADDRESS", address.to_string());
-        assert!(command.status().unwrap().success());
-        eventually("it listens", || std::net::TcpStream::connect(address).ok());
+        let service = Self { name: name.to_owned(), address, _place: place, dir: dir.to_owned() };
+        service.restart();
         service
     }
 
+    /// Kills it, if it runs, and starts it again.
+    pub fn restart(&self) {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.arg(self.dir.join("restart.sh"));
+        command.env("EVENKEEL_SERVER", &self.name).env("EVENKEEL_ADDRESS", self.address.to_string());
+        assert!(command.status().unwrap().success());
+        eventually("it listens", || std::net::TcpStream::connect(self.address).ok());
+    }
+
+    /// What has arrived at it and at those before it in its place, a line each.
+    pub fn arrivals(&self) -> PathBuf {
+        self.dir.join(format!("{}.arrivals", self.name))
+    }
+
     /// The script that kills the server whose name is in the environment, and starts another.
-    pub fn script(dir: &Path) -> std::path::PathBuf {
+    pub fn script(dir: &Path) -> PathBuf {
         let file = dir.join("restart.sh");
         let text = format!(
             "#!/bin/sh\n\
              pid='{dir}'/\"$EVENKEEL_SERVER\".pid\n\
-             [ ! -f \"$pid\" ] || kill -9 \"$(cat \"$pid\")\"\n\
-             '{program}' origin --quiet --listen \"$EVENKEEL_ADDRESS\" --name \"$EVENKEEL_SERVER\" >/dev/null 2>&1 &\n\
+             [ ! -f \"$pid\" ] || {{ old=$(cat \"$pid\"); kill -9 \"$old\"; \
+               while [ -e \"/proc/$old/exe\" ]; do sleep 0.01; done; }}\n\
+             '{program}' origin --quiet --listen \"$EVENKEEL_ADDRESS\" --name \"$EVENKEEL_SERVER\" \\\n\
+               --arrivals '{dir}'/\"$EVENKEEL_SERVER\".arrivals >/dev/null 2>&1 &\n\
              echo $! > \"$pid\"\n",
             dir = dir.display(),
             program = env!("CARGO_BIN_EXE_evenkeel"),
@@ -59,14 +71,19 @@ impl Service {
     }
 
     pub fn pid(&self) -> i32 {
-        std::fs::read_to_string(&self.pid_file).unwrap().trim().parse().unwrap()
+        std::fs::read_to_string(self.dir.join(format!("{}.pid", self.name))).unwrap().trim().parse().unwrap()
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill(&self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.pid()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.pid()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+        self.kill();
     }
 }

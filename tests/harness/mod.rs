@@ -15,6 +15,7 @@ mod fake;
 mod h2_server;
 mod held;
 mod http2;
+pub mod mixed_load;
 mod name_server;
 mod process;
 mod proxied_front;
@@ -40,6 +41,7 @@ pub use http2::{
     ACK, Answer2, CONTINUATION, Client2, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, PRIORITY,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, exchange, is_reset,
 };
+pub use mixed_load::MixedLoad;
 pub use name_server::{NameServer, local};
 pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
 pub use proxied_front::{Introduced, ProxiedFront};

@@ -63,7 +63,7 @@ impl Origin {
     /// # Errors
     /// When the address cannot be bound, no thread is to be had, or the name cannot stand in a header.
     pub fn start_at(address: SocketAddr, name: &str) -> io::Result<Self> {
-        let shared = Shared::new(name, REMEMBERED, None)?;
+        let shared = Shared::new(name, REMEMBERED, None, None)?;
         let reserved = bound(address)?;
         let address = reserved
             .local_addr()?

@@ -1,7 +1,8 @@
 //! What an origin was asked: in memory for tests, a line each for people.
 //!
 //! A request is entered when its head has arrived, not when it was answered: a server that dies in
-//! between has still been given it, and a test that counts deliveries must see that.
+//! between has still been given it, and a test that counts deliveries must see that. Of a server that is
+//! a process of its own only what it has written survives its kill: that is what arrivals are for.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -69,12 +70,14 @@ struct Inner {
     /// How many entries were dropped from the front; an entry's number minus this is its position.
     dropped: u64,
     lines: Option<Lines>,
+    arrivals: Option<Lines>,
 }
 
 impl Journal {
-    /// Remembers the last `remember` requests and writes a line for each to `lines`.
-    pub(super) fn new(name: String, remember: usize, lines: Option<Lines>) -> Self {
-        let inner = Inner { served: VecDeque::new(), dropped: 0, lines };
+    /// Remembers the last `remember` requests, writes a line for each to `lines` when it is over, and to
+    /// `arrivals` before anything is done about it.
+    pub(super) fn new(name: String, remember: usize, lines: Option<Lines>, arrivals: Option<Lines>) -> Self {
+        let inner = Inner { served: VecDeque::new(), dropped: 0, lines, arrivals };
         Self { name, remember, inner: Mutex::new(inner) }
     }
 
@@ -98,6 +101,10 @@ impl Journal {
     pub(super) fn enter(self: &Arc<Self>, served: Served) -> Entry {
         let mut inner = self.inner();
         let number = inner.dropped + inner.served.len() as u64;
+        if let Some(arrivals) = &mut inner.arrivals {
+            // In one piece: several processes may write to the same file.
+            let _ = arrivals.write_all(format!("{} {served}\n", self.name).as_bytes());
+        }
         if self.remember > 0 {
             if inner.served.len() == self.remember {
                 inner.served.pop_front();
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_there_before_its_answer_and_stays_without_one() {
-        let journal = Arc::new(Journal::new("a".to_owned(), 10, None));
+        let journal = Arc::new(Journal::new("a".to_owned(), 10, None, None));
         let first = journal.enter(request(1));
         let second = journal.enter(request(2));
         assert_eq!(journal.served().iter().map(|s| s.status).collect::<Vec<_>>(), [None, None]);
@@ -199,7 +206,7 @@ mod tests {
 
     #[test]
     fn only_the_last_requests_are_remembered_and_a_late_answer_finds_its_own() {
-        let journal = Arc::new(Journal::new("a".to_owned(), 2, None));
+        let journal = Arc::new(Journal::new("a".to_owned(), 2, None, None));
         let forgotten = journal.enter(request(1));
         let kept = journal.enter(request(2));
         journal.enter(request(3)).answered(203);
@@ -207,7 +214,7 @@ mod tests {
         kept.answered(202);
         let served: Vec<_> = journal.served().iter().map(|s| (s.connection, s.status)).collect();
         assert_eq!(served, [(2, Some(202)), (3, Some(203))]);
-        let nothing = Arc::new(Journal::new("a".to_owned(), 0, None));
+        let nothing = Arc::new(Journal::new("a".to_owned(), 0, None, None));
         nothing.enter(request(1)).answered(200);
         assert!(nothing.served().is_empty());
     }

@@ -33,6 +33,9 @@ pub struct Options {
     pub name: String,
     /// Where a line for each request goes; none writes none.
     pub log: Option<Box<dyn io::Write + Send>>,
+    /// Where a line goes for each request that has arrived, before it is answered: unlike the log it tells
+    /// of those that the server died over. Written to without a buffer.
+    pub arrivals: Option<Box<dyn io::Write + Send>>,
     /// How long requests in flight may take to end once it shall stop.
     pub grace: Duration,
 }
@@ -41,7 +44,7 @@ impl Options {
     /// An origin that writes no log and gives requests five seconds to end.
     #[must_use]
     pub fn new(listen: SocketAddr, name: impl Into<String>) -> Self {
-        Self { listen, name: name.into(), log: None, grace: Duration::from_secs(5) }
+        Self { listen, name: name.into(), log: None, arrivals: None, grace: Duration::from_secs(5) }
     }
 }
 
@@ -51,6 +54,7 @@ impl std::fmt::Debug for Options {
             .field("listen", &self.listen)
             .field("name", &self.name)
             .field("log", &self.log.is_some())
+            .field("arrivals", &self.arrivals.is_some())
             .field("grace", &self.grace)
             .finish()
     }
@@ -89,7 +93,7 @@ impl Server {
     /// When the address cannot be bound, or the name cannot stand in a header.
     pub fn bind(options: Options) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(options.listen)?;
-        let shared = Shared::new(&options.name, 0, options.log)?;
+        let shared = Shared::new(&options.name, 0, options.log, options.arrivals)?;
         let (_, none_follow) = mpsc::unbounded_channel();
         Self::on(listener, none_follow, shared, options.grace)
     }
@@ -186,7 +190,12 @@ pub(super) struct Ending {
 }
 
 impl Shared {
-    pub(super) fn new(name: &str, remember: usize, log: Option<Lines>) -> io::Result<Arc<Self>> {
+    pub(super) fn new(
+        name: &str,
+        remember: usize,
+        log: Option<Lines>,
+        arrivals: Option<Lines>,
+    ) -> io::Result<Arc<Self>> {
         let server_header = HeaderValue::from_str(name).map_err(|_| {
             let text = format!("the name {name:?} cannot stand in a header: use printable ASCII characters");
             io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -194,7 +203,7 @@ impl Shared {
         Ok(Arc::new(Self {
             name: name.to_owned(),
             server_header,
-            journal: Arc::new(Journal::new(name.to_owned(), remember, log)),
+            journal: Arc::new(Journal::new(name.to_owned(), remember, log, arrivals)),
             sessions: Mutex::default(),
             behaviour: Mutex::default(),
             ending: watch::Sender::default(),
