@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, and the rooms of the crate that each may use.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("asks", &[]),
     ("named", &[]),
     ("units", &[]),
     ("path", &[]),
@@ -15,11 +16,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("server_stream", &[]),
     ("balance", &["named", "units"]),
-    ("health", &["named", "proxy_protocol", "server_stream", "tls", "units"]),
+    ("health", &["asks", "named", "proxy_protocol", "server_stream", "tls", "units"]),
     ("config", &["balance", "health", "named", "path", "proxy_protocol", "tls", "units"]),
     ("metrics", &["balance", "config", "error", "upstream"]),
     ("upstream", &["balance", "config", "metrics", "tls"]),
-    ("proxy", &["balance", "config", "error", "metrics", "path", "proxy_protocol", "server_stream", "tls", "upstream"]),
+    (
+        "proxy",
+        &[
+            "asks",
+            "balance",
+            "config",
+            "error",
+            "metrics",
+            "path",
+            "proxy_protocol",
+            "server_stream",
+            "tls",
+            "upstream",
+        ],
+    ),
     ("control", &["balance", "config", "health", "metrics", "tls", "units", "upstream"]),
     ("lab", &[]),
     ("fuzzing", &["balance", "config", "proxy"]),

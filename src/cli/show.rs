@@ -26,6 +26,7 @@ use crate::config::plan::{
     AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, LogFormat, LogPlan, PoolPlan, QueuePlan, RetryPlan,
     ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
 };
+use crate::health::Hears;
 use crate::proxy_protocol::Version;
 use crate::units::show_duration;
 
@@ -237,6 +238,7 @@ impl<'a> UpstreamView<'a> {
             retry,
             outliers,
             drain,
+            drain_on,
             max_sessions,
             cookie_keys,
             servers,
@@ -257,7 +259,7 @@ impl<'a> UpstreamView<'a> {
             pool: PoolView::of(pool),
             retry: RetryView::of(retry),
             outliers: OutliersView::of(outliers.as_ref()),
-            drain: DrainView::of(drain),
+            drain: DrainView::of(drain, *drain_on),
             server: servers.iter().map(ServerView::of).collect(),
         }
     }
@@ -349,10 +351,12 @@ struct DrainView {
     sessions_max: String,
     close_spread: String,
     move_sessions: &'static str,
+    on_check: bool,
+    on_header: bool,
 }
 
 impl DrainView {
-    fn of(plan: &DrainPlan) -> Self {
+    fn of(plan: &DrainPlan, drain_on: Hears) -> Self {
         let DrainPlan { in_flight, sessions_idle, sessions_max, close_spread, move_sessions } = *plan;
         Self {
             in_flight: show_duration(in_flight),
@@ -360,6 +364,8 @@ impl DrainView {
             sessions_max: show_duration(sessions_max),
             close_spread: show_duration(close_spread),
             move_sessions: move_sessions.name(),
+            on_check: drain_on.check,
+            on_header: drain_on.header,
         }
     }
 }

@@ -25,7 +25,7 @@ pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHtt
 
 pub use super::protocol::{Http2, Protocol};
 use crate::balance::Policy;
-use crate::health::Check;
+use crate::health::{Check, Hears};
 use crate::proxy_protocol::Version;
 
 pub use route::{
@@ -244,6 +244,8 @@ pub struct UpstreamPlan {
     /// None: live traffic ejects nobody.
     pub outliers: Option<OutlierPlan>,
     pub drain: DrainPlan,
+    /// By which words its servers may ask for their drain.
+    pub drain_on: Hears,
     /// Most sessions the ledger of a sticky upstream remembers.
     pub max_sessions: usize,
     /// Keys that seal the sticky cookie, first the one that seals; empty: made once and kept.

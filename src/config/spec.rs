@@ -418,6 +418,8 @@ pub struct DrainSpec {
     pub sessions_max: At<Time>,
     pub close_spread: At<Time>,
     pub move_sessions: At<MoveSessionsSpec>,
+    pub on_check: At<bool>,
+    pub on_header: At<bool>,
 }
 
 impl Default for DrainSpec {
@@ -428,6 +430,8 @@ impl Default for DrainSpec {
             sessions_max: nowhere(seconds(3600)),
             close_spread: nowhere(seconds(10)),
             move_sessions: nowhere(MoveSessionsSpec::Never),
+            on_check: nowhere(false),
+            on_header: nowhere(false),
         }
     }
 }

@@ -124,7 +124,8 @@ pub struct ServerStatus {
     pub operational: String,
     /// `ready`, `draining`, `drained`, `disabled`.
     pub admin: String,
-    /// Who set the administrative state (`config`, `operator`), empty while ready by default.
+    /// Who set the administrative state: `operator`, or `server` where it has asked for its drain itself;
+    /// empty while it is ready.
     pub set_by: String,
     /// Share now, and the one configured.
     pub weight: u32,

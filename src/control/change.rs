@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::api::{Deadlines, ServerChange};
+use super::asked::By;
 use super::drain::{Action, Drain, Left, TICK};
 use super::error::CommandError;
 use super::registry::{Leaving, Member, Running, Waker};
@@ -43,7 +44,7 @@ impl Supervisor {
         match admin {
             Some(Admin::Ready) => self.make_ready(uid),
             Some(Admin::Disabled) => self.disable(uid, limits),
-            Some(_) => self.drain(uid, limits),
+            Some(_) => self.drain(uid, limits, By::Operator),
             None => self.limit(uid, limits),
         }
         self.step_drain(uid);
@@ -63,7 +64,16 @@ impl Supervisor {
 
     fn make_ready(&mut self, uid: u32) {
         self.bring_back(uid);
+        if let Some(member) = self.registry.member_mut(uid) {
+            member.asked.overrule();
+        }
+        self.open(uid, "by order of an operator");
+    }
+
+    /// Takes back that a server is not ready.
+    pub(super) fn open(&mut self, uid: u32, why: &str) {
         let Some(member) = self.registry.member_mut(uid) else { return };
+        member.by = By::Operator;
         let before = member.state().admin;
         if before == Admin::Ready {
             return;
@@ -73,7 +83,7 @@ impl Supervisor {
         member.set_admin(Admin::Ready);
         let server = Arc::clone(&member.server);
         self.order(|| Order::Stay { servers: [uid].into() });
-        info!(upstream = %server.upstream, server = %server.name, "server is ready again by order of an operator");
+        info!(upstream = %server.upstream, server = %server.name, why, "server is ready again");
         self.changed(&server);
         if before == Admin::Disabled {
             self.check_anew(uid);
@@ -91,19 +101,22 @@ impl Supervisor {
         self.begin_checks(uid);
     }
 
-    pub(super) fn drain(&mut self, uid: u32, limits: Option<DrainPlan>) {
+    pub(super) fn drain(&mut self, uid: u32, limits: Option<DrainPlan>, by: By) {
         let now = self.now();
         let Some((group, member)) = self.registry.both(uid) else { return };
         let before = member.state().admin;
+        let (configured, sticky) = (group.plan.drain, group.sticky.is_some());
+        if matches!(before, Admin::Draining | Admin::Drained) && by == By::Operator {
+            self.take_over(uid);
+        }
         match before {
             Admin::Draining => return self.limit(uid, limits),
             Admin::Drained => return,
             Admin::Ready | Admin::Disabled => {}
         }
-        let limits = limits.unwrap_or(group.plan.drain);
-        let sticky = group.sticky.is_some();
+        let limits = limits.unwrap_or(configured);
         let drain = if sticky { Drain::of_sessions(limits, now) } else { Drain::of_requests(limits, now) };
-        self.begin_drain(uid, Admin::Draining, drain);
+        self.begin_drain(uid, Admin::Draining, drain, by);
         if before == Admin::Disabled {
             self.check_anew(uid);
         }
@@ -116,9 +129,17 @@ impl Supervisor {
             return self.limit(uid, limits);
         }
         let drain = Drain::of_requests(limits.unwrap_or(group.plan.drain), now);
-        self.begin_drain(uid, Admin::Disabled, drain);
+        self.begin_drain(uid, Admin::Disabled, drain, By::Operator);
         if let Some(member) = self.registry.member_mut(uid) {
             member.probing = None;
+        }
+    }
+
+    /// What the server has asked for is an operator's wish from now on, and kept as such.
+    fn take_over(&mut self, uid: u32) {
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        if std::mem::replace(&mut member.by, By::Operator) != By::Operator {
+            self.stale = true;
         }
     }
 
@@ -130,10 +151,11 @@ impl Supervisor {
 
     /// The state is written here and the counts are read later, by the first step: see
     /// [`crate::upstream::claim`].
-    fn begin_drain(&mut self, uid: u32, admin: Admin, drain: Drain) {
+    fn begin_drain(&mut self, uid: u32, admin: Admin, drain: Drain, by: By) {
         let inbox = self.inbox.clone();
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.set_admin(admin);
+        member.by = by;
         let server = Arc::clone(&member.server);
         member.drain = Some(Running {
             drain,
@@ -143,7 +165,7 @@ impl Supervisor {
         });
         let in_flight = server.in_flight();
         let word = if admin == Admin::Disabled { "disabled" } else { "draining" };
-        info!(upstream = %server.upstream, server = %server.name, in_flight, "server is {word} by order of an operator");
+        info!(upstream = %server.upstream, server = %server.name, in_flight, by = by.name(), "server is {word}");
         self.changed(&server);
     }
 

@@ -12,6 +12,7 @@ use super::resolve;
 use super::shared::Phase;
 use super::supervisor::Supervisor;
 use crate::config::plan::{Address, UpstreamPlan};
+use crate::health::Says;
 use crate::health::streak::Change;
 use crate::health::tcp::Wire;
 use crate::upstream::{Admin, Operational};
@@ -40,7 +41,7 @@ impl Supervisor {
     /// Starts the checks of a server anew, by the check its upstream has now.
     pub(super) fn begin_checks(&mut self, uid: u32) {
         let Some((group, _)) = self.registry.both(uid) else { return };
-        let check = group.plan.check.clone();
+        let (check, hears) = (group.plan.check.clone(), group.plan.drain_on);
         let wire = wire(&group.plan);
         let (healthy, unhealthy) = thresholds(check.as_ref());
         let Some(member) = self.registry.member_mut(uid) else { return };
@@ -53,7 +54,7 @@ impl Supervisor {
         if let Some(check) = check {
             member.epoch += 1;
             let server = Arc::clone(&member.server);
-            member.probing = Some(prober::watch(server, check, wire, member.epoch, self.inbox.clone()));
+            member.probing = Some(prober::watch(server, check, wire, hears, member.epoch, self.inbox.clone()));
         } else if member.streak.up().is_none() {
             let resolved = unresolved != Some(true);
             self.result(uid, resolved, || "its host name has no address".to_owned());
@@ -63,14 +64,27 @@ impl Supervisor {
     }
 
     /// A probe has ended.
-    pub(super) fn probed(&mut self, uid: u32, epoch: u64, result: Result<(), String>) {
+    pub(super) fn probed(&mut self, uid: u32, epoch: u64, result: Result<Says, String>) {
         // A report may have been on its way when its probing was ended.
         let current = self.registry.member(uid).and_then(|m| m.probing.as_ref()).is_some_and(|p| p.epoch == epoch);
         if !current {
             return;
         }
+        if let Some(member) = self.registry.member_mut(uid) {
+            let before = member.asked;
+            match &result {
+                Ok(Says::Fine) => member.asked.passed(),
+                Ok(Says::Drain) => member.asked.in_check(),
+                Err(_) => member.asked.failed(),
+            }
+            if member.asked != before {
+                member.server.forget_asking();
+                self.stale = true;
+            }
+        }
         match result {
-            Ok(()) => self.result(uid, true, String::new),
+            // Who asks for a drain goes on serving its own clients.
+            Ok(_) => self.result(uid, true, String::new),
             Err(error) => self.result(uid, false, || error),
         }
     }
@@ -83,6 +97,7 @@ impl Supervisor {
         if member.state().admin == Admin::Disabled || member.streak.up() != Some(true) {
             return;
         }
+        member.asked.failed();
         if checked {
             if let Some(probing) = &member.probing {
                 probing.wake();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::api::{Deadlines, NewServer};
+use super::asked::By;
 use super::change::{MOST_WEIGHT, deadlines};
 use super::error::CommandError;
 use super::members::{Kept, Mark};
@@ -81,7 +82,7 @@ impl Supervisor {
         if member.state().admin == Admin::Disabled {
             self.disable(uid, limits);
         } else {
-            self.drain(uid, limits);
+            self.drain(uid, limits, By::Operator);
         }
         if let Some(member) = self.registry.member_mut(uid) {
             member.leaving = true;
@@ -152,7 +153,7 @@ impl Supervisor {
     /// Goes on with a drain of the process before. Which sessions there are is known only once they ask
     /// again, so until then one may be there.
     fn drain_on(&mut self, uid: u32) {
-        self.drain(uid, None);
+        self.drain(uid, None, By::Operator);
         let idle = self.registry.both(uid).map(|(group, _)| group.plan.drain.sessions_idle).unwrap_or_default();
         let until = self.now() + idle;
         member_of(self, uid, |member| {
@@ -176,7 +177,9 @@ impl Supervisor {
                 .members_of(name)
                 .map(|(_, member)| {
                     let weight = member.weight_set.then(|| member.server.weight());
-                    let mark = Mark { admin: Kept::of(member.state().admin), weight, leaving: member.leaving };
+                    // What a server has asked for, it asks for again.
+                    let admin = Kept::of(member.state().admin).filter(|_| member.by == By::Operator);
+                    let mark = Mark { admin, weight, leaving: member.leaving };
                     (member.server.name.to_string(), mark)
                 })
                 .filter(|(_, mark)| *mark != Mark::default())

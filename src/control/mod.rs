@@ -10,6 +10,7 @@ pub mod default_socket;
 pub mod drain;
 pub mod outlier;
 
+mod asked;
 mod bind;
 mod certificates;
 mod change;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::supervisor::{Message, Report};
 use crate::config::plan::Address;
 use crate::health::tcp::{Target, Wire};
-use crate::health::{Check, TcpCheck};
+use crate::health::{Check, Hears, TcpCheck};
 use crate::upstream::Server;
 
 /// However often it is woken, a server is not probed more often than this.
@@ -50,6 +50,7 @@ pub(super) fn watch(
     server: Arc<Server>,
     check: Check,
     wire: Wire,
+    hears: Hears,
     epoch: u64,
     inbox: mpsc::Sender<Message>,
 ) -> Probing {
@@ -59,7 +60,7 @@ pub(super) fn watch(
         let timing = check.timing();
         loop {
             let began = Instant::now();
-            let result = check.probe(&target(&server), &wire).await;
+            let result = check.ask(&target(&server), &wire, hears).await;
             if (result.is_ok() || !out_of_descriptors())
                 && inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err()
             {
@@ -88,7 +89,7 @@ pub(super) fn recover(
         let mut pause = RECOVERY.0;
         loop {
             sleep(jittered(pause, 10, random())).await;
-            let result = check.probe(&target(&server), &wire).await;
+            let result = check.ask(&target(&server), &wire, Hears::default()).await;
             let back = result.is_ok();
             if inbox.send(Message::Report(Report::Probed { uid: server.uid, epoch, result })).await.is_err() || back {
                 return;
@@ -137,8 +138,9 @@ mod tests {
 
     use super::*;
     use crate::control::testing;
+    use crate::health::Says;
 
-    async fn next(inbox: &mut mpsc::Receiver<Message>) -> (u64, Result<(), String>) {
+    async fn next(inbox: &mut mpsc::Receiver<Message>) -> (u64, Result<Says, String>) {
         match timeout(Duration::from_secs(5), inbox.recv()).await {
             Ok(Some(Message::Report(Report::Probed { uid: 7, epoch, result }))) => (epoch, result),
             other => panic!("not a probe of this server: {other:?}"),
@@ -161,8 +163,8 @@ mod tests {
         let server = testing::server(7, listener.local_addr().unwrap());
         let (inbox, mut reports) = mpsc::channel(8);
         let check = Check::Tcp(TcpCheck { interval: Duration::from_secs(3_600), ..TcpCheck::default() });
-        let probing = watch(server, check, Wire::default(), 3, inbox);
-        assert_eq!(next(&mut reports).await, (3, Ok(())));
+        let probing = watch(server, check, Wire::default(), Hears::default(), 3, inbox);
+        assert_eq!(next(&mut reports).await, (3, Ok(Says::Fine)));
         drop(listener);
         let before = Instant::now();
         probing.wake();

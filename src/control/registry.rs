@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use super::asked::{Asked, By};
 use super::drain::Drain;
 use super::error::CommandError;
 use super::outlier::Outlier;
@@ -71,6 +72,10 @@ pub(super) struct Member {
     pub(super) slow_since: Option<Duration>,
     /// Whether it was found up or down before.
     pub(super) known: bool,
+    /// Who has marked it, where it is not ready.
+    pub(super) by: By,
+    /// What it asks for itself.
+    pub(super) asked: Asked,
 }
 
 impl Member {
@@ -181,6 +186,12 @@ impl Registry {
     /// Servers that drain.
     pub(super) fn draining(&self) -> Vec<u32> {
         self.members.iter().filter(|(_, m)| m.drain.is_some()).map(|(uid, _)| *uid).collect()
+    }
+
+    /// Servers that have asked for something, or have got it.
+    pub(super) fn who_asked(&self) -> Vec<u32> {
+        let has_asked = |m: &Member| m.asked != Asked::default() || m.by == By::Server;
+        self.members.iter().filter(|(_, m)| has_asked(m)).map(|(uid, _)| *uid).collect()
     }
 
     /// Whether any server drains or leaves.
@@ -326,14 +337,18 @@ impl Registry {
             outlier: Outlier::default(),
             slow_since: None,
             known: false,
+            by: By::default(),
+            asked: Asked::default(),
         };
         if let Some(before) = namesake.and_then(|uid| self.members.get(&uid)) {
             member.leaving = before.leaving;
+            // What a server has asked for is of that one alone.
+            let said = if before.by == By::Operator { before.state().admin } else { Admin::Ready };
             if before.weight_set {
                 member.server.set_weight(before.server.weight());
                 member.weight_set = true;
             }
-            member.set_admin(match before.state().admin {
+            member.set_admin(match said {
                 Admin::Ready => Admin::Ready,
                 // There are no sessions to wait for at an address that never served.
                 Admin::Draining | Admin::Drained => Admin::Drained,
@@ -356,5 +371,5 @@ pub(super) struct Applied {
 
 /// What of an upstream decides how its servers are probed.
 fn probed_by(plan: &UpstreamPlan) -> impl PartialEq + '_ {
-    (&plan.check, &plan.tls, plan.protocol, plan.send_proxy)
+    (&plan.check, &plan.tls, plan.protocol, plan.send_proxy, plan.drain_on)
 }

@@ -73,7 +73,7 @@ impl Supervisor {
             address: server.address.to_string(),
             operational: operational(state.operational).to_owned(),
             admin: admin(state.admin).to_owned(),
-            set_by: if state.admin == Admin::Ready { "" } else { "operator" }.to_owned(),
+            set_by: if state.admin == Admin::Ready { "" } else { member.by.name() }.to_owned(),
             weight: server.weight(),
             configured_weight: member.configured_weight,
             backup: server.is_backup(),

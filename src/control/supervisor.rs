@@ -30,6 +30,7 @@ use super::shared::{Phase, Shared};
 use super::state::Store;
 use super::stop::Stopping;
 use crate::config::Plan;
+use crate::health::Says;
 use crate::metrics::cells::RouteCell;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{DataPlane, Event, Routes, Snapshot};
@@ -65,7 +66,7 @@ pub(super) enum Report {
     Probed {
         uid: u32,
         epoch: u64,
-        result: Result<(), String>,
+        result: Result<Says, String>,
     },
     Resolved {
         uid: u32,
@@ -153,6 +154,8 @@ impl Supervisor {
                 event = events.recv(), if events_open => match event {
                     Some(Event::ConnectFailed { server }) => self.connect_failed(server),
                     Some(Event::Failing { server, in_a_row }) => self.failing(server, in_a_row),
+                    Some(Event::AsksForDrain { server }) => self.asks_for_drain(server),
+                    Some(Event::AsksNoMore { server }) => self.asks_no_more(server),
                     None => events_open = false,
                 },
                 () = sleep_until(look), if watching => {}
@@ -241,9 +244,11 @@ impl Supervisor {
 
     /// Publishes a Snapshot if anything changed since the one in force.
     pub(super) fn publish(&mut self) {
-        if !std::mem::take(&mut self.stale) {
+        if !self.stale {
             return;
         }
+        self.heed();
+        self.stale = false;
         let upstreams = self.plan.upstreams.iter().filter_map(|u| self.registry.upstream(&u.name)).collect();
         let mut listeners: Vec<Option<Listening>> = Vec::new();
         listeners.resize_with(self.listeners.slots(), || None);

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -14,18 +14,27 @@ use tokio::time::Instant;
 
 use super::http2;
 use super::tcp::{self, Target, Wire};
-use super::{HttpCheck, Outcome};
+use super::{Hears, HttpCheck, Outcome, Says};
+use crate::asks;
 use crate::server_stream::ServerStream;
 
 /// How much of a body is searched for the expected text.
 const SEARCHED: usize = 64 << 10;
+/// The first word of a body with which a server asks to be drained.
+const DRAIN: &[u8] = b"drain";
 
 /// Sends one request and judges its answer. The caller bounds the time; `deadline` is shared out among
 /// addresses.
-pub(super) async fn probe(check: &HttpCheck, target: &Target, wire: &Wire, deadline: Instant) -> Outcome {
+pub(super) async fn ask(
+    check: &HttpCheck,
+    target: &Target,
+    wire: &Wire,
+    hears: Hears,
+    deadline: Instant,
+) -> Result<Says, String> {
     let stream = tcp::open(target, wire, check.port, deadline).await?;
     if wire.http2 {
-        return over_http2(check, target, wire, stream).await;
+        return over_http2(check, target, wire, hears, stream).await;
     }
     let request = Request::builder()
         .method(Method::GET)
@@ -40,10 +49,21 @@ pub(super) async fn probe(check: &HttpCheck, target: &Target, wire: &Wire, deadl
     // The connection and the exchange end together: nothing is left behind when the probe is dropped.
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| format!("no valid answer: {error}"))?;
-        judge_status(check, answer.status().as_u16())?;
+        let status = answer.status().as_u16();
+        if asks(hears, status, answer.headers()) {
+            return Ok(Says::Drain);
+        }
+        let mut body = Beginning { body: answer.into_body(), seen: Vec::new(), is_whole: false };
+        if hears.check && status == 200 {
+            body.read_until(|seen| seen.len() > DRAIN.len() + SKIPPED).await?;
+            if begins_with_drain(&body.seen) {
+                return Ok(Says::Drain);
+            }
+        }
+        judge_status(check, status)?;
         match &check.expect_body {
-            Some(text) => contains(answer.into_body(), text).await,
-            None => Ok(()),
+            Some(text) => body.contains(text).await.map(|()| Says::Fine),
+            None => Ok(Says::Fine),
         }
     };
     tokio::pin!(exchange);
@@ -55,7 +75,13 @@ pub(super) async fn probe(check: &HttpCheck, target: &Target, wire: &Wire, deadl
     }
 }
 
-async fn over_http2(check: &HttpCheck, target: &Target, wire: &Wire, stream: ServerStream) -> Outcome {
+async fn over_http2(
+    check: &HttpCheck,
+    target: &Target,
+    wire: &Wire,
+    hears: Hears,
+    stream: ServerStream,
+) -> Result<Says, String> {
     let scheme = if wire.tls.is_some() { "https" } else { "http" };
     let authority = check.host.as_deref().unwrap_or(target.host());
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(check.path.as_str()).build();
@@ -65,13 +91,32 @@ async fn over_http2(check: &HttpCheck, target: &Target, wire: &Wire, stream: Ser
     });
     let request = request.map_err(|error| format!("the request cannot be built: {error}"))?;
     let reply = http2::ask(stream, request).await?;
+    if asks(hears, reply.status, &reply.headers)
+        || (hears.check && reply.status == 200 && begins_with_drain(&reply.body))
+    {
+        return Ok(Says::Drain);
+    }
     judge_status(check, reply.status)?;
     match &check.expect_body {
         Some(text) if memchr::memmem::find(&reply.body, text.as_bytes()).is_none() => {
             Err(format!("the first 64 KiB of the body do not contain {text:?}"))
         }
-        _ => Ok(()),
+        _ => Ok(Says::Fine),
     }
+}
+
+/// Whether the head of an answer asks for a drain.
+fn asks(hears: Hears, status: u16, headers: &HeaderMap) -> bool {
+    (hears.check && status == 404) || (hears.header && asks::is_for_drain(headers))
+}
+
+/// White space that may stand ahead of the word.
+const SKIPPED: usize = 16;
+
+fn begins_with_drain(body: &[u8]) -> bool {
+    let body = &body[..body.len().min(DRAIN.len() + SKIPPED + 1)];
+    let word = body.split(u8::is_ascii_whitespace).find(|word| !word.is_empty());
+    word.is_some_and(|word| word.eq_ignore_ascii_case(DRAIN))
 }
 
 fn judge_status(check: &HttpCheck, status: u16) -> Outcome {
@@ -82,22 +127,37 @@ fn judge_status(check: &HttpCheck, status: u16) -> Outcome {
     Ok(())
 }
 
-async fn contains(mut body: Incoming, text: &str) -> Outcome {
-    let mut seen = Vec::new();
-    while seen.len() < SEARCHED {
-        match body.frame().await {
-            None => break,
-            Some(Err(error)) => return Err(format!("the body ended early: {error}")),
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                seen.extend_from_slice(&data[..data.len().min(SEARCHED - seen.len())]);
-                if memchr::memmem::find(&seen, text.as_bytes()).is_some() {
-                    return Ok(());
+/// The beginning of a body, as far as it was read.
+struct Beginning {
+    body: Incoming,
+    seen: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Beginning {
+    /// Reads on until that is enough, or there is no more.
+    async fn read_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Result<(), String> {
+        while !self.is_whole && self.seen.len() < SEARCHED && !is_enough(&self.seen) {
+            match self.body.frame().await {
+                None => self.is_whole = true,
+                Some(Err(error)) => return Err(format!("the body ended early: {error}")),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.seen.extend_from_slice(&data[..data.len().min(SEARCHED - self.seen.len())]);
                 }
             }
         }
+        Ok(())
     }
-    if text.is_empty() { Ok(()) } else { Err(format!("the first 64 KiB of the body do not contain {text:?}")) }
+
+    async fn contains(&mut self, text: &str) -> Outcome {
+        let finder = memchr::memmem::Finder::new(text);
+        self.read_until(|seen| finder.find(seen).is_some()).await?;
+        if finder.find(&self.seen).is_some() {
+            return Ok(());
+        }
+        Err(format!("the first 64 KiB of the body do not contain {text:?}"))
+    }
 }
 
 fn show(first: u16, last: u16) -> String {
@@ -173,6 +233,38 @@ mod tests {
         assert!(judge(check(), &answer(&late)).await.is_err());
         let just = format!("{}ready", "x".repeat(SEARCHED - 5));
         assert_eq!(judge(check(), &answer(&just)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_server_asks_to_be_drained() {
+        let (both, header) = (Hears { check: true, header: true }, Hears { check: false, header: true });
+        let says = |hears: Hears, answer: &'static str| async move {
+            let target = server(answer.to_owned()).await.0;
+            Check::Http(HttpCheck::default()).ask(&target, &Wire::default(), hears).await
+        };
+        let gone = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(says(both, gone).await, Ok(Says::Drain));
+        assert!(says(header, gone).await.is_err());
+        for (body, expected) in [
+            ("drain", Says::Drain),
+            (" Drain\r\nplease", Says::Drain),
+            ("drained", Says::Fine),
+            ("no drain", Says::Fine),
+            ("", Says::Fine),
+        ] {
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
+            let target = || async { server(answer.clone()).await.0 };
+            let check = Check::Http(HttpCheck::default());
+            assert_eq!(check.ask(&target().await, &Wire::default(), both).await, Ok(expected), "{body:?}");
+            assert_eq!(check.ask(&target().await, &Wire::default(), header).await, Ok(Says::Fine), "{body:?}");
+        }
+        let told = "HTTP/1.1 200 OK\r\nx-evenkeel: weight=3; DRAIN\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(says(header, told).await, Ok(Says::Drain));
+        assert_eq!(says(Hears::default(), told).await, Ok(Says::Fine));
+        // Whoever asks for a drain is not judged by what a whole answer has.
+        let check = Check::Http(HttpCheck { expect_body: Some("all well".to_owned()), ..HttpCheck::default() });
+        let target = server("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\ndrain".to_owned()).await.0;
+        assert_eq!(check.ask(&target, &Wire::default(), both).await, Ok(Says::Drain));
     }
 
     #[tokio::test]

@@ -141,6 +141,24 @@ impl Default for TcpCheck {
 /// What one probe found: nothing wrong, or what was wrong in words for an operator.
 pub type Outcome = Result<(), String>;
 
+/// What a server says of itself when it is probed and nothing is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing.
+    Fine,
+    /// It asks to be drained.
+    Drain,
+}
+
+/// Which words of a server are heard. Of an HTTP check only: other answers have no room for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hears {
+    /// Status 404, or 200 with a body that begins with the word `drain`.
+    pub check: bool,
+    /// The header of [`crate::asks`], on whatever answer.
+    pub header: bool,
+}
+
 /// A range of statuses, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusRange {
@@ -209,13 +227,21 @@ impl Check {
     /// # Errors
     /// What was wrong, in words for an operator; it may name the server's address.
     pub async fn probe(&self, target: &tcp::Target, wire: &tcp::Wire) -> Outcome {
+        self.ask(target, wire, Hears::default()).await.map(drop)
+    }
+
+    /// Probes once, and hears what the server says of itself.
+    ///
+    /// # Errors
+    /// What is wrong with the server.
+    pub async fn ask(&self, target: &tcp::Target, wire: &tcp::Wire, hears: Hears) -> Result<Says, String> {
         let limit = self.timing().timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let probe = async {
             match self {
-                Self::Grpc(check) => grpc::probe(check, target, wire, deadline).await,
-                Self::Http(check) => http::probe(check, target, wire, deadline).await,
-                Self::Tcp(check) => tcp::open(target, wire, check.port, deadline).await.map(drop),
+                Self::Grpc(check) => grpc::probe(check, target, wire, deadline).await.map(|()| Says::Fine),
+                Self::Http(check) => http::ask(check, target, wire, hears, deadline).await,
+                Self::Tcp(check) => tcp::open(target, wire, check.port, deadline).await.map(|_| Says::Fine),
             }
         };
         tokio::time::timeout_at(deadline, probe)

@@ -228,7 +228,12 @@ impl Core {
 
     /// Reports to the control plane; lost rather than waited for when it is behind.
     pub(super) fn report(&self, event: Event) {
-        let _ = self.events.try_send(event);
+        let _ = self.tell(event);
+    }
+
+    /// The same, saying whether it has got through.
+    pub(super) fn tell(&self, event: Event) -> bool {
+        self.events.try_send(event).is_ok()
     }
 
     /// Tells the ticker that there is something to watch.

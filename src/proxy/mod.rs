@@ -8,6 +8,7 @@
 pub mod access_log;
 mod admit;
 mod answer;
+mod asked;
 mod basic_auth;
 mod body;
 mod census;

@@ -12,6 +12,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::answer::{self, Form};
+use super::asked;
 use super::basic_auth;
 use super::body::Body;
 use super::check;
@@ -364,6 +365,7 @@ fn respond(
     }
     let closes = noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "close");
     keep(&mut exchange, lease, &head, noted, closes);
+    asked::hear(&exchange, &mut head.headers);
     let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());
     headers::strip_hop_by_hop(&mut head.headers, noted);
     head.version = Version::HTTP_11;

@@ -36,6 +36,10 @@ pub enum Event {
     ConnectFailed { server: u32 },
     /// So many tries on that server (by uid) have failed in a row that it may be an outlier.
     Failing { server: u32, in_a_row: u32 },
+    /// An answer of that server (by uid) asks for its drain.
+    AsksForDrain { server: u32 },
+    /// An answer of that server (by uid), which has asked, does not any more.
+    AsksNoMore { server: u32 },
 }
 
 /// The control plane's end of the bridge.

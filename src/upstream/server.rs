@@ -126,6 +126,8 @@ pub struct Server {
     outings: AtomicU32,
     faults_in_a_row: AtomicU32,
     is_backup: AtomicBool,
+    /// Whether a core has told that the server asks for its drain.
+    has_asked: AtomicBool,
 }
 
 impl Server {
@@ -154,6 +156,7 @@ impl Server {
             outings: AtomicU32::new(0),
             faults_in_a_row: AtomicU32::new(0),
             is_backup: AtomicBool::new(false),
+            has_asked: AtomicBool::new(false),
         }
     }
 
@@ -206,6 +209,22 @@ impl Server {
     /// Sets whether it is a backup. Only the control plane calls this, and then publishes a new Snapshot.
     pub fn set_backup(&self, is_backup: bool) {
         self.is_backup.store(is_backup, Relaxed);
+    }
+
+    /// An answer asks for a drain. The answer is whether that is news: a core tells it once.
+    pub fn asks_for_drain(&self) -> bool {
+        !self.has_asked.load(Relaxed) && !self.has_asked.swap(true, Relaxed)
+    }
+
+    /// Whether a core has told that it asks for a drain.
+    #[must_use]
+    pub fn has_asked(&self) -> bool {
+        self.has_asked.load(Relaxed)
+    }
+
+    /// Lets the next answer that asks for a drain be news again.
+    pub fn forget_asking(&self) {
+        self.has_asked.store(false, Relaxed);
     }
 
     /// Tenths of its share that it gets: [`WHOLE_SHARE`], or less in its slow start.

@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod choices;
+mod drain;
 mod edits;
 mod filters;
 mod listener;

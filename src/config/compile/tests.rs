@@ -5,7 +5,7 @@ use super::super::tests::good;
 use super::super::*;
 use super::listener::parse_bind;
 use super::server::parse_address;
-use crate::health::Check;
+use crate::health::{Check, Hears};
 
 const TOP: &str = "[[listener]]\nbind = ':8080'\n[upstream.shop]\nservers = ['127.0.0.1:9001']\n";
 
@@ -142,7 +142,7 @@ fn every_key_reaches_the_plan() {
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
          [upstream.u.retry]\nattempts = 0\nbudget_percent = 1\nbudget_floor = 2\n\
          [upstream.u.outliers]\nconsecutive_failures = 1\nfailure_percent = 2\nmin_requests = 3\nwindow = '4s'\nstatuses = [500]\nejection = '5s'\nmax_ejection = '6s'\nmax_ejected_percent = 70\n\
-         [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\nclose_spread = '500ms'\nmove_sessions = 'navigation'\n",
+         [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\nclose_spread = '500ms'\nmove_sessions = 'navigation'\non_check = true\non_header = true\n",
     )
     .plan;
     let s = Duration::from_secs;
@@ -255,6 +255,7 @@ fn every_key_reaches_the_plan() {
                 close_spread: Duration::from_millis(500),
                 move_sessions: MoveSessions::Navigation,
             },
+            drain_on: Hears { check: true, header: true },
             max_sessions: 7,
             cookie_keys: vec!["0123456789abcdef".into()],
             servers: vec![

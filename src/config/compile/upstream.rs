@@ -11,7 +11,7 @@ use crate::config::read::place_of;
 use crate::config::spec::{
     At, DrainSpec, MoveSessionsSpec, PoolSpec, QueueSpec, RetrySpec, Spec, TimeoutsSpec, UpstreamSpec,
 };
-use crate::health::Check;
+use crate::health::{Check, Hears};
 use crate::proxy_protocol::Version;
 use crate::units;
 
@@ -58,6 +58,7 @@ impl Compiler<'_> {
             retry: self.retry(&spec.retry),
             outliers: self.outliers(&spec.outliers, servers.len()),
             drain: self.drain(&spec.drain, spec.policy.get_ref().sticky().is_some()),
+            drain_on: self.drain_on(spec),
             max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),
             cookie_keys: self.cookie_keys(whole, name, spec),
             servers,
@@ -168,6 +169,25 @@ impl Compiler<'_> {
             self.warn(spec.sessions_idle.span(), message, "write a shorter one, or raise `sessions_max`");
         }
         plan
+    }
+
+    /// By which words servers may ask for their drain.
+    fn drain_on(&mut self, spec: &UpstreamSpec) -> Hears {
+        let DrainSpec { on_check, on_header, .. } = &spec.drain;
+        let hears = Hears { check: *on_check.get_ref(), header: *on_header.get_ref() };
+        let check = spec.check.get_ref().0.as_ref();
+        if hears.check && !matches!(check, Some(Check::Http(_))) {
+            let message = format!(
+                "`on_check` hears what an HTTP check is told, and the check is \"{}\"",
+                check.map_or("off", Check::name)
+            );
+            self.error(on_check.span(), message, "write `check = \"http\"`, or remove it");
+        }
+        if hears.header && check.is_none() {
+            let message = "a server that has asked by its header comes back once its check has failed and passed, and `check` is \"off\"";
+            self.warn(on_header.span(), message, "set a check, or take such a server back with `evenkeel ready`");
+        }
+        hears
     }
 
     fn check(&mut self, upstream: &str, whole: Range<usize>, check: &Check) {

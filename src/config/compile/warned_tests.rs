@@ -311,3 +311,12 @@ fn backups_of_nobody() {
     let one = format!("{text}{}", server("b").replace("backup = true", "backup = false"));
     assert_eq!(messages(&one), [""; 0]);
 }
+
+#[test]
+fn a_drain_that_only_an_operator_can_end() {
+    let with = |keys: &str| format!("[[listener]]\nbind = ':80'\n[upstream.shop]\nservers = ['a:1']\n{keys}\n");
+    let asked =
+        "a server that has asked by its header comes back once its check has failed and passed, and `check` is \"off\"";
+    assert_eq!(messages(&with("check = 'off'\ndrain = { on_header = true }")), [asked]);
+    assert_eq!(messages(&with("drain = { on_header = true }")), [""; 0]);
+}

@@ -6,7 +6,7 @@ use super::{Diff, Event, Fields, Subject, count, pair};
 use crate::config::plan::{
     DrainPlan, OutlierPlan, PoolPlan, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts,
 };
-use crate::health::Check;
+use crate::health::{Check, Hears};
 use crate::proxy_protocol::Version;
 use crate::units::show_duration;
 
@@ -29,6 +29,7 @@ impl Diff {
             retry,
             outliers,
             drain,
+            drain_on,
             max_sessions,
             cookie_keys,
             servers,
@@ -62,6 +63,9 @@ impl Diff {
         fields.retry(*retry, new.retry);
         fields.outliers(outliers.as_ref(), new.outliers.as_ref());
         fields.drain(*drain, new.drain);
+        let Hears { check: on_check, header: on_header } = drain_on;
+        fields.value("drain.on_check", on_check, &new.drain_on.check);
+        fields.value("drain.on_header", on_header, &new.drain_on.header);
         fields.value("max_sessions", max_sessions, &new.max_sessions);
         fields.key("cookie_keys", *cookie_keys == new.cookie_keys);
         pair(servers, &new.servers, |s| &s.name, |event| self.server(name, event));
