@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
 
 use divan::Bencher;
 use evenkeel::balance::sticky_cookie::{self, Keys, Pin};
-use evenkeel::balance::{Input, Member, Policy, Scratch, StickyCookie, Table, View, key_of};
+use evenkeel::balance::{Input, IpHash, MaxLoad, Member, Policy, Scratch, StickyCookie, Table, View, key_of};
 use evenkeel::named::Named;
 use evenkeel::upstream::Ledger;
 
@@ -65,6 +65,10 @@ impl View for Servers {
     fn in_flight(&self, index: usize) -> u32 {
         self.0[index].cells.iter().map(|c| c.in_flight.load(SeqCst)).sum()
     }
+
+    fn latency(&self, index: usize) -> Option<f32> {
+        Some(1000.0 + index as f32)
+    }
 }
 
 fn members(n: usize, weight: impl Fn(usize) -> u32) -> Vec<Member> {
@@ -82,7 +86,7 @@ fn bench_pick(bencher: Bencher<'_, '_>, table: &Table, n: usize, pinned: impl Fn
     bencher.bench_local(|| {
         let random = clients.random();
         let client = IpAddr::V4(Ipv4Addr::from_bits(random as u32));
-        let input = Input { client, pinned: pinned(random >> 32) };
+        let input = Input { client, key: Some(random), pinned: pinned(random >> 32) };
         table.pick(black_box(&input), &mut scratch, &servers)
     });
 }
@@ -103,13 +107,35 @@ fn least_requests(bencher: Bencher<'_, '_>, n: usize) {
 }
 
 #[divan::bench(args = SERVERS)]
-fn least_requests_weighted(bencher: Bencher<'_, '_>, n: usize) {
-    bench_pick(bencher, &policy("least_requests").table(&members(n, |i| 1 + i as u32 % 7), None), n, |_| None);
+fn random_two_weighted(bencher: Bencher<'_, '_>, n: usize) {
+    bench_pick(bencher, &policy("random_two").table(&members(n, |i| 1 + i as u32 % 7), None), n, |_| None);
+}
+
+#[divan::bench(args = SERVERS)]
+fn random_two(bencher: Bencher<'_, '_>, n: usize) {
+    bench_pick(bencher, &policy("random_two").table(&members(n, |_| 1), None), n, |_| None);
+}
+
+#[divan::bench(args = SERVERS)]
+fn peak_ewma(bencher: Bencher<'_, '_>, n: usize) {
+    bench_pick(bencher, &policy("peak_ewma").table(&members(n, |_| 1), None), n, |_| None);
+}
+
+#[divan::bench(args = SERVERS)]
+fn hash(bencher: Bencher<'_, '_>, n: usize) {
+    bench_pick(bencher, &policy("hash").table(&members(n, |_| 1), None), n, |_| None);
 }
 
 #[divan::bench(args = SERVERS)]
 fn ip_hash(bencher: Bencher<'_, '_>, n: usize) {
     bench_pick(bencher, &policy("ip_hash").table(&members(n, |_| 1), None), n, |_| None);
+}
+
+/// With a bound on every server's load.
+#[divan::bench(args = SERVERS)]
+fn ip_hash_bounded(bencher: Bencher<'_, '_>, n: usize) {
+    let policy = Policy::IpHash(IpHash { max_load: MaxLoad::from_thousandths(1250), ..IpHash::default() });
+    bench_pick(bencher, &policy.table(&members(n, |_| 1), None), n, |_| None);
 }
 
 /// A client with a valid pin, its cookie aside.

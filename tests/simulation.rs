@@ -19,7 +19,7 @@ use evenkeel::control::drain::{Action, Drain, Left};
 use evenkeel::control::outlier::{self, Counts, Look, Outlier};
 use evenkeel::health::streak::{Change, Streak};
 use evenkeel::upstream::server::State;
-use evenkeel::upstream::{Admin, Claim, Operational, Server, Tried, Upstream};
+use evenkeel::upstream::{Admin, Asker, Claim, Operational, Server, Tried, Upstream};
 
 const SEEDS: u64 = 600;
 const STEPS: usize = 400;
@@ -192,9 +192,10 @@ impl World {
             seen: 0,
         });
         let client = IpAddr::V4(Ipv4Addr::from_bits(self.random.below(u32::MAX)));
+        let asker = Asker { client, key: None, pin: pin.as_ref() };
         let mut tried = Tried::default();
         for _ in 0..=view.servers.len() {
-            let Some(pick) = view.pick(client, pin.as_ref(), &tried, &mut self.scratch[core]) else { return };
+            let Some(pick) = view.pick(&asker, &tried, &mut self.scratch[core]) else { return };
             let server = Arc::clone(&view.servers[pick.index]);
             let state = server.state();
             assert!(!tried.has(pick.index), "another server first");

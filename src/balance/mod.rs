@@ -10,20 +10,32 @@
 //! Nothing in this room may import another room of the crate (the leaves [`crate::named`] and
 //! [`crate::units`] aside).
 
+pub mod first;
+pub mod hash;
 pub mod ip_hash;
 pub mod least_requests;
+pub mod max_load;
+pub mod peak_ewma;
+pub mod random_two;
 mod rendezvous;
 pub mod round_robin;
+mod slots;
 pub mod split;
 pub mod sticky_cookie;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer};
 
+pub use first::First;
+pub use hash::{Hash, HashBy};
 pub use ip_hash::IpHash;
 pub use least_requests::LeastRequests;
+pub use max_load::MaxLoad;
+pub use peak_ewma::PeakEwma;
+pub use random_two::RandomTwo;
 pub use round_robin::RoundRobin;
 pub use split::{Split, SplitAddress, SplitBy, SplitCookie};
 pub use sticky_cookie::StickyCookie;
@@ -39,8 +51,16 @@ pub enum Policy {
     IpHash(IpHash),
     /// A sealed cookie names the server; new clients are placed by an inner policy.
     StickyCookie(StickyCookie),
-    /// The less busy of two servers drawn at random by weight.
+    /// The least busy of all servers, by weight.
     LeastRequests(LeastRequests),
+    /// The less busy of two servers drawn at random by weight.
+    RandomTwo(RandomTwo),
+    /// Of two servers drawn at random the one that is expected to answer sooner.
+    PeakEwma(PeakEwma),
+    /// The same key of a request, the same server.
+    Hash(Hash),
+    /// The first server with room.
+    First(First),
 }
 
 /// One server as a policy sees it when its [`Table`] is built.
@@ -64,6 +84,9 @@ pub trait View {
     fn takes_pinned(&self, index: usize) -> bool;
     /// Requests in flight on that server, over all cores.
     fn in_flight(&self, index: usize) -> u32;
+    /// Microseconds that server is expected to take to answer, if it has answered yet; only
+    /// [`PeakEwma`] asks.
+    fn latency(&self, index: usize) -> Option<f32>;
 }
 
 /// What a policy may know of the request.
@@ -71,6 +94,8 @@ pub trait View {
 pub struct Input {
     /// The client's address after trusted proxies.
     pub client: IpAddr,
+    /// The hash of what [`Hash`] goes by, if the request has it ([`HashBy::key`]).
+    pub key: Option<u64>,
     /// The server that a valid sticky cookie names, if it is still a member.
     pub pinned: Option<usize>,
 }
@@ -91,6 +116,7 @@ pub struct Scratch {
     pub cursor: usize,
     /// State of a small random generator; never zero.
     pub rng: u64,
+    load: max_load::Load,
 }
 
 impl Scratch {
@@ -99,10 +125,11 @@ impl Scratch {
     /// places some of them would.
     #[must_use]
     pub fn new(core: usize, seed: u64) -> Self {
-        let start = Self { cursor: 0, rng: seed | 1 }.random() >> 40;
+        let start = Self { cursor: 0, rng: seed | 1, load: max_load::Load::default() }.random() >> 40;
         Self {
             cursor: (start as usize).wrapping_add(core),
             rng: (seed ^ (core as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1,
+            load: max_load::Load::default(),
         }
     }
 
@@ -135,6 +162,10 @@ pub enum Table {
     RoundRobin(round_robin::Table),
     IpHash(ip_hash::Table),
     LeastRequests(least_requests::Table),
+    RandomTwo(random_two::Table),
+    PeakEwma(peak_ewma::Table),
+    Hash(hash::Table),
+    First(first::Table),
 }
 
 impl Policy {
@@ -146,6 +177,10 @@ impl Policy {
             Self::IpHash(_) => "ip_hash",
             Self::StickyCookie(_) => "sticky_cookie",
             Self::LeastRequests(_) => "least_requests",
+            Self::RandomTwo(_) => "random_two",
+            Self::PeakEwma(_) => "peak_ewma",
+            Self::Hash(_) => "hash",
+            Self::First(_) => "first",
         }
     }
 
@@ -161,6 +196,13 @@ impl Policy {
             }
             Self::StickyCookie(policy) => policy.new_clients.table(members, previous),
             Self::LeastRequests(policy) => Table::LeastRequests(policy.table(members)),
+            Self::RandomTwo(policy) => Table::RandomTwo(policy.table(members)),
+            Self::PeakEwma(policy) => Table::PeakEwma(policy.table(members)),
+            Self::Hash(policy) => {
+                let previous = previous.and_then(|t| if let Table::Hash(t) = t { Some(t) } else { None });
+                Table::Hash(policy.table(members, previous))
+            }
+            Self::First(policy) => Table::First(policy.table(members)),
         }
     }
 
@@ -169,9 +211,29 @@ impl Policy {
     #[must_use]
     pub fn spreads_anew(&self) -> bool {
         match self {
-            Self::RoundRobin(_) | Self::LeastRequests(_) => true,
-            Self::IpHash(_) => false,
+            Self::RoundRobin(_) | Self::LeastRequests(_) | Self::RandomTwo(_) | Self::PeakEwma(_) => true,
+            Self::IpHash(_) | Self::Hash(_) | Self::First(_) => false,
             Self::StickyCookie(sticky) => sticky.new_clients.spreads_anew(),
+        }
+    }
+
+    /// What of a request the policy goes by beside its client, if anything.
+    #[must_use]
+    pub fn keyed(&self) -> Option<&HashBy> {
+        match self {
+            Self::Hash(hash) => Some(&hash.by),
+            Self::StickyCookie(sticky) => sticky.new_clients.keyed(),
+            _ => None,
+        }
+    }
+
+    /// How fast averages of latency fade, if the policy wants to know how long servers take.
+    #[must_use]
+    pub fn decay(&self) -> Option<Duration> {
+        match self {
+            Self::PeakEwma(policy) => Some(policy.decay),
+            Self::StickyCookie(sticky) => sticky.new_clients.decay(),
+            _ => None,
         }
     }
 
@@ -193,16 +255,31 @@ impl Table {
         }
         let index = match self {
             Self::RoundRobin(table) => table.pick(scratch, view),
-            Self::IpHash(table) => table.pick(input.client, view),
+            Self::IpHash(table) => table.pick(input.client, scratch, view),
             Self::LeastRequests(table) => table.pick(scratch, view),
+            Self::RandomTwo(table) => table.pick(scratch, view),
+            Self::PeakEwma(table) => table.pick(scratch, view),
+            Self::Hash(table) => table.pick(input.key, input.client, scratch, view),
+            Self::First(table) => table.pick(view),
         }?;
         Some(Pick { index, pinned: false })
+    }
+
+    /// Whether a client goes to one server only, so that it would rather wait for it than go elsewhere.
+    #[must_use]
+    pub fn belongs(&self) -> bool {
+        match self {
+            Self::IpHash(table) => !table.is_bounded(),
+            Self::Hash(table) => !table.is_bounded(),
+            _ => false,
+        }
     }
 }
 
 impl Named for Policy {
     const WHAT: &'static str = "a policy";
-    const NAMES: &'static [&'static str] = &["round_robin", "ip_hash", "sticky_cookie", "least_requests"];
+    const NAMES: &'static [&'static str] =
+        &["round_robin", "ip_hash", "sticky_cookie", "least_requests", "random_two", "peak_ewma", "hash", "first"];
 
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -210,6 +287,10 @@ impl Named for Policy {
             "ip_hash" => Self::IpHash(IpHash::default()),
             "sticky_cookie" => Self::StickyCookie(StickyCookie::default()),
             "least_requests" => Self::LeastRequests(LeastRequests::default()),
+            "random_two" => Self::RandomTwo(RandomTwo::default()),
+            "peak_ewma" => Self::PeakEwma(PeakEwma::default()),
+            "hash" => Self::Hash(Hash::default()),
+            "first" => Self::First(First::default()),
             _ => return None,
         })
     }
@@ -220,6 +301,10 @@ impl Named for Policy {
             "ip_hash" => Self::IpHash(map.next_value()?),
             "sticky_cookie" => Self::StickyCookie(map.next_value()?),
             "least_requests" => Self::LeastRequests(map.next_value()?),
+            "random_two" => Self::RandomTwo(map.next_value()?),
+            "peak_ewma" => Self::PeakEwma(map.next_value()?),
+            "hash" => Self::Hash(map.next_value()?),
+            "first" => Self::First(map.next_value()?),
             _ => return Ok(None),
         }))
     }

@@ -19,9 +19,10 @@ use super::core::{CoreClaim, View};
 use super::fault;
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
+use crate::balance::sticky_cookie::Pin;
 use crate::config::plan::{Encoding, UpstreamPlan};
 use crate::error::{Kind, ProxyError};
-use crate::upstream::{Route, Upstream};
+use crate::upstream::{Asker, Route, Upstream};
 
 /// What the access log needs of a request, taken only when there is one.
 struct Line {
@@ -39,6 +40,8 @@ pub(super) struct Exchange {
     pub(super) conn: Rc<Conn>,
     pub(super) view: View,
     pub(super) client: IpAddr,
+    /// The hash of what the upstream's policy goes by, where it does and the request has it.
+    pub(super) key: Option<u64>,
     /// Position of the route among those of the listener.
     pub(super) route: Option<usize>,
     /// Position of the upstream among those of the Snapshot, where the route leads to one.
@@ -108,6 +111,7 @@ impl Exchange {
             conn: Rc::clone(conn),
             view,
             client: conn.peer.address,
+            key: None,
             route: None,
             target: None,
             new_user: None,
@@ -139,6 +143,11 @@ impl Exchange {
     /// Notes who the client has shown to be.
     pub(super) fn is_from(&mut self, user: &str) {
         self.user = self.line.is_some().then(|| user.into());
+    }
+
+    /// Whose request a server is picked for.
+    pub(super) fn asker<'a>(&self, pin: Option<&'a Pin>) -> Asker<'a> {
+        Asker { client: self.client, key: self.key, pin }
     }
 
     /// The route taken.
@@ -189,6 +198,9 @@ impl Exchange {
             counts.answers[class_of(status)].inc();
             counts.first_byte.record(now.duration_since(self.attempted));
             if let Some(upstream) = self.upstream() {
+                if let Some(decay) = upstream.decay {
+                    claim.server().observe(now.duration_since(self.attempted), status >= 500, decay);
+                }
                 fault::answered(&self.conn.core, &upstream.plan, claim, status);
             }
         }

@@ -30,7 +30,7 @@ use super::watch::{FOREVER, Phase};
 use crate::config::plan::MirrorPlan;
 use crate::error::ProxyError;
 use crate::metrics::cells::RouteCell;
-use crate::upstream::{Claim, Tried};
+use crate::upstream::{Asker, Claim, Tried};
 
 /// More of an answer is not read: its connection is given up.
 const ANSWER: usize = 1 << 20;
@@ -194,9 +194,9 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
     let conn = Conn::new(&place.link, &watched.watch);
     let mut work = Box::pin(async {
         let mut tried = Tried::default();
+        let asker = Asker { client: copying.client, key: None, pin: None };
         let claim = loop {
-            let pick =
-                core.with_scratch(upstream.slot, |s| upstream.pick(copying.client, None, &tried, &mut s.policy))?;
+            let pick = core.with_scratch(upstream.slot, |s| upstream.pick(&asker, &tried, &mut s.policy))?;
             let server = ServerRef::new(&place.view, copying.plan.upstream, pick.index);
             match Claim::take(server, core.id, false, upstream.failing_open) {
                 Some(claim) => break claim,

@@ -175,6 +175,10 @@ pub(super) fn prepare(
         // HTTP/1.0 without Host: RFC 9112 §3.2 wants an empty one where the target has no authority.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
     }
+    if let Some(by) = upstream.plan.policy.keyed() {
+        let path = compared.unwrap_or(request.uri().path());
+        exchange.key = by.key(path, request.uri().query(), request.headers());
+    }
     let session = upstream.sticky.as_ref().map(|_| {
         let navigates = upstream.plan.drain.move_sessions == MoveSessions::Navigation && sticky::navigates(request);
         sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https, navigates)

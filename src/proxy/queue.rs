@@ -247,8 +247,8 @@ impl Drop for Place {
 /// What a client that has not been told yet would wait for.
 fn wish(exchange: &Exchange, upstream: &Upstream, session: Option<&Session>, tried: &Tried) -> Wish {
     let pin = session.and_then(Session::pin);
-    let client = exchange.client;
-    let pick = exchange.conn.core.with_scratch(upstream.slot, |s| upstream.pick(client, pin, tried, &mut s.policy));
+    let asker = exchange.asker(pin);
+    let pick = exchange.conn.core.with_scratch(upstream.slot, |s| upstream.pick(&asker, tried, &mut s.policy));
     upstream.wish(pick.filter(|pick| upstream.insists(*pick)), tried)
 }
 

@@ -268,7 +268,7 @@ pub(super) fn claim(
     };
     let full = |insists, tried: &Tried| Err(Unclaimed::Full(upstream.wish(insists, tried)));
     for _ in 0..=upstream.servers.len() {
-        let pick = core.with_scratch(upstream.slot, |s| upstream.pick(exchange.client, pin, tried, &mut s.policy));
+        let pick = core.with_scratch(upstream.slot, |s| upstream.pick(&exchange.asker(pin), tried, &mut s.policy));
         let Some(pick) = pick else { break };
         match take(pick, upstream.failing_open) {
             Ok(claimed) => return Ok(claimed),

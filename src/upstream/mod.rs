@@ -17,6 +17,7 @@ pub mod snapshot;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -67,6 +68,8 @@ pub struct Upstream {
     is_limited: bool,
     /// Whether full servers are passed over: not where the client's address says which one it is.
     passes_full: bool,
+    /// How fast averages of latency fade, where the policy looks at them.
+    pub decay: Option<Duration>,
     table: Table,
     /// The same of the backups, for requests that no other server can take.
     backups: Option<Table>,
@@ -108,8 +111,9 @@ impl Upstream {
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
         by_key.sort_unstable();
         let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
-        let passes_full = is_limited && !matches!(table, Table::IpHash(_));
+        let passes_full = is_limited && !table.belongs();
         let queue = Arc::default();
+        let decay = plan.policy.decay();
         Self {
             slot,
             plan,
@@ -121,6 +125,7 @@ impl Upstream {
             is_gated: is_limited,
             is_limited,
             passes_full,
+            decay,
             table,
             backups,
             by_key,
@@ -192,9 +197,10 @@ impl Upstream {
     }
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
-    pub fn pick(&self, client: IpAddr, pin: Option<&Pin>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
+    pub fn pick(&self, asker: &Asker<'_>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
+        let Asker { client, key, pin } = *asker;
         let pinned = pin.and_then(|pin| self.position_of(pin));
-        let (input, live) = (Input { client, pinned }, Live { upstream: self, tried });
+        let (input, live) = (Input { client, key, pinned }, Live { upstream: self, tried });
         let pick = self.table.pick(&input, scratch, &live);
         match &self.backups {
             Some(backups) if pick.is_none() && !self.has_primary(tried) => backups.pick(&input, scratch, &live),
@@ -227,6 +233,17 @@ impl Upstream {
     pub fn name(&self) -> &str {
         &self.plan.name
     }
+}
+
+/// Whose request a server is picked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The client's address after trusted proxies.
+    pub client: IpAddr,
+    /// The hash of what the policy goes by ([`crate::balance::HashBy::key`]), if it does and it is there.
+    pub key: Option<u64>,
+    /// What a valid sticky cookie says.
+    pub pin: Option<&'a Pin>,
 }
 
 /// What one who waits wants.
@@ -289,5 +306,9 @@ impl balance::View for Live<'_> {
 
     fn in_flight(&self, index: usize) -> u32 {
         self.upstream.servers[index].in_flight()
+    }
+
+    fn latency(&self, index: usize) -> Option<f32> {
+        self.upstream.servers[index].latency(self.upstream.decay?)
     }
 }

@@ -6,14 +6,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::clock;
 use super::gate::Gate;
 use crate::balance::key_of;
+use crate::balance::peak_ewma::Average;
 use crate::config::plan::Address;
 use crate::metrics::cells::{Counter, ServerCell};
 
@@ -128,6 +131,8 @@ pub struct Server {
     is_backup: AtomicBool,
     /// Whether a core has told that the server asks for its drain.
     has_asked: AtomicBool,
+    /// An [`Average`], packed; 0 before the first answer.
+    average: AtomicU64,
 }
 
 impl Server {
@@ -157,6 +162,7 @@ impl Server {
             faults_in_a_row: AtomicU32::new(0),
             is_backup: AtomicBool::new(false),
             has_asked: AtomicBool::new(false),
+            average: AtomicU64::new(0),
         }
     }
 
@@ -262,9 +268,27 @@ impl Server {
         self.faults_in_a_row.store(0, Relaxed);
     }
 
+    /// Notes how long an answer took. Where two cores cross, one of the two is lost: an average bears that.
+    pub fn observe(&self, latency: Duration, is_error: bool, decay: Duration) {
+        let before = Average::unpack(self.average.load(Relaxed));
+        let after = Average::after(before, latency, is_error, millis(), decay);
+        self.average.store(after.pack(), Relaxed);
+    }
+
+    /// Microseconds that the next answer is expected to take.
+    #[must_use]
+    pub fn latency(&self, decay: Duration) -> Option<f32> {
+        Some(Average::unpack(self.average.load(Relaxed))?.latency_at(millis(), decay))
+    }
+
     /// Claims held over all cores.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.cells.iter().map(|c| c.in_flight.load(SeqCst)).fold(0, u32::wrapping_add)
     }
+}
+
+/// Milliseconds; they wrap.
+fn millis() -> u32 {
+    (clock::micros() / 1000) as u32
 }

@@ -2,7 +2,10 @@
 
 use toml::{Table, Value};
 
-use crate::balance::{IpHash, LeastRequests, Policy, RoundRobin, SplitAddress, SplitBy, SplitCookie, StickyCookie};
+use crate::balance::{
+    First, Hash, HashBy, IpHash, LeastRequests, MaxLoad, PeakEwma, Policy, RandomTwo, RoundRobin, SplitAddress,
+    SplitBy, SplitCookie, StickyCookie,
+};
 use crate::config::plan::{Http2, Protocol};
 use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
 use crate::units::show_duration;
@@ -15,9 +18,14 @@ pub(super) fn policy(policy: &Policy) -> Choice {
     let options = match policy {
         Policy::RoundRobin(RoundRobin {}) => Table::new(),
         Policy::LeastRequests(LeastRequests {}) => Table::new(),
-        Policy::IpHash(IpHash { ipv4_prefix, ipv6_prefix }) => table([
+        Policy::RandomTwo(RandomTwo {}) => Table::new(),
+        Policy::First(First {}) => Table::new(),
+        Policy::PeakEwma(PeakEwma { decay }) => table([("decay", Some(show_duration(*decay).into()))]),
+        Policy::Hash(Hash { by, max_load }) => table([("by", Some(hash_by(by))), ("max_load", Some(bound(*max_load)))]),
+        Policy::IpHash(IpHash { ipv4_prefix, ipv6_prefix, max_load }) => table([
             ("ipv4_prefix", Some(i64::from(*ipv4_prefix).into())),
             ("ipv6_prefix", Some(i64::from(*ipv6_prefix).into())),
+            ("max_load", Some(bound(*max_load))),
         ]),
         Policy::StickyCookie(StickyCookie {
             name,
@@ -42,6 +50,21 @@ pub(super) fn policy(policy: &Policy) -> Choice {
         ]),
     };
     named(policy.name(), options)
+}
+
+fn bound(max_load: Option<MaxLoad>) -> Value {
+    max_load.map_or_else(|| "off".into(), |bound| bound.factor().into())
+}
+
+/// What requests are known by.
+fn hash_by(by: &HashBy) -> Value {
+    let option: Value = match by {
+        HashBy::Path => return by.name().into(),
+        HashBy::PathSegment(number) => i64::from(*number).into(),
+        HashBy::Header(name) => name.as_str().into(),
+        HashBy::Query(name) | HashBy::Cookie(name) => name.as_str().into(),
+    };
+    Value::Table(Table::from_iter([(by.name().to_owned(), option)]))
 }
 
 /// What the users of a split are known by, with every option.

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Compiler;
+use crate::balance::Policy;
 use crate::config::plan::{
-    DrainPlan, MoveSessions, PoolPlan, Protocol, QueuePlan, RetryPlan, UpstreamPlan, UpstreamTimeouts,
+    DrainPlan, MoveSessions, PoolPlan, Protocol, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::config::read::place_of;
 use crate::config::spec::{
@@ -42,6 +43,7 @@ impl Compiler<'_> {
         }
         let max_requests = self.count(&spec.max_requests, "max_requests");
         let servers = self.servers(name, spec, max_requests);
+        self.fills(spec, &servers);
         UpstreamPlan {
             name: name.get_ref().clone(),
             policy: spec.policy.get_ref().clone(),
@@ -62,6 +64,16 @@ impl Compiler<'_> {
             max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),
             cookie_keys: self.cookie_keys(whole, name, spec),
             servers,
+        }
+    }
+
+    /// A server that is never full gets everything.
+    fn fills(&mut self, spec: &UpstreamSpec, servers: &[ServerPlan]) {
+        let policy = spec.policy.get_ref();
+        let fills = matches!(policy.sticky().map_or(policy, |sticky| &*sticky.new_clients), Policy::First(_));
+        if fills && servers.len() > 1 && servers.iter().all(|server| server.max_requests == u64::MAX) {
+            let message = "`first` without `max_requests` sends everything to the first server".to_owned();
+            self.warn(spec.policy.span(), message, "set `max_requests` of the upstream or of its servers");
         }
     }
 
@@ -98,7 +110,10 @@ impl Compiler<'_> {
         let window = spec.slow_start.get_ref().0.filter(|window| !window.is_zero())?;
         let policy = spec.policy.get_ref();
         if !policy.spreads_anew() && spec.slow_start.span() != (0..0) {
-            let message = "`slow_start` does nothing here: `ip_hash` keeps clients where they belong".to_owned();
+            let placing = policy.sticky().map_or(policy, |sticky| &*sticky.new_clients).name();
+            let why =
+                if placing == "first" { "fills servers in their order" } else { "keeps clients where they belong" };
+            let message = format!("`slow_start` does nothing here: `{placing}` {why}");
             self.warn(spec.slow_start.span(), message, "remove it, or choose another policy");
         }
         Some(self.not_too_long(spec.slow_start.span(), window, "slow_start"))

@@ -293,6 +293,15 @@ warning: `move_sessions` is set, and this upstream has no sessions
 }
 
 #[test]
+fn first_without_a_limit() {
+    let with = |keys: &str| format!("[[listener]]\nbind = ':80'\n[upstream.shop]\nservers = ['a:1', 'b:1']\n{keys}\n");
+    let everything = ["`first` without `max_requests` sends everything to the first server"];
+    assert_eq!(messages(&with("policy = 'first'")), everything);
+    assert_eq!(messages(&with("policy = 'first'\nmax_requests = 9")), [""; 0]);
+    assert_eq!(messages(&with("policy = 'first'").replace(", 'b:1'", "")), [""; 0]);
+}
+
+#[test]
 fn a_slow_start_that_would_move_clients() {
     let with = |keys: &str| format!("[[listener]]\nbind = ':80'\n[upstream.shop]\nservers = ['a:1']\n{keys}\n");
     let nothing = ["`slow_start` does nothing here: `ip_hash` keeps clients where they belong"];
