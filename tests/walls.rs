@@ -47,6 +47,7 @@ const TIMELESS: &[&str] = &[
     "src/balance",
     "src/health/streak.rs",
     "src/control/drain.rs",
+    "src/control/ledger.rs",
     "src/control/outlier.rs",
     "src/control/slow_start.rs",
 ];

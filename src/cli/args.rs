@@ -220,7 +220,7 @@ pub(super) struct DeployArgs {
     pub upstream: String,
 
     /// A command for each server, run by `sh -c`; {name}, {address} and {upstream} are filled in
-    #[arg(long, value_name = "COMMAND", required_unless_present = "exec", conflicts_with = "exec")]
+    #[arg(long, value_name = "COMMAND", required_unless_present_any = ["exec", "attach", "abandon"], conflicts_with = "exec")]
     pub each: Option<String>,
 
     /// A program for each server, run without a shell; it finds EVENKEEL_SERVER, EVENKEEL_ADDRESS and
@@ -259,6 +259,18 @@ pub(super) struct DeployArgs {
     /// Where the proof is written [default: evenkeel-deploy-UPSTREAM-TIME.json in this directory]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub proof: Option<PathBuf>,
+
+    /// Go on with a deploy whose command has died: servers, --batch and deadlines are those of that one
+    #[arg(long, conflicts_with_all = ["only", "batch", "in_flight", "sessions_max", "sessions_idle"])]
+    pub attach: bool,
+
+    /// End a deploy whose command has died, and take back what it has out
+    #[arg(long, conflicts_with_all = ["attach", "each", "exec", "only"])]
+    pub abandon: bool,
+
+    /// The proxy takes this command for dead when it hears nothing of it for this long, 1s to 10m
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_duration)]
+    pub lease: Duration,
 
     #[command(flatten)]
     pub deadlines: DeadlineArgs,

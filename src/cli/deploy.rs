@@ -1,27 +1,33 @@
 //! `deploy`: the servers of an upstream restarted in turn, with a proof of what clients saw of it.
 //!
-//! What decides is the proxy's; what runs hooks is this command, and it alone.
+//! Servers and who may deploy them are the proxy's; what runs hooks is this command, and it alone.
 
+mod histogram;
 mod hook;
 mod interrupt;
+mod ledger;
 mod proof;
+mod record;
 mod report;
 mod rolling;
+mod sample;
+pub(super) mod shown;
+mod skew;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use tokio::time::{Instant, sleep};
+use std::time::Duration;
 
 use self::interrupt::Interrupts;
-use self::proof::{Sample, Span, Toll};
-use self::report::{Proof, Turn};
+use self::ledger::{Ledger, Notes};
+use self::record::Record;
+use self::report::{Turn, TurnResult};
 use self::rolling::Rolling;
 use super::args::DeployArgs;
 use super::client::{Client, PROMPT};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use crate::control::api::{ServerStatus, Status, UpstreamStatus};
-use crate::units::show_duration;
+use super::servers;
+use super::target::Target;
+use crate::control::api::{DeployPhase, DeployStatus, ServerStatus, Status, UpstreamStatus};
 
 /// How often servers are asked about.
 const PACE: Duration = Duration::from_millis(100);
@@ -29,21 +35,101 @@ const PACE: Duration = Duration::from_millis(100);
 pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Console) -> Result<Exit, Failure> {
     let status: Status = client.get("/status", PROMPT).await?;
     let upstream = find(&status, &args.upstream)?;
-    let names = rolling::order(upstream, args, console)?;
-    let interrupts = Interrupts::watch();
-    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let turn = |name: &String| Turn { server: name.clone(), result: "left", ..Turn::default() };
-    let turns = names.iter().map(turn).collect();
-    let mut rolling = Rolling { client, args, turns, out: Vec::new(), interrupts: &interrupts };
-    let everyone: Vec<String> = upstream.servers.iter().map(|s| s.name.clone()).collect();
-
-    let first = Sample::take(client).await?;
-    if !watched(args.watch, "before the first turn", &interrupts, console).await {
-        return Err(Failure::new(Exit::NotMet, "interrupted before anything was touched"));
+    if args.abandon {
+        return abandon(client, args, console).await;
     }
-    let (start, clock) = (Sample::take(client).await?, Instant::now());
-    let result = rolling.all(console).await;
-    if result.is_err() {
+    let interrupts = Interrupts::watch();
+    if args.attach {
+        return attach(client, args, upstream, &interrupts, console).await;
+    }
+    let names = rolling::order(upstream, args, console)?;
+    let everyone: Vec<String> = upstream.servers.iter().map(|s| s.name.clone()).collect();
+    let turns: Vec<Turn> = names.iter().map(|name| Turn::of(name)).collect();
+    let ledger = Ledger::open(client, args, "rolling", names, &interrupts).await?;
+    let record = match Record::begin(client, args, everyone, &turns, &interrupts, console).await {
+        Ok(record) => record,
+        Err(failure) => {
+            let _ = ledger.end().await;
+            return Err(failure);
+        }
+    };
+    roll(client, args, (ledger, record), (turns, Vec::new()), &interrupts, console).await
+}
+
+/// Goes on where a command has died.
+async fn attach(
+    client: &Client,
+    args: &DeployArgs,
+    upstream: &UpstreamStatus,
+    interrupts: &Interrupts,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    let name = &args.upstream;
+    let fail = |text: String| Failure::new(Exit::Failure, text);
+    let known = upstream.deploy.as_ref().ok_or_else(|| fail(format!("nobody deploys upstream `{name}`")))?;
+    // The proxy says no of its own accord while the command lives; a hook that is missing is found here, before
+    // anything is taken over.
+    let left: Vec<&str> = unfinished(known, upstream).collect();
+    if known.orphaned && !left.is_empty() && args.each.is_none() && args.exec.is_none() {
+        return Err(ledger::needs_hook(&left));
+    }
+    let left: Vec<String> = left.into_iter().map(str::to_owned).collect();
+    let (ledger, deploy) = Ledger::attach(client, args, interrupts).await?;
+    let Ok(notes) = serde_json::from_value::<Notes>(deploy.notes) else {
+        ledger.end().await?;
+        return Err(fail("the command has died before it touched anything: begin anew".to_owned()));
+    };
+    let mut turns = notes.turns.clone();
+    for turn in &mut turns {
+        turn.result = if left.contains(&turn.server) { TurnResult::Left } else { TurnResult::Restarted };
+    }
+    console.note(&format!("going on with the deploy of {}: {} of {} servers left", known.by, left.len(), turns.len()));
+    let is_out = |turn: &&Turn| {
+        upstream.servers.iter().any(|server| server.name == turn.server && server.admin != "ready")
+            && left.contains(&turn.server)
+    };
+    let out = turns.iter().filter(is_out).map(|turn| turn.server.clone()).collect();
+    let record = Record::go_on(client, args, notes);
+    roll(client, args, (ledger, record), (turns, out), interrupts, console).await
+}
+
+/// Servers whose turn has not come, or of whose hook nobody knows how it ended.
+fn unfinished<'a>(deploy: &'a DeployStatus, upstream: &'a UpstreamStatus) -> impl Iterator<Item = &'a str> {
+    let is_back = |name: &str| upstream.servers.iter().any(|server| server.name == name && serves(server));
+    let left = deploy.turns.iter().filter(move |turn| match turn.phase {
+        DeployPhase::Done => false,
+        DeployPhase::Returning => !is_back(&turn.server),
+        DeployPhase::Waiting | DeployPhase::Draining | DeployPhase::Hook => true,
+    });
+    left.map(|turn| turn.server.as_str())
+}
+
+/// Takes the turns that are left, and tells how it went.
+async fn roll(
+    client: &Client,
+    args: &DeployArgs,
+    (ledger, record): (Ledger, Record),
+    (turns, out): (Vec<Turn>, Vec<String>),
+    interrupts: &Interrupts,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    let (batch, deadlines) = (record.batch(), record.deadlines().clone());
+    let mut rolling = Rolling {
+        client,
+        args,
+        turns,
+        out,
+        interrupts,
+        ledger: &ledger,
+        record: &record,
+        batch,
+        deadlines: &deadlines,
+    };
+    let result = match ledger.note(&record.notes(&rolling.turns)).await {
+        Ok(()) => rolling.all(console).await,
+        Err(why) => Err(why),
+    };
+    if let (Err(_), None) = (&result, interrupts.lost()) {
         // Whoever insists has the prompt back, and is told what is left to do.
         let times = interrupts.times();
         let left = rolling.out.clone();
@@ -55,14 +141,19 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Con
             )),
         }
     }
-    let spans = Spans { first, start, seconds: clock.elapsed().as_secs_f64(), began, everyone };
     let outcome = result.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned());
     let turns = std::mem::take(&mut rolling.turns);
-    let told = tell(client, args, turns, outcome, &spans, &interrupts, console).await;
+    let told = record.end(client, args, turns, outcome, interrupts, console).await;
+    // Somebody else's is theirs to end.
+    let ended = if interrupts.lost().is_none() { ledger.end().await } else { Ok(()) };
     match (result, told) {
-        (Ok(()), told) => report::judge(&told?.toll, args),
+        (Ok(()), told) => {
+            let told = told?;
+            ended?;
+            report::judge(&told.toll, args)
+        }
         (Err(why), told) => {
-            if let Err(failure) = told {
+            for failure in [told.err(), ended.err()].into_iter().flatten() {
                 console.fail(&failure);
             }
             Err(Failure::new(Exit::NotMet, format!("the deploy was stopped: {why}")))
@@ -70,64 +161,19 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Con
     }
 }
 
-/// Lets time pass in which requests are counted. Whether nobody interrupted that.
-async fn watched(time: Duration, when: &str, interrupts: &Interrupts, console: &mut Console) -> bool {
-    let _ = console.confirm(&format!("watching for {} {when}", show_duration(time)));
-    tokio::select! {
-        () = sleep(time) => true,
-        () = interrupts.at_least(1) => false,
-    }
-}
-
-/// What was seen up to the end of the last turn.
-struct Spans {
-    first: Sample,
-    start: Sample,
-    seconds: f64,
-    began: u64,
-    everyone: Vec<String>,
-}
-
-/// Watches for a while longer, then writes the proof.
-async fn tell(
-    client: &Client,
-    args: &DeployArgs,
-    servers: Vec<Turn>,
-    outcome: String,
-    spans: &Spans,
-    interrupts: &Interrupts,
-    console: &mut Console,
-) -> Result<Proof, Failure> {
-    let Spans { first, start, seconds, began, everyone } = spans;
-    let end = Sample::take(client).await?;
-    let clock = Instant::now();
-    // Whoever has interrupted the deploy wants to go, and whoever interrupts this.
-    if interrupts.times() == 0 && !watched(args.watch, "after the last turn", interrupts, console).await {
-        let watched = show_duration(Duration::from_millis(clock.elapsed().as_millis() as u64));
-        console.note(&format!("interrupted: watched for {watched} only; the deploy itself is over"));
-    }
-    let after = clock.elapsed().as_secs_f64();
-    let last = Sample::take(client).await?;
-    let proof = Proof {
-        upstream: args.upstream.clone(),
-        began: *began,
-        outcome,
-        servers,
-        before: Span::between(first, start, &args.upstream, args.watch.as_secs_f64()),
-        during: Span::between(start, &end, &args.upstream, *seconds),
-        after: Span::between(&end, &last, &args.upstream, after),
-        toll: Toll::between(start, &last, &args.upstream, everyone),
-    };
-    let file = report::write(&proof, args)?;
-    if console.json {
-        console.json_line(&proof)?;
-    } else {
-        for line in report::summary(&proof) {
-            console.line(&line)?;
+/// Ends a deploy whose command is gone, and takes back what it had out.
+async fn abandon(client: &Client, args: &DeployArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let deploy = Ledger::abandon(client, &args.upstream).await?;
+    let status: Status = client.get("/status", PROMPT).await?;
+    let upstream = find(&status, &args.upstream)?;
+    for turn in deploy.turns.iter().filter(|turn| turn.phase.is_out()) {
+        if let Some(server) = upstream.servers.iter().find(|server| server.name == turn.server) {
+            let target = Target { upstream: args.upstream.clone(), server: server.name.clone() };
+            console.confirm(&format!("{target} {}", servers::state(server)))?;
         }
-        console.confirm(&format!("proof: {}", file.display()))?;
     }
-    Ok(proof)
+    console.confirm(&format!("the deploy of {} is abandoned", args.upstream))?;
+    Ok(Exit::Ok)
 }
 
 fn find<'a>(status: &'a Status, name: &str) -> Result<&'a UpstreamStatus, Failure> {

@@ -92,6 +92,7 @@ pub(super) fn status() -> Status {
         upstreams: vec![
             UpstreamStatus {
                 removed: Vec::new(),
+                deploy: None,
                 name: "shop".into(),
                 policy: "sticky_cookie".into(),
                 failing_open: false,
@@ -101,6 +102,7 @@ pub(super) fn status() -> Status {
             },
             UpstreamStatus {
                 removed: Vec::new(),
+                deploy: None,
                 name: "api".into(),
                 policy: "round_robin".into(),
                 failing_open: true,

@@ -7,6 +7,7 @@ use http::Method;
 
 use super::client::{Client, PROMPT};
 use super::console::Console;
+use super::deploy::shown;
 use super::exit::{Exit, Failure};
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
 use super::{servers, service};
@@ -105,6 +106,13 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
     out.push('\n');
     if let Some(service) = &upstream.service {
         out.push_str(&format!("  {}\n", Style::Warn.paint(&service::said(service), color)));
+    }
+    if let Some(deploy) = &upstream.deploy {
+        let (first, wrong) = shown::lines(&upstream.name, deploy);
+        out.push_str(&format!("  {}\n", Style::Warn.paint(&first, color)));
+        for line in wrong {
+            out.push_str(&format!("    {}\n", Style::Bad.paint(&line, color)));
+        }
     }
     if let Some(queue) = &upstream.queue {
         out.push_str(&format!("  {}\n", queued(queue, color)));

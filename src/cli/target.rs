@@ -36,6 +36,11 @@ pub(super) fn path_of_servers(upstream: &str) -> String {
     format!("/upstreams/{}/servers", segment(upstream))
 }
 
+/// The path of the deploy of an upstream in the admin API.
+pub(super) fn path_of_deploy(upstream: &str) -> String {
+    format!("/upstreams/{}/deploy", segment(upstream))
+}
+
 /// Encodes everything but the unreserved characters of RFC 3986 §2.3, so that a name with a slash
 /// (servers named by the path of a socket) stays one segment.
 fn segment(text: &str) -> String {

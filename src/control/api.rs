@@ -1,6 +1,10 @@
 //! What the admin API takes and gives, as types. The command line reads the same types.
 
+mod deploy;
+
 use serde::{Deserialize, Serialize};
+
+pub use deploy::{AttachDeploy, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewDeploy};
 
 /// `GET /status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +67,9 @@ pub struct UpstreamStatus {
     /// Requests that wait for a server, where some may have to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueStatus>,
+    /// While somebody deploys it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<DeployStatus>,
     pub servers: Vec<ServerStatus>,
 }
 
@@ -262,7 +269,7 @@ pub struct Reloaded {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// `invalid_config`, `needs_restart`, `not_found`, `bad_request`, `unauthorized`, `forbidden`,
-    /// `cannot_bind`, `busy`, `internal`.
+    /// `cannot_bind`, `busy`, `conflict`, `internal`.
     pub error: String,
     /// One sentence for people.
     pub message: String,

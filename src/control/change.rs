@@ -38,6 +38,9 @@ impl Supervisor {
             ));
         }
 
+        if admin.is_some() {
+            self.release(upstream, server);
+        }
         if let Some(weight) = change.weight {
             self.set_weight(uid, weight);
         }
@@ -62,7 +65,7 @@ impl Supervisor {
         }
     }
 
-    fn make_ready(&mut self, uid: u32) {
+    pub(super) fn make_ready(&mut self, uid: u32) {
         self.bring_back(uid);
         if let Some(member) = self.registry.member_mut(uid) {
             member.asked.overrule();
@@ -92,7 +95,7 @@ impl Supervisor {
     }
 
     /// Nobody looked at a disabled server: what was known of its health is forgotten.
-    fn check_anew(&mut self, uid: u32) {
+    pub(super) fn check_anew(&mut self, uid: u32) {
         let now = self.now();
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.streak.forget();

@@ -39,6 +39,9 @@ pub enum CommandError {
     /// evenkeel is stopping, or cannot take the command now.
     #[error("{message}")]
     Busy { message: String },
+    /// Somebody else is at it.
+    #[error("{message}")]
+    Conflict { message: String },
     /// The system refused something that evenkeel cannot do without.
     #[error("{doing}: {}", words(.source))]
     System { doing: &'static str, source: io::Error },
@@ -80,7 +83,7 @@ impl CommandError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::InvalidConfig { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NeedsRestart { .. } | Self::CannotBind { .. } => StatusCode::CONFLICT,
+            Self::NeedsRestart { .. } | Self::CannotBind { .. } | Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -104,6 +107,7 @@ impl CommandError {
             Self::Forbidden { .. } => "forbidden",
             Self::CannotBind { .. } => "cannot_bind",
             Self::Busy { .. } => "busy",
+            Self::Conflict { .. } => "conflict",
             Self::System { .. } => "internal",
         };
         let report = match self {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus};
+use super::api::{
+    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus,
+};
+use super::deploys::DeployOrder;
 use super::error::CommandError;
 use super::shared::{Phase, Shared};
 use super::supervisor::{Command, Message, Signal};
@@ -102,6 +105,15 @@ impl Handle {
     pub async fn serve(&self, upstream: &str, change: ServiceChange) -> Result<UpstreamStatus, CommandError> {
         let upstream = upstream.to_owned();
         self.ask(|reply| Command::Serve { upstream, change, reply }).await?
+    }
+
+    /// Begins a deploy, or says something of one.
+    ///
+    /// # Errors
+    /// There is no such upstream or deploy, somebody else is at it, or it makes no sense.
+    pub(super) async fn deploy(&self, upstream: &str, order: DeployOrder) -> Result<Deploy, CommandError> {
+        let upstream = upstream.to_owned();
+        self.ask(|reply| Command::Deploy { upstream, order, reply }).await?
     }
 
     /// Waits until a server is out of service with nothing in flight, so that it is safe to stop it;

@@ -15,8 +15,10 @@ mod bind;
 mod certificates;
 mod change;
 mod checks;
+mod deploys;
 mod error;
 mod handle;
+mod ledger;
 mod listeners;
 mod members;
 mod membership;
@@ -207,6 +209,7 @@ async fn begin(
     let store = Store::open(plan.state_dir.as_deref());
     let mut members = store.members();
     members.prune(&plan);
+    let deploys = store.deploys();
     let (file, plan) = (plan.clone(), members.over(&plan));
     let mut supervisor = Supervisor {
         config_path,
@@ -220,6 +223,7 @@ async fn begin(
         terminators: Terminators::default(),
         store,
         members,
+        deploys,
         restored: false,
         file,
         resolver: Resolver::new(&plan.dns),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use super::ledger::Ledgers;
 use super::members::Members;
 
 const FILE: &str = "state.json";
@@ -33,6 +34,9 @@ pub(super) struct State {
     /// What operators said of servers.
     #[serde(default, skip_serializing_if = "Members::is_empty")]
     pub(super) members: Members,
+    /// Who deploys which upstream.
+    #[serde(default, skip_serializing_if = "Ledgers::is_empty")]
+    pub(super) deploys: Ledgers,
     /// What other versions keep here.
     #[serde(flatten)]
     others: Map<String, Value>,
@@ -138,6 +142,17 @@ impl Store {
             self.state.members.clone_from(members);
             self.keep("what operators said of servers", "it will be forgotten at the next start");
         }
+    }
+
+    /// Deploys that had begun.
+    pub(super) fn deploys(&self) -> Ledgers {
+        self.state.deploys.clone()
+    }
+
+    /// Keeps how far deploys are.
+    pub(super) fn keep_deploys(&mut self, deploys: &Ledgers) {
+        self.state.deploys.clone_from(deploys);
+        self.keep("how far deploys are", "it will be forgotten at the next start");
     }
 
     fn keep(&self, what: &str, otherwise: &str) {

@@ -52,6 +52,7 @@ impl Supervisor {
             removed: self.members.removed(name).to_vec(),
             service: service_status(&group.service),
             queue: has_queue.then(|| queue_status(group)),
+            deploy: self.deploy_status(name),
             servers,
         })
     }

@@ -17,10 +17,14 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::Outcome;
-use super::api::{Deadlines, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus};
+use super::api::{
+    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus,
+};
 use super::certificates::{Terminator, Terminators};
+use super::deploys::DeployOrder;
 use super::drain::TICK;
 use super::error::CommandError;
+use super::ledger::Ledgers;
 use super::listeners::Listeners;
 use super::members::Members;
 use super::registry::Registry;
@@ -55,6 +59,7 @@ pub(super) enum Command {
     Add { upstream: String, server: NewServer, reply: Reply<ServerStatus> },
     Remove { upstream: String, server: String, deadlines: Deadlines, reply: Reply<ServerStatus> },
     Serve { upstream: String, change: ServiceChange, reply: Reply<UpstreamStatus> },
+    Deploy { upstream: String, order: DeployOrder, reply: Reply<Deploy> },
     Status { reply: oneshot::Sender<Status> },
 }
 
@@ -98,6 +103,8 @@ pub(super) struct Supervisor {
     /// What the file says.
     pub(super) file: Plan,
     pub(super) members: Members,
+    /// Who deploys which upstream.
+    pub(super) deploys: Ledgers,
     /// Whether servers are marked as they were before the start.
     pub(super) restored: bool,
     pub(super) config_path: Option<PathBuf>,
@@ -141,7 +148,7 @@ impl Supervisor {
         let mut events_open = true;
         let mut look = Instant::now();
         loop {
-            let watching = self.stopping.is_some() || self.registry.drains() || self.holds();
+            let watching = self.stopping.is_some() || self.registry.drains() || self.holds() || self.deploys();
             let traffic = self.next_traffic();
             tokio::select! {
                 Some(message) = inbox.recv() => {
@@ -165,6 +172,7 @@ impl Supervisor {
             let drains = self.step_drains();
             self.take_out();
             self.end_holds();
+            self.tend_deploys();
             self.publish();
             let stop = match self.step_stop() {
                 Ok(next) => next,
@@ -233,6 +241,11 @@ impl Supervisor {
                 self.publish();
                 let status = || self.upstream_status(&upstream).ok_or_else(|| CommandError::no_upstream(&upstream));
                 drop(reply.send(result.and_then(|()| status())));
+            }
+            Command::Deploy { upstream, order, reply } => {
+                let result = self.deploy(&upstream, order);
+                self.publish();
+                drop(reply.send(result));
             }
             Command::Status { reply } => drop(reply.send(self.status())),
         }

@@ -47,7 +47,7 @@ impl Hook<'_> {
             ended = timeout(within, child.wait()) => ended.ok(),
             () = interrupts.at_least(before + 1) => {
                 let how = end(&mut child, &group, interrupts, before + 2).await;
-                return Err(format!("it was interrupted, and its hook {how}"));
+                return Err(format!("{}, and its hook {how}", interrupts.why()));
             }
         };
         match ended {
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_fails_says_how() {
-        let (_tell, never) = Interrupts::by_hand();
+        let never = Interrupts::by_hand();
         let run = async |line: &str, within| Hook::Shell(line).run(PLACE, Duration::from_millis(within), &never).await;
         assert_eq!(
             run("test \"$EVENKEEL_SERVER $EVENKEEL_ADDRESS $EVENKEEL_UPSTREAM\" = 'a 10.0.0.1:3000 shop'", 9000).await,
@@ -208,13 +208,13 @@ mod tests {
     #[tokio::test]
     async fn an_interrupt_ends_all_that_a_hook_has_started() {
         let dir = tempfile::tempdir().unwrap();
-        let (tell, interrupts) = Interrupts::by_hand();
+        let interrupts = Interrupts::by_hand();
         let line = line(dir.path(), "true");
         let hook = Hook::Shell(&line).run(PLACE, Duration::from_secs(60), &interrupts);
         let interrupt = async {
             let pid = pid(dir.path()).await;
             assert!(is_there(pid));
-            tell.send(1).unwrap();
+            interrupts.interrupt();
             pid
         };
         let (ended, pid) = tokio::join!(hook, interrupt);
@@ -226,17 +226,17 @@ mod tests {
     #[tokio::test]
     async fn a_second_interrupt_waits_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (tell, interrupts) = Interrupts::by_hand();
+        let interrupts = Interrupts::by_hand();
         // TERM is ignored, by what it starts as well.
         let line = line(dir.path(), "trap '' TERM");
         let began = std::time::Instant::now();
         let hook = Hook::Shell(&line).run(PLACE, Duration::from_secs(60), &interrupts);
         let interrupt = async {
             let pid = pid(dir.path()).await;
-            tell.send(1).unwrap();
+            interrupts.interrupt();
             sleep(LOOK * 5).await;
             assert!(is_there(pid), "it ignores TERM");
-            tell.send(2).unwrap();
+            interrupts.interrupt();
             pid
         };
         let (ended, pid) = tokio::join!(hook, interrupt);

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::proof::{Span, Toll};
+use super::skew::Look;
 use crate::cli::args::DeployArgs;
 use crate::cli::exit::{Exit, Failure};
 
@@ -21,17 +22,34 @@ pub(super) struct Proof {
     pub(super) after: Span,
     #[serde(flatten)]
     pub(super) toll: Toll,
+    /// Each second of what one command has seen; one that attaches begins anew.
+    pub(super) skew_over_time: Vec<Look>,
 }
 
 /// One server's turn.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Turn {
     pub(super) server: String,
-    /// `restarted`, `failed`, or `left` where its turn did not come.
-    pub(super) result: &'static str,
+    pub(super) result: TurnResult,
     pub(super) drain_seconds: f64,
     pub(super) hook_seconds: f64,
     pub(super) healthy_seconds: f64,
+}
+
+impl Turn {
+    pub(super) fn of(server: &str) -> Self {
+        Self { server: server.to_owned(), ..Self::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TurnResult {
+    Restarted,
+    Failed,
+    /// Its turn did not come.
+    #[default]
+    Left,
 }
 
 pub(super) fn write(proof: &Proof, args: &DeployArgs) -> Result<PathBuf, Failure> {
@@ -47,13 +65,13 @@ pub(super) fn write(proof: &Proof, args: &DeployArgs) -> Result<PathBuf, Failure
 
 pub(super) fn summary(proof: &Proof) -> Vec<String> {
     let Proof { servers, before, during, after, toll, .. } = proof;
-    let restarted = servers.iter().filter(|turn| turn.result == "restarted").count();
+    let restarted = servers.iter().filter(|turn| turn.result == TurnResult::Restarted).count();
     let mut lines = vec![format!("{restarted} of {} servers restarted in {:.1} s", servers.len(), during.seconds)];
     let reasons: Vec<String> = toll.failed_by_reason.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
     lines.push(format!(
-        "requests: {}, {} failed{why}, {} retried, {} answered 5xx by servers",
-        during.requests, toll.failed, toll.retried, toll.server_errors
+        "requests: {}, {} failed{why}, {} retried, {} held, {} answered 5xx by servers",
+        during.requests, toll.failed, toll.retried, toll.held, toll.server_errors
     ));
     lines.push(format!(
         "sessions: {} requests stayed, {} sessions moved, {} of them lost",
@@ -63,6 +81,15 @@ pub(super) fn summary(proof: &Proof) -> Vec<String> {
         let ms = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
         format!("{} / {}", ms(span.p50_ms), ms(span.p99_ms))
     };
+    if toll.connections_cut > 0 || toll.websockets_closed > 0 {
+        lines.push(format!(
+            "connections: {} cut at a deadline, {} WebSockets closed with code 1001",
+            toll.connections_cut, toll.websockets_closed
+        ));
+    }
+    if toll.evenkeel_restarted {
+        lines.push("evenkeel itself was restarted meanwhile: what it had counted before is not in here".to_owned());
+    }
     lines.push(format!("p50 / p99: before {}, during {}, after {}", show(before), show(during), show(after)));
     lines
 }

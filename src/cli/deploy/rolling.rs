@@ -3,16 +3,16 @@
 //! The order of each turn is what makes it safe: out of rotation with its sessions, disabled so that nothing
 //! of its past health counts, restarted by the hook, and back only once its check has seen it again.
 
-use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::hook::{GRACE, Hook, Place};
 use super::interrupt::Interrupts;
-use super::report::Turn;
+use super::ledger::Ledger;
+use super::record::Record;
+use super::report::{Turn, TurnResult};
 use super::{PACE, serves, takes_anybody};
 use crate::cli::args::DeployArgs;
 use crate::cli::client::{Client, PROMPT};
@@ -20,7 +20,7 @@ use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::servers;
 use crate::cli::target::Target;
-use crate::control::api::{ServerChange, ServerStatus, Status, UpstreamStatus};
+use crate::control::api::{Deadlines, DeployPhase, ServerChange, ServerStatus, Status, UpstreamStatus};
 use crate::units::show_duration;
 
 /// A deploy under way.
@@ -32,6 +32,10 @@ pub(super) struct Rolling<'a> {
     /// Servers that are out of rotation because of the deploy.
     pub(super) out: Vec<String>,
     pub(super) interrupts: &'a Interrupts,
+    pub(super) ledger: &'a Ledger,
+    pub(super) record: &'a Record,
+    pub(super) batch: usize,
+    pub(super) deadlines: &'a Deadlines,
 }
 
 /// Whose turn comes when; servers that somebody else took out are left alone.
@@ -72,23 +76,34 @@ pub(super) fn order(
 }
 
 impl Rolling<'_> {
-    /// Every turn. The error is why it was stopped.
+    /// Every turn that is left. The error is why it was stopped.
     pub(super) async fn all(&mut self, console: &mut Console) -> Result<(), String> {
-        let count = self.turns.len();
-        let step = usize::from(self.args.batch);
-        for first in (0..count).step_by(step) {
-            let batch = first..(first + step).min(count);
+        let left: Vec<usize> = (0..self.turns.len()).filter(|at| self.turns[*at].result == TurnResult::Left).collect();
+        for batch in left.chunks(self.batch.max(1)) {
             let interrupts = self.interrupts;
             let before = async {
-                self.leaves_somebody(batch.len()).await?;
-                self.drain(batch.clone(), console).await
+                self.leaves_somebody(batch).await?;
+                self.phase(batch, DeployPhase::Draining).await?;
+                self.drain(batch, console).await?;
+                self.phase(batch, DeployPhase::Hook).await
             };
-            unless(interrupts, before).await?;
+            interrupts.unless(before).await?;
             // Hooks end in an order of their own.
-            self.restart(batch.clone(), console).await?;
-            unless(interrupts, self.take_back(batch, console)).await?;
+            self.restart(batch, console).await?;
+            let after = async {
+                self.phase(batch, DeployPhase::Returning).await?;
+                self.take_back(batch, console).await?;
+                self.phase(batch, DeployPhase::Done).await?;
+                self.ledger.note(&self.record.notes(&self.turns)).await
+            };
+            interrupts.unless(after).await?;
         }
         Ok(())
+    }
+
+    async fn phase(&self, batch: &[usize], phase: DeployPhase) -> Result<(), String> {
+        let servers: Vec<String> = batch.iter().map(|at| self.turns[*at].server.clone()).collect();
+        self.ledger.phase(&servers, phase).await
     }
 
     fn target(&self, at: usize) -> Target {
@@ -99,11 +114,16 @@ impl Rolling<'_> {
         format!("{}/{} {}", at + 1, self.turns.len(), self.target(at))
     }
 
-    async fn leaves_somebody(&self, taken: usize) -> Result<(), String> {
+    async fn leaves_somebody(&self, batch: &[usize]) -> Result<(), String> {
         let status: Status = self.client.get("/status", PROMPT).await.map_err(|error| error.to_string())?;
         let upstream = status.upstreams.iter().find(|u| u.name == self.args.upstream);
-        let serving = upstream.map_or(0, |u| u.servers.iter().filter(|s| takes_anybody(s)).count());
-        if serving > taken { Ok(()) } else { Err(format!("only {serving} healthy, so nobody would be left to serve")) }
+        let serving: Vec<&ServerStatus> =
+            upstream.map_or(Vec::new(), |u| u.servers.iter().filter(|s| takes_anybody(s)).collect());
+        let is_taken = |server: &&ServerStatus| batch.iter().any(|at| self.turns[*at].server == server.name);
+        if serving.iter().all(is_taken) {
+            return Err(format!("only {} healthy, so nobody would be left to serve", serving.len()));
+        }
+        Ok(())
     }
 
     async fn set(&self, at: usize, change: &ServerChange) -> Result<ServerStatus, String> {
@@ -111,22 +131,19 @@ impl Rolling<'_> {
     }
 
     /// Takes the servers of a batch out, with their sessions, and waits until nothing is left on them.
-    async fn drain(&mut self, batch: Range<usize>, console: &mut Console) -> Result<(), String> {
+    async fn drain(&mut self, batch: &[usize], console: &mut Console) -> Result<(), String> {
         let began = Instant::now();
-        let show = |time: Option<Duration>| time.map(show_duration);
-        let deadlines = &self.args.deadlines;
-        let change = ServerChange {
-            admin: Some("draining".to_owned()),
-            weight: None,
-            in_flight: show(deadlines.in_flight),
-            sessions_max: show(deadlines.sessions_max),
-            sessions_idle: show(deadlines.sessions_idle),
-        };
-        for at in batch.clone() {
-            self.out.push(self.turns[at].server.clone());
+        let Deadlines { in_flight, sessions_max, sessions_idle } = self.deadlines.clone();
+        let admin = Some("draining".to_owned());
+        let change = ServerChange { admin, weight: None, in_flight, sessions_max, sessions_idle };
+        for at in batch.iter().copied() {
+            let server = self.turns[at].server.clone();
+            if !self.out.contains(&server) {
+                self.out.push(server);
+            }
             self.set(at, &change).await?;
         }
-        for at in batch {
+        for at in batch.iter().copied() {
             let mut told = None;
             loop {
                 let path = format!("{}?wait=drained&timeout=1s", self.target(at).path());
@@ -152,9 +169,9 @@ impl Rolling<'_> {
     }
 
     /// Runs the hooks of a batch at the same time.
-    async fn restart(&mut self, batch: Range<usize>, console: &mut Console) -> Result<(), String> {
+    async fn restart(&mut self, batch: &[usize], console: &mut Console) -> Result<(), String> {
         let mut hooks = JoinSet::new();
-        for at in batch {
+        for at in batch.iter().copied() {
             // What was known of its health is of the old process.
             let server =
                 self.set(at, &ServerChange { admin: Some("disabled".to_owned()), ..Default::default() }).await?;
@@ -179,7 +196,8 @@ impl Rolling<'_> {
                 () = self.interrupts.at_least(1), if !told => {
                     told = true;
                     let grace = show_duration(GRACE);
-                    console.note(&format!("interrupted: what hooks run gets TERM, and {grace} to end (again: at once)"));
+                    let why = if self.interrupts.lost().is_some() { "stopped" } else { "interrupted" };
+                    console.note(&format!("{why}: what hooks run gets TERM, and {grace} to end (Ctrl-C: at once)"));
                     continue;
                 }
             };
@@ -191,7 +209,7 @@ impl Rolling<'_> {
                     let _ = console.confirm(&format!("{} restarted in {seconds:.1} s", self.place(at)));
                 }
                 Err(why) => {
-                    self.turns[at].result = "failed";
+                    self.turns[at].result = TurnResult::Failed;
                     result = Err(format!("{}: {why}", self.target(at)));
                 }
             }
@@ -200,13 +218,13 @@ impl Rolling<'_> {
     }
 
     /// Takes servers back and waits until their checks say that they are healthy.
-    async fn take_back(&mut self, batch: Range<usize>, console: &mut Console) -> Result<(), String> {
+    async fn take_back(&mut self, batch: &[usize], console: &mut Console) -> Result<(), String> {
         let began = Instant::now();
         let ready = ServerChange { admin: Some("ready".to_owned()), ..Default::default() };
-        for at in batch.clone() {
+        for at in batch.iter().copied() {
             self.set(at, &ready).await?;
         }
-        for at in batch {
+        for at in batch.iter().copied() {
             loop {
                 let path = self.target(at).path();
                 let server: ServerStatus = self.client.get(&path, PROMPT).await.map_err(|error| error.to_string())?;
@@ -217,7 +235,7 @@ impl Rolling<'_> {
                     return Err(format!("{} was taken out by somebody else", self.target(at)));
                 }
                 if began.elapsed() >= self.args.healthy_within {
-                    self.turns[at].result = "failed";
+                    self.turns[at].result = TurnResult::Failed;
                     let why = server.last_check_error.map(|error| format!(" ({error})")).unwrap_or_default();
                     let within = show_duration(self.args.healthy_within);
                     return Err(format!("{} was not healthy within {within}{why}", self.target(at)));
@@ -225,7 +243,7 @@ impl Rolling<'_> {
                 sleep(PACE).await;
             }
             let turn = &mut self.turns[at];
-            turn.result = "restarted";
+            turn.result = TurnResult::Restarted;
             turn.healthy_seconds = began.elapsed().as_secs_f64();
             self.out.retain(|name| *name != turn.server);
             let _ = console.confirm(&format!("{} is healthy again", self.place(at)));
@@ -243,13 +261,5 @@ impl Rolling<'_> {
                 Err(error) => console.note(&format!("{target} cannot be taken back: {error}")),
             }
         }
-    }
-}
-
-/// Does something that may be left at any moment, until it is interrupted.
-async fn unless<T>(interrupts: &Interrupts, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    tokio::select! {
-        result = work => result,
-        () = interrupts.at_least(1) => Err("it was interrupted".to_owned()),
     }
 }

@@ -26,7 +26,8 @@ use serde_json::json;
 pub use listen::AdminAddresses;
 pub(super) use listen::{Server, serve};
 
-use super::api::{Deadlines, NewServer, ServerChange, ServiceChange};
+use super::api::{Deadlines, Deploy, NewServer, ServerChange, ServiceChange};
+use super::deploys::DeployOrder;
 use super::error::CommandError;
 use super::handle::Handle;
 use super::shared::Phase;
@@ -58,6 +59,8 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/upstreams/{upstream}", put(serve_upstream))
         .route("/upstreams/{upstream}/servers", post(add))
         .route("/upstreams/{upstream}/servers/{server}", get(server).put(change).delete(remove))
+        .route("/upstreams/{upstream}/deploy", post(open_deploy).put(report_deploy).delete(end_deploy))
+        .route("/upstreams/{upstream}/deploy/attach", post(attach_deploy))
         .fallback(
             |uri: Uri| async move { CommandError::NotFound { what: format!("there is nothing at {}", uri.path()) } },
         )
@@ -116,6 +119,7 @@ struct Wait {
     timeout: Option<String>,
 }
 
+type UpstreamPath = Result<Path<String>, PathRejection>;
 type ServerPath = Result<Path<(String, String)>, PathRejection>;
 
 async fn server(
@@ -145,7 +149,7 @@ async fn change(State(admin): State<Admin>, path: ServerPath, request: Request) 
 
 async fn serve_upstream(
     State(admin): State<Admin>,
-    path: Result<Path<String>, PathRejection>,
+    path: UpstreamPath,
     request: Request,
 ) -> Result<Response, CommandError> {
     let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
@@ -153,14 +157,54 @@ async fn serve_upstream(
     Ok(Json(admin.handle.serve(&upstream, change).await?).into_response())
 }
 
-async fn add(
-    State(admin): State<Admin>,
-    path: Result<Path<String>, PathRejection>,
-    request: Request,
-) -> Result<Response, CommandError> {
+async fn add(State(admin): State<Admin>, path: UpstreamPath, request: Request) -> Result<Response, CommandError> {
     let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
     let server: NewServer = json_of(request.into_body()).await?;
     Ok((StatusCode::CREATED, Json(admin.handle.add(&upstream, server).await?)).into_response())
+}
+
+async fn deploy<T: DeserializeOwned>(
+    admin: &Admin,
+    path: UpstreamPath,
+    request: Request,
+    order: impl FnOnce(T) -> DeployOrder,
+) -> Result<Json<Deploy>, CommandError> {
+    let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
+    let said: T = json_of(request.into_body()).await?;
+    Ok(Json(admin.handle.deploy(&upstream, order(said)).await?))
+}
+
+async fn open_deploy(
+    State(admin): State<Admin>,
+    path: UpstreamPath,
+    request: Request,
+) -> Result<Response, CommandError> {
+    let opened = deploy(&admin, path, request, DeployOrder::Open).await?;
+    Ok((StatusCode::CREATED, opened).into_response())
+}
+
+async fn report_deploy(
+    State(admin): State<Admin>,
+    path: UpstreamPath,
+    request: Request,
+) -> Result<Json<Deploy>, CommandError> {
+    deploy(&admin, path, request, DeployOrder::Report).await
+}
+
+async fn attach_deploy(
+    State(admin): State<Admin>,
+    path: UpstreamPath,
+    request: Request,
+) -> Result<Json<Deploy>, CommandError> {
+    deploy(&admin, path, request, DeployOrder::Attach).await
+}
+
+async fn end_deploy(
+    State(admin): State<Admin>,
+    path: UpstreamPath,
+    request: Request,
+) -> Result<Json<Deploy>, CommandError> {
+    deploy(&admin, path, request, DeployOrder::End).await
 }
 
 async fn remove(State(admin): State<Admin>, path: ServerPath, request: Request) -> Result<Response, CommandError> {
