@@ -4,10 +4,10 @@
 
 mod harness;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Client, Process, Running, Service, Signal, command, eventually};
+use harness::{Client, Process, Running, Service, Signal, eventually};
 use serde_json::Value;
 
 /// What each thread of the load sends in a second.
@@ -48,96 +48,6 @@ fn steadily(over: &AtomicBool, mut send: impl FnMut()) -> usize {
         sent += 1;
     }
     sent
-}
-
-/// GETs and POSTs over kept and new connections, downloads that take a while, WebSockets and logged-in
-/// users: four servers are restarted, and none of them notices.
-#[test]
-fn a_rolling_deploy_of_four_servers_is_seen_by_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c", "d"], dir.path());
-    let before: Vec<i32> = services.iter().map(Service::pid).collect();
-    let evenkeel = proxy(
-        &services,
-        "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\n\
-         drain = { sessions_idle = \"1500ms\", sessions_max = \"60s\", in_flight = \"30s\" }\n",
-    );
-    let address = evenkeel.address;
-    let (over, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let restart = dir.path().join("restart.sh");
-    let proof_file = dir.path().join("proof.json");
-    let done = std::thread::scope(|scope| {
-        let over = &over;
-        let requests = &requests;
-        let ask = move |client: &mut Client, method: &str, path: &str, body: &[u8]| {
-            let answer = client.try_send(method, path, &[], body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
-            requests.fetch_add(1, Relaxed);
-            answer
-        };
-        for kept in [true, false] {
-            scope.spawn(move || {
-                let mut client = Client::to(address);
-                steadily(over, || {
-                    if !kept {
-                        client.hang_up();
-                    }
-                    assert_eq!(ask(&mut client, "GET", "/bytes?n=2000", b"").status, 200);
-                });
-            });
-            scope.spawn(move || {
-                let mut client = Client::to(address);
-                steadily(over, || {
-                    if !kept {
-                        client.hang_up();
-                    }
-                    assert_eq!(ask(&mut client, "POST", "/sink", b"hello").status, 200);
-                });
-            });
-        }
-        scope.spawn(move || {
-            let mut client = Client::to(address);
-            while !over.load(Relaxed) {
-                assert_eq!(ask(&mut client, "GET", "/slow?ms=400", b"").status, 200);
-            }
-        });
-        // Users who log in, stay for a moment, and leave.
-        for _ in 0..3 {
-            scope.spawn(move || {
-                while !over.load(Relaxed) {
-                    let mut user = Client::to(address);
-                    let login = ask(&mut user, "POST", "/login", b"");
-                    let cookies = ["sid", "evenkeel"].map(|name| login.cookie(name).unwrap()).join("; ");
-                    let mut user = Client::to(address).with("cookie", &cookies);
-                    for visit in 1..=8 {
-                        let answer = ask(&mut user, "GET", "/count", b"");
-                        assert_eq!(answer.status, 200, "visit {visit}: logged out, by {}", answer.text());
-                        // How long a user reads; a session's length is what the drain waits for.
-                        std::thread::sleep(Duration::from_millis(40));
-                    }
-                }
-            });
-        }
-        let mut deploy = command(&["deploy", "app", "--admin", evenkeel.socket().to_str().unwrap()]);
-        deploy.args(["--watch", "500ms", "--max-failed", "0", "--max-lost", "0"]);
-        deploy.arg("--exec").arg(&restart).arg("--proof").arg(&proof_file);
-        let done = harness::run(&mut deploy);
-        over.store(true, Relaxed);
-        done
-    });
-    let done = done.ends(0);
-    println!("{}", done.out);
-    let after: Vec<i32> = services.iter().map(Service::pid).collect();
-    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "each is another process");
-    let proof = proof(dir.path());
-    assert_eq!(
-        (&proof["failed"], &proof["sessions_lost"], &proof["outcome"]),
-        (&0.into(), &0.into(), &"done".into()),
-        "{proof}"
-    );
-    assert!(proof["servers"].as_array().unwrap().iter().all(|turn| turn["result"] == "restarted"), "{proof}");
-    let seen = proof["during"]["requests"].as_u64().unwrap();
-    assert!(seen > 50 && seen as usize <= requests.load(Relaxed), "{seen} of {requests:?}");
-    assert!(done.out.contains("4 of 4 servers restarted"), "{}", done.out);
 }
 
 fn deploy(evenkeel: &Running, dir: &std::path::Path, each: &str, more: &[&str]) -> harness::Done {

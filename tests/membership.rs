@@ -6,7 +6,6 @@ mod harness;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use harness::{Origin, Proxy, Running, ServerStatus, app, eventually, origins, upstream};
 use serde_json::json;
@@ -201,44 +200,6 @@ fn a_drain_that_runs_goes_on_after_a_restart() {
     let mut client = second.client().with("cookie", &cookie);
     assert_eq!(client.get("/echo").server(), "a", "a pinned client is still at home");
     assert_eq!(answering(|| second.client().get("/echo")), set(&["b"]));
-}
-
-/// Servers come and go under load, and nobody notices.
-#[test]
-fn no_request_fails_while_servers_come_and_go() {
-    let origins = origins(4);
-    let proxy = Proxy::start(&app(RR, &origins[..2]));
-    let over = AtomicBool::new(false);
-    let counts: Vec<usize> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|i| {
-                let (over, proxy) = (&over, &proxy);
-                scope.spawn(move || {
-                    let mut kept = proxy.client();
-                    let mut served = 0;
-                    while !over.load(Relaxed) {
-                        let answer = if i % 2 == 0 { kept.get("/echo") } else { proxy.get("/echo") };
-                        assert_eq!(answer.status, 200, "{answer:?}");
-                        served += 1;
-                    }
-                    served
-                })
-            })
-            .collect();
-        for round in 0..6 {
-            let at = 2 + round % 2;
-            let name = origins[at].name();
-            let address = origins[at].address().to_string();
-            assert_eq!(add(&proxy, &json!({ "name": name, "address": address })).0, 201);
-            becomes_healthy(&proxy, name);
-            eventually("it is used", || (proxy.server("app", name).requests > 0).then_some(()));
-            assert_eq!(remove(&proxy, name).0, 202);
-            is_gone(&proxy, name);
-        }
-        over.store(true, Relaxed);
-        clients.into_iter().map(|client| client.join().unwrap()).collect()
-    });
-    assert!(counts.iter().all(|served| *served > 0), "{counts:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod harness;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::{Client, Fake, Origin, Proxy, answer, eventually, origins, upstream};
+use harness::{Client, Fake, Origin, Proxy, WebSocket, answer, eventually, origins, upstream};
 
 /// Every retry that is allowed is made: the budget does not bound it, and who fails is not ejected.
 const RICH: &str = "outliers = false\nretry = { attempts = 2, budget_percent = 100, budget_floor = 1000 }\n";
@@ -53,6 +53,21 @@ fn a_failed_get_goes_to_another_server_unseen() {
     assert_eq!(retries(&proxy), failed as f64);
     assert_eq!(proxy.metric("evenkeel_server_failures_total", &["server=\"a\""]), failed as f64);
     assert_eq!(proxy.metric("evenkeel_errors_total", &[]), 0.0);
+}
+
+/// A handshake that was not answered has switched nothing.
+#[test]
+fn a_web_socket_whose_server_fails_is_opened_at_another() {
+    let origins = origins(2);
+    origins[0].behave(|b| b.hang_up = true);
+    let proxy = Proxy::start(&config(RICH, &origins));
+    for i in 0..10 {
+        let mut socket = WebSocket::open(proxy.address, "/ws");
+        assert_eq!(socket.server, "b");
+        socket.echo(&format!("message {i}")).unwrap();
+    }
+    assert_eq!(retries(&proxy), asked(&origins[..1], "/ws") as f64);
+    assert!(retries(&proxy) >= 5.0, "it was tried");
 }
 
 #[test]

@@ -268,8 +268,8 @@ pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol:
         parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let idempotent = retry::is_idempotent(&parts.method);
-    let replay = (idempotent && body.is_empty() && protocol.is_none())
-        .then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
+    let replay =
+        (idempotent && body.is_empty()).then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()));
     exchange.flow = flow;
     Outgoing {
         request: Some(Request::from_parts(parts, body)),

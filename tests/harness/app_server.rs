@@ -39,8 +39,7 @@ impl Service {
 
     /// Kills it, if it runs, and starts it again.
     pub fn restart(&self) {
-        let mut command = std::process::Command::new("/bin/sh");
-        command.arg(self.dir.join("restart.sh"));
+        let mut command = std::process::Command::new(self.dir.join("restart.sh"));
         command.env("EVENKEEL_SERVER", &self.name).env("EVENKEEL_ADDRESS", self.address.to_string());
         assert!(command.status().unwrap().success());
         eventually("it listens", || std::net::TcpStream::connect(self.address).ok());
@@ -55,10 +54,11 @@ impl Service {
     pub fn script(dir: &Path) -> PathBuf {
         let file = dir.join("restart.sh");
         let text = format!(
-            "#!/bin/sh\n\
+            "#!/bin/bash\n\
              pid='{dir}'/\"$EVENKEEL_SERVER\".pid\n\
-             [ ! -f \"$pid\" ] || {{ old=$(cat \"$pid\"); kill -9 \"$old\"; \
-               while [ -e \"/proc/$old/exe\" ]; do sleep 0.01; done; }}\n\
+             [ ! -f \"$pid\" ] || kill -9 \"$(cat \"$pid\")\" 2>/dev/null\n\
+             # Its address is free when nobody listens there: a process that was killed may take a moment to go.\n\
+             while (exec 3<>\"/dev/tcp/${{EVENKEEL_ADDRESS/://}}\") 2>/dev/null; do sleep 0.01; done\n\
              '{program}' origin --quiet --listen \"$EVENKEEL_ADDRESS\" --name \"$EVENKEEL_SERVER\" \\\n\
                --arrivals '{dir}'/\"$EVENKEEL_SERVER\".arrivals >/dev/null 2>&1 &\n\
              echo $! > \"$pid\"\n",

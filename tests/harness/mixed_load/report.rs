@@ -86,7 +86,7 @@ impl Report {
 /// The id in `a #3 POST /sink?id=17 - …`.
 fn id_of_post(line: &str) -> Option<&str> {
     let target = line.split_once(" POST ")?.1.split(' ').next()?;
-    target.split_once("?id=").map(|(_, id)| id)
+    target.split_once("?id=")?.1.split('&').next()
 }
 
 impl fmt::Display for Report {
