@@ -42,6 +42,47 @@ fn becomes_healthy(api: &harness::Api, server: &str) -> ServerStatus {
 }
 
 #[test]
+fn what_is_said_of_an_added_server_is_kept() {
+    let origins = origins(3);
+    let dir = tempfile::tempdir().unwrap();
+    let text = |limit: u32| {
+        let text =
+            app(RR, &origins[..1]).replace("[upstream.app]\n", &format!("[upstream.app]\nmax_requests = {limit}\n"));
+        format!("state_dir = {:?}\n{text}", dir.path())
+    };
+    let proxy = Proxy::start(&text(9));
+    let spare = json!({ "name": "b", "address": origins[1].address().to_string(), "backup": true, "max_requests": 5 });
+    assert_eq!(add(&proxy, &spare).0, 201);
+    assert_eq!(add(&proxy, &json!({ "name": "c", "address": origins[2].address().to_string() })).0, 201);
+    let told = |proxy: &Proxy| {
+        let told = |name: &str| (proxy.server("app", name).backup, proxy.server("app", name).max_requests);
+        [told("a"), told("b"), told("c")]
+    };
+    becomes_healthy(&proxy, "b");
+    becomes_healthy(&proxy, "c");
+    assert_eq!(told(&proxy), [(false, Some(9)), (true, Some(5)), (false, Some(9))]);
+    assert_eq!(answering(|| proxy.get("/echo")), set(&["a", "c"]), "b is a backup");
+    proxy.reload(&text(8)).unwrap();
+    assert_eq!(told(&proxy), [(false, Some(8)), (true, Some(5)), (false, Some(8))]);
+    for (bad, why) in [
+        (json!({ "name": "d", "address": "127.0.0.1:9", "max_requests": 0 }), "`max_requests` is zero"),
+        (json!({ "name": "a", "backup": true }), "has a server `a` already"),
+    ] {
+        let (status, body) = add(&proxy, &bad);
+        assert!(status == 400 && body.contains(why), "{status} {body}");
+    }
+    assert_eq!(remove(&proxy, "a").0, 202);
+    is_gone(&proxy, "a");
+    let (status, body) = add(&proxy, &json!({ "name": "a", "max_requests": 5 }));
+    assert!(status == 400 && body.contains("leave them out"), "{status} {body}");
+    drop(proxy);
+    let proxy = Proxy::start(&text(7));
+    assert_eq!(names(&proxy), ["b", "c"]);
+    let told = |name: &str| (proxy.server("app", name).backup, proxy.server("app", name).max_requests);
+    assert_eq!([told("b"), told("c")], [(true, Some(5)), (false, Some(7))]);
+}
+
+#[test]
 fn an_added_server_gets_requests_and_a_removed_one_gets_none() {
     let origins = origins(3);
     let proxy = Proxy::start(&app(RR, &origins[..2]));

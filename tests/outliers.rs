@@ -156,7 +156,32 @@ fn an_ejected_server_returns_by_itself_and_a_further_ejection_is_longer() {
     origins[1].behave(|b| b.status = None);
     eventually("b returns for good", || (state(&proxy, "b") == "healthy").then_some(()));
     assert_eq!(who(&proxy, 10), [("a".to_owned(), 5), ("b".to_owned(), 5)].into());
-    assert!(ejections(&proxy, "b", "consecutive") >= 2.0);
+    assert!(proxy.metric("evenkeel_server_ejections_total", &["server=\"b\""]) >= 2.0);
+}
+
+#[test]
+fn a_server_that_is_back_is_ejected_by_its_first_failure() {
+    let origins = origins(2);
+    let outliers = "{ consecutive_failures = 4, ejection = \"300ms\", max_ejection = \"10m\", trial_requests = 3 }";
+    let proxy = Proxy::start(&config(outliers, "", &origins));
+    let faults = || proxy.metric("evenkeel_server_faults_total", &["server=\"b\""]);
+    origins[1].behave(|b| b.status = Some(503));
+    ask_until_ejected(&proxy, "b");
+    eventually("b returns", || proxy.server("app", "b").on_trial.then_some(()));
+    let before = faults();
+    ask_until_ejected(&proxy, "b");
+    assert!(faults() - before < 4.0, "fewer than it takes in a row");
+    assert_eq!(ejections(&proxy, "b", "trial"), 1.0);
+    let ejection = proxy.server("app", "b").ejection.unwrap();
+    assert_eq!((ejection.number, ejection.reason.as_str()), (2, "a failure right after its return"));
+    // Three successes end the trial.
+    origins[1].behave(|b| b.status = None);
+    eventually("b returns again", || proxy.server("app", "b").on_trial.then_some(()));
+    assert_eq!(who(&proxy, 6), [("a".to_owned(), 3), ("b".to_owned(), 3)].into());
+    eventually("its trial is over", || (!proxy.server("app", "b").on_trial).then_some(()));
+    origins[1].behave(|b| b.status = Some(503));
+    (0..6).for_each(|_| drop(proxy.get("/echo")));
+    assert_eq!(state(&proxy, "b"), "healthy", "three in a row are not four");
 }
 
 #[test]

@@ -161,6 +161,40 @@ fn pinned_clients_come_at_once() {
 }
 
 #[test]
+fn a_limit_grows_with_the_share() {
+    let mut origins = origins(2);
+    let more = "max_requests = 30\nqueue = { size = 9, timeout = \"20s\" }\n";
+    for policy in [RR, "\"ip_hash\"", "\"sticky_cookie\""] {
+        let proxy = Proxy::start(&config(policy, "1h", more, &origins));
+        assert_eq!(proxy.server("app", "b").slow_start, None);
+        set(&proxy, "b", "disabled");
+        set(&proxy, "b", "ready");
+        let server = proxy.server("app", "b");
+        assert_eq!((server.max_requests, server.slow_start.unwrap().max_requests), (Some(30), Some(3)), "{policy}");
+        // A reload keeps it, and what it says of the limit holds for the part of it, too.
+        proxy.reload(&config(policy, "1h", &more.replace("30", "41"), &origins)).unwrap();
+        let server = proxy.server("app", "b");
+        assert_eq!((server.max_requests, server.slow_start.unwrap().max_requests), (Some(41), Some(5)), "{policy}");
+        proxy.reload(&config(policy, "off", more, &origins)).unwrap();
+        eventually("it has the whole", || percent_now(&proxy, "b").is_none().then_some(()));
+    }
+    // Who finds it reached waits, and is served when it has grown.
+    origins.remove(0);
+    origins[0].behave(|b| b.delay = std::time::Duration::from_millis(300));
+    let proxy = Proxy::start(&config(RR, "2s", &more.replace("30", "20"), &origins));
+    set(&proxy, "b", "disabled");
+    set(&proxy, "b", "ready");
+    let mut conns: Vec<_> = (0..6).map(|_| proxy.raw()).collect();
+    conns.iter_mut().for_each(|conn| conn.send(b"GET /echo HTTP/1.1\r\nhost: a\r\n\r\n"));
+    eventually("somebody waits", || {
+        let queue = proxy.status().upstreams[0].queue.clone().unwrap();
+        assert!(proxy.server("app", "b").in_flight <= 20);
+        (queue.queued > 0).then_some(())
+    });
+    assert!(conns.iter_mut().all(|conn| conn.answer().status == 200));
+}
+
+#[test]
 fn addresses_stay_where_they_belong() {
     let origins = origins(3);
     let proxy = Proxy::start(&config("\"ip_hash\"", "10s", "", &origins));

@@ -276,7 +276,7 @@ pub(super) struct DeployArgs {
     pub deadlines: DeadlineArgs,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(super) struct AddArgs {
     /// UPSTREAM/SERVER, or UPSTREAM alone to call the server by its address
     #[arg(value_name = "TARGET")]
@@ -289,6 +289,14 @@ pub(super) struct AddArgs {
     /// The share of new clients, relative to the other servers: 0 to 1000 [default: 1, or as configured]
     #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub weight: Option<u32>,
+
+    /// Give it new clients only where no other server can take them
+    #[arg(long)]
+    pub backup: bool,
+
+    /// Most requests and tunnels it has at once [default: that of the upstream]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_requests: Option<u64>,
 }
 
 #[derive(Debug, ClapArgs)]

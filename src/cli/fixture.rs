@@ -28,6 +28,7 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         backup: false,
         in_flight: 0,
         max_requests: None,
+        on_trial: false,
         tunnels: 0,
         sessions: None,
         requests: 0,

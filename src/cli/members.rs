@@ -23,7 +23,8 @@ const PACE: Duration = Duration::from_millis(50);
 pub(super) async fn add(client: &Client, args: &AddArgs, console: &mut Console) -> Result<Exit, Failure> {
     let status: Status = client.get("/status", PROMPT).await?;
     let (upstream, name) = place(&status, &args.target)?;
-    let server = NewServer { name, address: args.address.clone(), weight: args.weight };
+    let AddArgs { target: _, address, weight, backup, max_requests } = args.clone();
+    let server = NewServer { name, address, weight, backup, max_requests };
     let path = target::path_of_servers(&upstream);
     let added: ServerStatus = client.tell(Method::POST, &path, &server, PROMPT).await?;
     if console.json {
@@ -136,11 +137,20 @@ mod tests {
             _ => (201, json(&ServerStatus { added: true, ..fixture::server("c", "127.0.0.1:9003") })),
         });
         let (mut console, out, _) = capture::console();
-        let args = AddArgs { target: "shop/c".to_owned(), address: Some("127.0.0.1:9003".to_owned()), weight: Some(5) };
+        let args = AddArgs {
+            target: "shop/c".to_owned(),
+            address: Some("127.0.0.1:9003".to_owned()),
+            weight: Some(5),
+            backup: true,
+            max_requests: Some(9),
+        };
         assert_eq!(add(&api.client, &args, &mut console).await, Ok(Exit::Ok));
         assert_eq!(out.read(), "shop/c is in service at 127.0.0.1:9003: it is ready, 0 in flight\n");
         let seen = api.seen();
         assert_eq!(seen[1].path, "/upstreams/shop/servers");
-        assert_eq!(seen[1].body, r#"{"name":"c","address":"127.0.0.1:9003","weight":5}"#);
+        assert_eq!(
+            seen[1].body,
+            r#"{"name":"c","address":"127.0.0.1:9003","weight":5,"backup":true,"max_requests":9}"#
+        );
     }
 }

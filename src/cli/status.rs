@@ -134,6 +134,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
             let text = format!("draining{}: {}", since.unwrap_or_default(), servers::left(server));
             rows.push(Row::Remark(text, Style::Warn));
         }
+        if server.set_by == "server" {
+            rows.push(Row::Remark("it has asked for its drain itself".to_owned(), Style::Dim));
+        }
         if server.leaving {
             rows.push(Row::Remark("taken out once it is drained".to_owned(), Style::Warn));
         } else if server.added {
@@ -150,12 +153,15 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
             let text = format!("ejected for {since}: {}, returns within {left}{number}", ejection.reason);
             rows.push(Row::Remark(text, Style::Warn));
         }
-        if let Some(SlowStartStatus { percent, ends_within_seconds }) = server.slow_start {
+        if server.on_trial {
+            let text = "on trial after its ejection: its next failure ejects it again".to_owned();
+            rows.push(Row::Remark(text, Style::Dim));
+        }
+        if let Some(SlowStartStatus { percent, max_requests, ends_within_seconds }) = server.slow_start {
             let left = ago(ends_within_seconds.max(0.0).ceil() as u64);
-            rows.push(Row::Remark(
-                format!("slow start: {percent} % of its share, all of it within {left}"),
-                Style::Dim,
-            ));
+            let most = max_requests.map(|most| format!(", {} at once", thousands(most.into()))).unwrap_or_default();
+            let text = format!("slow start: {percent} % of its share{most}, all of it within {left}");
+            rows.push(Row::Remark(text, Style::Dim));
         }
         if let Some(error) = &server.last_check_error {
             rows.push(Row::Remark(format!("last check: {error}"), Style::Dim));
@@ -296,10 +302,11 @@ shop  sticky_cookie
         let (reason, number) = ("5 failures in a row".to_owned(), 2);
         server.ejection = Some(EjectionStatus { reason, seconds: 12.3, ends_within_seconds: 47.1, number });
         status.upstreams[1].servers[1].backup = true;
-        status.upstreams[1].servers[1].slow_start = Some(SlowStartStatus { percent: 40, ends_within_seconds: 5.2 });
+        status.upstreams[1].servers[1].slow_start =
+            Some(SlowStartStatus { percent: 40, max_requests: Some(8), ends_within_seconds: 5.2 });
         let shown = text(&status, 0, false);
         assert!(shown.contains("\n    backup: for clients that no other server can take\n"), "{shown}");
-        assert!(shown.contains("\n    slow start: 40 % of its share, all of it within 6 s\n"), "{shown}");
+        assert!(shown.contains("\n    slow start: 40 % of its share, 8 at once, all of it within 6 s\n"), "{shown}");
         let expected = "\n    ejected for 12 s: 5 failures in a row, returns within 48 s, number 2 in a row\n";
         assert!(shown.contains(expected) && shown.contains("ejected "), "{shown}");
     }

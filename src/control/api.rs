@@ -145,6 +145,9 @@ pub struct ServerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
     pub tunnels: u64,
+    /// Whether its first failure ejects it: it is back from an ejection and has to show that it does well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_trial: bool,
     /// Live sessions of a sticky upstream; none for others.
     pub sessions: Option<usize>,
     pub requests: u64,
@@ -199,6 +202,9 @@ pub struct EjectionStatus {
 pub struct SlowStartStatus {
     /// Part of its share that the server gets now.
     pub percent: u32,
+    /// The most that may be in flight now; absent where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<u32>,
     /// When it has the whole, in seconds from now.
     pub ends_within_seconds: f64,
 }
@@ -254,6 +260,12 @@ pub struct NewServer {
     /// 0 to 1000; by default 1, or what the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Whether it gets new clients only where no other server can take them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backup: bool,
+    /// The most that may be in flight, from 1; that of the upstream by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<u64>,
 }
 
 /// Answer of `POST /reload`.

@@ -38,6 +38,11 @@ struct Added {
     name: String,
     address: String,
     weight: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    backup: bool,
+    /// None is that of the upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_requests: Option<u64>,
 }
 
 /// What one server was set to.
@@ -116,16 +121,18 @@ impl Members {
     fn apply(&self, upstream: &mut UpstreamPlan) {
         let Some(said) = self.0.get(&upstream.name) else { return };
         upstream.servers.retain(|server| !said.removed.contains(&server.name));
-        let max_requests = upstream.max_requests;
-        let added = said.added.iter().filter_map(Added::plan).map(|server| ServerPlan { max_requests, ..server });
-        upstream.servers.extend(added);
+        let most = upstream.max_requests;
+        let limited =
+            |added: &Added| Some(ServerPlan { max_requests: added.max_requests.unwrap_or(most), ..added.plan()? });
+        upstream.servers.extend(said.added.iter().filter_map(limited));
     }
 
-    /// A server comes into service that the file does not have.
-    pub(super) fn add(&mut self, upstream: &str, server: &ServerPlan) {
-        // Its limit is that of the upstream.
-        let ServerPlan { name, address, weight, max_requests: _, backup: _ } = server;
-        let added = Added { name: name.clone(), address: written(address), weight: *weight };
+    /// A server comes into service that the file does not have; without a limit of its own it has that of
+    /// the upstream.
+    pub(super) fn add(&mut self, upstream: &str, server: &ServerPlan, limit: Option<u64>) {
+        let ServerPlan { name, address, weight, max_requests: _, backup } = server;
+        let (name, address) = (name.clone(), written(address));
+        let added = Added { name, address, weight: *weight, backup: *backup, max_requests: limit };
         self.0.entry(upstream.to_owned()).or_default().added.push(added);
     }
 
@@ -179,7 +186,8 @@ impl Added {
     fn plan(&self) -> Option<ServerPlan> {
         // A name made from an address may hold what one that is given may not.
         let name = (self.name != self.address).then_some(self.name.as_str());
-        crate::config::server(name, &self.address, self.weight).ok()
+        let plan = crate::config::server(name, &self.address, self.weight).ok()?;
+        Some(ServerPlan { backup: self.backup, ..plan })
     }
 }
 
@@ -209,7 +217,7 @@ mod tests {
     fn what_was_said_lies_over_the_file() {
         let file = plan(TWO);
         let mut members = Members::default();
-        members.add("app", &crate::config::server(Some("c"), "unix:/run/c.sock", 3).unwrap());
+        members.add("app", &crate::config::server(Some("c"), "unix:/run/c.sock", 3).unwrap(), None);
         members.remove("app", "a", true);
         let over = members.over(&file);
         assert_eq!(names(&over), ["b", "c"]);
@@ -222,9 +230,9 @@ mod tests {
     #[test]
     fn what_the_file_says_by_now_is_forgotten() {
         let mut members = Members::default();
-        members.add("app", &crate::config::server(Some("b"), "127.0.0.1:9", 3).unwrap());
+        members.add("app", &crate::config::server(Some("b"), "127.0.0.1:9", 3).unwrap(), None);
         members.remove("app", "a", true);
-        members.add("gone", &crate::config::server(Some("x"), "127.0.0.1:9", 1).unwrap());
+        members.add("gone", &crate::config::server(Some("x"), "127.0.0.1:9", 1).unwrap(), None);
         let mark = Mark { weight: Some(7), ..Mark::default() };
         members.mark("app", [("b".to_owned(), mark.clone()), ("z".to_owned(), mark.clone())].into());
         members.prune(&plan(TWO));
@@ -248,13 +256,19 @@ mod tests {
     fn it_is_read_as_it_was_written() {
         let mut members = Members::default();
         for address in ["127.0.0.1:1", "[::1]:2", "app.internal:3", "unix:/run/a b.sock"] {
-            members.add("app", &crate::config::server(None, address, 1).unwrap());
+            members.add("app", &crate::config::server(None, address, 1).unwrap(), None);
         }
+        let spare = ServerPlan { backup: true, ..crate::config::server(Some("spare"), "127.0.0.1:4", 1).unwrap() };
+        members.add("app", &spare, Some(7));
         members.remove("app", "a", true);
         let mark = Mark { admin: Some(Kept::Draining), weight: Some(0), leaving: true };
         members.mark("app", [("[::1]:2".to_owned(), mark)].into());
         let text = serde_json::to_string(&members).unwrap();
         assert_eq!(serde_json::from_str::<Members>(&text).unwrap(), members, "{text}");
-        assert_eq!(members.over(&plan(TWO)).upstreams[0].servers.len(), 5);
+        let over = members.over(&plan(&format!("max_requests = 9\n{TWO}")));
+        let servers = &over.upstreams[0].servers;
+        assert_eq!(servers.len(), 6);
+        assert_eq!((servers[4].backup, servers[4].max_requests), (false, 9), "that of the upstream");
+        assert_eq!((servers[5].backup, servers[5].max_requests), (true, 7));
     }
 }

@@ -12,7 +12,7 @@ use super::error::CommandError;
 use super::members::{Kept, Mark};
 use super::supervisor::Supervisor;
 use crate::config;
-use crate::config::plan::UpstreamPlan;
+use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::upstream::Admin;
 
 impl Supervisor {
@@ -23,6 +23,9 @@ impl Supervisor {
         }
         if server.weight.is_some_and(|weight| weight > MOST_WEIGHT) {
             return Err(bad(format!("the weight is too large: it may be 0 to {MOST_WEIGHT}")));
+        }
+        if server.max_requests == Some(0) {
+            return Err(bad("`max_requests` is zero: write a number from 1".to_owned()));
         }
         let missing = || CommandError::NotFound { what: format!("there is no upstream `{upstream}`") };
         let in_force = self.plan.upstreams.iter().find(|u| u.name == upstream).ok_or_else(missing)?;
@@ -45,6 +48,12 @@ impl Supervisor {
                      leave the address out, or choose another name"
                 )));
             }
+            if server.backup || server.max_requests.is_some() {
+                return Err(bad(format!(
+                    "the configuration says whether server `{name}` of upstream `{upstream}` is a backup, and its \
+                     `max_requests`: leave them out"
+                )));
+            }
             self.members.bring_back(upstream, &name);
         } else {
             let Some(address) = &server.address else {
@@ -56,7 +65,8 @@ impl Supervisor {
             if let Some(other) = in_force.servers.iter().find(|s| s.address == plan.address) {
                 return Err(bad(format!("server `{}` of upstream `{upstream}` has that address", other.name)));
             }
-            self.members.add(upstream, &plan);
+            let plan = ServerPlan { backup: server.backup, ..plan };
+            self.members.add(upstream, &plan, server.max_requests);
         }
         info!(upstream, server = %name, "server added by order of an operator");
         self.put_members_in_force(upstream);

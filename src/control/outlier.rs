@@ -6,6 +6,10 @@
 //! of the upstream's ready servers, and that some other server must be doing better. Sessions are worth
 //! more than an ejection that helps nobody.
 //!
+//! Who returns is on trial: until it has shown a number of successes its first failure ejects it again, for
+//! longer. That is the half-open state of a circuit breaker, with the slow start to keep the number of those
+//! small who meet it.
+//!
 //! Time and randomness are arguments and nothing in here acts: the supervisor lends what the cores
 //! counted and does what is said. Invariants, each looked at by a test: *an ejection ends*; *no more
 //! than the share is ejected*; *somebody else does better*.
@@ -49,6 +53,8 @@ pub enum Reason {
     Consecutive(u32),
     /// So many of so many tries in the window.
     Rate { faults: u64, tries: u64 },
+    /// The first after it had come back from an ejection.
+    Trial,
 }
 
 impl Reason {
@@ -58,6 +64,7 @@ impl Reason {
         match self {
             Self::Consecutive(_) => "consecutive",
             Self::Rate { .. } => "rate",
+            Self::Trial => "trial",
         }
     }
 }
@@ -67,6 +74,7 @@ impl std::fmt::Display for Reason {
         match self {
             Self::Consecutive(failures) => write!(f, "{failures} failures in a row"),
             Self::Rate { faults, tries } => write!(f, "{faults} of {tries} requests failed"),
+            Self::Trial => f.write_str("a failure right after its return"),
         }
     }
 }
@@ -94,6 +102,8 @@ pub struct Outlier {
     /// Counts at the beginnings of the window's parts, oldest first.
     window: VecDeque<(Duration, Counts)>,
     ejection: Option<Ejection>,
+    /// What had been counted when it came back, while it is on trial.
+    trial: Option<Counts>,
     /// Ejections in a row so far, and when the last one ended.
     before: u32,
     returned: Duration,
@@ -106,6 +116,12 @@ impl Outlier {
         self.ejection
     }
 
+    /// Whether the server is back and has yet to show that it does well: its first failure ejects it.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
     /// Forgets what was seen of the server up to now, but not that it was ejected.
     pub fn settle(&mut self) {
         self.window.clear();
@@ -115,6 +131,7 @@ impl Outlier {
     /// long enough.
     pub fn end(&mut self, now: Duration) -> bool {
         self.settle();
+        self.trial = None;
         if self.ejection.take().is_some() {
             self.returned = now;
             return true;
@@ -128,10 +145,19 @@ impl Outlier {
         if self.window.back().is_none_or(|(at, _)| now >= *at + part) {
             self.window.push_back((now, counts));
         }
+        if self.trial.is_some_and(|before| Self::has_passed(plan, before, counts)) {
+            self.trial = None;
+        }
         // The one that began before the window is its beginning.
         while self.window.get(1).is_some_and(|(at, _)| *at + plan.window <= now) {
             self.window.pop_front();
         }
+    }
+
+    /// Whether a trial is over that began at `before`.
+    fn has_passed(plan: &OutlierPlan, before: Counts, counts: Counts) -> bool {
+        let successes = counts.tries.saturating_sub(before.tries);
+        plan.trial_requests == 0 || (counts.faults <= before.faults && successes >= plan.trial_requests)
     }
 
     /// Tries and faults in the window.
@@ -144,6 +170,9 @@ impl Outlier {
     fn judge(&self, plan: &OutlierPlan, look: &Look) -> Option<Reason> {
         if plan.consecutive_failures > 0 && look.in_a_row >= plan.consecutive_failures {
             return Some(Reason::Consecutive(look.in_a_row));
+        }
+        if self.trial.is_some_and(|before| look.in_a_row > 0 || look.counts.faults > before.faults) {
+            return Some(Reason::Trial);
         }
         let Counts { tries, faults } = self.within(look.counts);
         let is_many = tries >= plan.min_requests && faults * 100 >= tries * u64::from(plan.failure_percent);
@@ -166,6 +195,7 @@ impl Outlier {
         let jitter = (lasts / JITTER).mul_f64(f64::from(share) / f64::from(u32::MAX));
         let ejection = Ejection { reason, since: now, until: now + lasts + jitter, number: self.before };
         self.ejection = Some(ejection);
+        self.trial = None;
         self.settle();
         ejection
     }
@@ -185,6 +215,7 @@ pub fn step(
         if over && outlier.end(now) {
             // What was counted meanwhile is of before, or of a time when there was nobody else.
             look.in_a_row = 0;
+            outlier.trial = plan.filter(|plan| plan.trial_requests > 0).map(|_| look.counts);
             changes.push((i, Change::Returned));
         }
     }

@@ -79,7 +79,8 @@ impl Supervisor {
             configured_weight: member.configured_weight,
             backup: server.is_backup(),
             in_flight: server.in_flight(),
-            max_requests: server.gate.limit(),
+            max_requests: server.gate.whole(),
+            on_trial: member.outlier.is_on_trial(),
             tunnels: server.cells.iter().map(|c| c.counts.tunnels.get()).fold(0, u64::wrapping_add),
             sessions,
             requests: server.cells.iter().map(|c| c.counts.picks.get()).sum(),
@@ -109,6 +110,7 @@ impl Supervisor {
         let (window, since) = group.plan.slow_start.zip(member.slow_since)?;
         Some(SlowStartStatus {
             percent: member.server.share() * 100 / WHOLE_SHARE,
+            max_requests: member.server.gate.limit(),
             ends_within_seconds: (since + window).saturating_sub(self.now()).as_secs_f64(),
         })
     }

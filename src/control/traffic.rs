@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::outlier::{self, Change, Counts, Ejection, Look, Outlier, Reason};
 use super::prober;
-use super::registry::Member;
+use super::registry::{Group, Member};
 use super::slow_start;
 use super::supervisor::Supervisor;
 use crate::config::plan::UpstreamPlan;
@@ -77,6 +77,7 @@ impl Supervisor {
         let kept: Vec<u32> = uids.into_iter().filter(|uid| self.registry.member(*uid).is_some()).collect();
         for (uid, (outlier, _)) in kept.iter().zip(servers) {
             if let Some(member) = self.registry.member_mut(*uid) {
+                member.server.set_on_trial(outlier.is_on_trial());
                 member.outlier = outlier;
             }
         }
@@ -97,6 +98,7 @@ impl Supervisor {
         match ejection.reason {
             Reason::Consecutive(_) => server.ejections[0].inc(),
             Reason::Rate { .. } => server.ejections[1].inc(),
+            Reason::Trial => server.ejections[2].inc(),
         }
         warn!(upstream = %server.upstream, server = %server.name, why = %ejection.reason, seconds, number, "server is ejected");
         self.shown(&server);
@@ -127,7 +129,7 @@ impl Supervisor {
     pub(super) fn start_slowly(&mut self, uid: u32) {
         let now = self.now();
         let Some((group, member)) = self.registry.both(uid) else { return };
-        let eases = group.plan.slow_start.is_some() && group.plan.policy.spreads_anew();
+        let eases = eases(group, member).is_some();
         if !eases || !member.state().takes_new(false) {
             return;
         }
@@ -140,7 +142,7 @@ impl Supervisor {
     /// Gives a server in its slow start the share that it has at this time.
     fn step_slow_start(&mut self, uid: u32, now: Duration) {
         let Some((group, member)) = self.registry.both(uid) else { return };
-        let window = group.plan.slow_start.filter(|_| group.plan.policy.spreads_anew());
+        let window = eases(group, member);
         // One that went out again begins anew when it is back.
         let running = window.zip(member.slow_since).filter(|_| member.state().takes_new(false));
         let tenths = running.map_or(WHOLE_SHARE, |(window, since)| slow_start::tenths(window, since, now));
@@ -155,6 +157,7 @@ impl Supervisor {
         if server.share() != tenths {
             debug!(upstream = %server.upstream, server = %server.name, percent = tenths * 10, "slow start");
             server.set_share(tenths);
+            server.gate.set_share(tenths);
             self.shown(&server);
         }
     }
@@ -163,6 +166,13 @@ impl Supervisor {
         self.registry.touch(&server.upstream);
         self.stale = true;
     }
+}
+
+/// Over what time a server comes into service, if not at once. A share of its clients is no matter of time
+/// where they belong to it, but a share of its limit is.
+fn eases(group: &Group, member: &Member) -> Option<Duration> {
+    let has_share = group.plan.policy.spreads_anew() || member.server.gate.whole().is_some();
+    group.plan.slow_start.filter(|_| has_share)
 }
 
 fn look(member: &Member, told: u32) -> Look {

@@ -247,7 +247,7 @@ fn server(families: &mut Families, upstream: &str, server: &Server) {
     families.histogram(Id::ServerFirstByte, labels, cells().map(|c| &c.first_byte));
     families.value(Id::ServerFailures, labels, total(|c| &c.failures));
     families.value(Id::ServerFaults, labels, total(|c| &c.faults));
-    for (count, reason) in server.ejections.iter().zip(["consecutive", "rate"]) {
+    for (count, reason) in server.ejections.iter().zip(["consecutive", "rate", "trial"]) {
         families.value(Id::ServerEjections, &[upstream, &server.name, reason], sum([count].into_iter()));
     }
     families.value(Id::ServerRetries, labels, total(|c| &c.retries));

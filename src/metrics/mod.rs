@@ -139,7 +139,7 @@ metrics! {
     ServerFirstByte: Histogram "server_first_byte_seconds" ["upstream", "server"] "Time from the beginning of a try to the head of its answer, a new connection and the body included.";
     ServerFailures: Counter "server_failures_total" ["upstream", "server"] "Requests that failed after the connection was there, other than by the client's doing.";
     ServerFaults: Counter "server_faults_total" ["upstream", "server"] "Tries that count against the server for outlier ejection: no connection, no answer, or one with a status of `outliers.statuses`.";
-    ServerEjections: Counter "server_ejections_total" ["upstream", "server", "reason"] "Times the server was ejected for what live traffic showed: failures in a row (`consecutive`) or their share (`rate`).";
+    ServerEjections: Counter "server_ejections_total" ["upstream", "server", "reason"] "Times the server was ejected for what live traffic showed: failures in a row (`consecutive`), their share (`rate`), or the first one after its return (`trial`).";
     ServerRetries: Counter "server_retries_total" ["upstream", "server"] "Requests sent again elsewhere after a failure here.";
     ServerConnects: Counter "server_connects_total" ["upstream", "server"] "Connections opened to the server.";
     ServerConnectFailures: Counter "server_connect_failures_total" ["upstream", "server"] "Connections to the server that could not be opened.";

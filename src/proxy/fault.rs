@@ -28,7 +28,7 @@ pub(super) fn note(core: &Core, plan: &UpstreamPlan, claim: &CoreClaim) {
     let Some(outliers) = &plan.outliers else { return };
     claim.cell().counts.faults.inc();
     let in_a_row = claim.server().failed();
-    if let Some(0) = in_a_row.checked_rem(outliers.consecutive_failures) {
+    if in_a_row.checked_rem(outliers.consecutive_failures) == Some(0) || claim.server().is_on_trial() {
         core.report(Event::Failing { server: claim.server().uid, in_a_row });
     }
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::Seq
 
 use tokio::sync::Notify;
 
+use super::server::WHOLE_SHARE;
 use super::service::Pace;
 use crate::metrics::cells::QueueCell;
 
@@ -24,6 +25,11 @@ const UNLIMITED: u32 = u32::MAX;
 /// The limit of one server and what counts against it.
 #[derive(Debug)]
 pub struct Gate {
+    /// The limit that is configured.
+    whole: AtomicU32,
+    /// Tenths of it that hold now.
+    share: AtomicU32,
+    /// What follows from both.
     limit: AtomicU32,
     held: AtomicU32,
     queue: Arc<Queue>,
@@ -39,7 +45,13 @@ impl Gate {
     /// A gate for `limit` claims at once, where those who find it full wait in `queue`.
     #[must_use]
     pub fn new(limit: u64, queue: Arc<Queue>) -> Self {
-        let gate = Self { limit: AtomicU32::new(UNLIMITED), held: AtomicU32::new(0), queue };
+        let gate = Self {
+            whole: AtomicU32::new(UNLIMITED),
+            share: AtomicU32::new(WHOLE_SHARE),
+            limit: AtomicU32::new(UNLIMITED),
+            held: AtomicU32::new(0),
+            queue,
+        };
         gate.set_limit(limit);
         gate
     }
@@ -47,7 +59,28 @@ impl Gate {
     /// Sets the limit; `u64::MAX` is none. Only the control plane calls this. Claims that were taken while
     /// there was none are not counted.
     pub fn set_limit(&self, limit: u64) {
-        self.limit.store(u32::try_from(limit).unwrap_or(UNLIMITED), Relaxed);
+        self.whole.store(u32::try_from(limit).unwrap_or(UNLIMITED), Relaxed);
+        self.settle();
+    }
+
+    /// Sets the tenths of the limit that hold, for a server in its slow start. Only the control plane calls
+    /// this, and then publishes a new Snapshot, by which those who wait learn of it.
+    pub fn set_share(&self, tenths: u32) {
+        self.share.store(tenths.min(WHOLE_SHARE), Relaxed);
+        self.settle();
+    }
+
+    fn settle(&self) {
+        let (whole, share) = (self.whole.load(Relaxed), self.share.load(Relaxed));
+        // At least one, or nobody could ever warm the server up.
+        let part = || (u64::from(whole) * u64::from(share)).div_ceil(u64::from(WHOLE_SHARE)).max(1) as u32;
+        self.limit.store(if whole == UNLIMITED { UNLIMITED } else { part() }, Relaxed);
+    }
+
+    /// The limit of a server that is not in its slow start, if there is one.
+    #[must_use]
+    pub fn whole(&self) -> Option<u32> {
+        Some(self.whole.load(Relaxed)).filter(|limit| *limit != UNLIMITED)
     }
 
     /// Most claims at once, if there is a limit.
@@ -190,6 +223,23 @@ mod tests {
         assert!((1..=3).contains(&most.load(SeqCst)));
         assert!(!gate.is_full());
         assert_eq!(gate.held.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn a_share_of_the_limit_is_never_nothing_and_never_more() {
+        let gate = Gate::new(25, Arc::default());
+        for (tenths, limit) in [(1, 3), (2, 5), (9, 23), (10, 25), (11, 25), (0, 1)] {
+            gate.set_share(tenths);
+            assert_eq!((gate.limit(), gate.whole()), (Some(limit), Some(25)), "{tenths}");
+        }
+        gate.set_share(1);
+        gate.set_limit(4);
+        assert_eq!(gate.limit(), Some(1));
+        gate.set_limit(u64::MAX);
+        assert_eq!((gate.limit(), gate.whole()), (None, None));
+        gate.set_limit(u64::from(u32::MAX) - 1);
+        gate.set_share(10);
+        assert_eq!(gate.limit(), Some(u32::MAX - 1));
     }
 
     #[test]

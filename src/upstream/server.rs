@@ -120,8 +120,8 @@ pub struct Server {
     pub idle: Notify,
     /// How many requests it may have at once.
     pub gate: Gate,
-    /// Ejections for failures in a row, and for their share. Only the control plane counts them.
-    pub ejections: [Counter; 2],
+    /// Ejections for failures in a row, for their share, and for the first on trial. Only the control plane counts them.
+    pub ejections: [Counter; 3],
     state: AtomicU8,
     weight: AtomicU32,
     /// Tenths of its share that it gets now.
@@ -133,6 +133,7 @@ pub struct Server {
     has_asked: AtomicBool,
     /// An [`Average`], packed; 0 before the first answer.
     average: AtomicU64,
+    is_on_trial: AtomicBool,
 }
 
 impl Server {
@@ -163,6 +164,7 @@ impl Server {
             is_backup: AtomicBool::new(false),
             has_asked: AtomicBool::new(false),
             average: AtomicU64::new(0),
+            is_on_trial: AtomicBool::new(false),
         }
     }
 
@@ -261,6 +263,19 @@ impl Server {
     #[must_use]
     pub fn faults_in_a_row(&self) -> u32 {
         self.faults_in_a_row.load(Relaxed)
+    }
+
+    /// Whether a single failure is to be told of: it is back from an ejection.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.is_on_trial.load(Relaxed)
+    }
+
+    /// Sets whether it is. Only the control plane calls this.
+    pub fn set_on_trial(&self, is_on_trial: bool) {
+        if self.is_on_trial() != is_on_trial {
+            self.is_on_trial.store(is_on_trial, Relaxed);
+        }
     }
 
     /// Forgets the tries that have failed. Only the control plane calls this.

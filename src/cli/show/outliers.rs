@@ -19,6 +19,7 @@ pub(super) enum OutliersView {
         ejection: String,
         max_ejection: String,
         max_ejected_percent: u32,
+        trial_requests: u64,
     },
 }
 
@@ -34,6 +35,7 @@ impl OutliersView {
             ejection,
             max_ejection,
             max_ejected_percent,
+            trial_requests,
         } = plan;
         Self::Options {
             consecutive_failures: *consecutive_failures,
@@ -44,6 +46,7 @@ impl OutliersView {
             ejection: show_duration(*ejection),
             max_ejection: show_duration(*max_ejection),
             max_ejected_percent: *max_ejected_percent,
+            trial_requests: *trial_requests,
         }
     }
 }

@@ -26,6 +26,7 @@ impl Compiler<'_> {
             ejection: self.positive(&spec.ejection, "ejection"),
             max_ejection: self.positive(&spec.max_ejection, "max_ejection"),
             max_ejected_percent: self.within(&spec.max_ejected_percent, "max_ejected_percent", &(1..=100)),
+            trial_requests: self.within(&spec.trial_requests, "trial_requests", &(0..=1000)),
         };
         if plan.consecutive_failures == 0 && plan.failure_percent == 0 {
             let message = "`consecutive_failures` and `failure_percent` are both 0: nothing would eject a server";

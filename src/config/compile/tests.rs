@@ -141,7 +141,7 @@ fn every_key_reaches_the_plan() {
          [upstream.u.queue]\nsize = 4\ntimeout = '6s'\n\
          [upstream.u.pool]\nmax_idle = 0\nidle_timeout = '1s'\nmax_age = '2s'\nmax_requests = 3\n\
          [upstream.u.retry]\nattempts = 0\nbudget_percent = 1\nbudget_floor = 2\n\
-         [upstream.u.outliers]\nconsecutive_failures = 1\nfailure_percent = 2\nmin_requests = 3\nwindow = '4s'\nstatuses = [500]\nejection = '5s'\nmax_ejection = '6s'\nmax_ejected_percent = 70\n\
+         [upstream.u.outliers]\nconsecutive_failures = 1\nfailure_percent = 2\nmin_requests = 3\nwindow = '4s'\nstatuses = [500]\nejection = '5s'\nmax_ejection = '6s'\nmax_ejected_percent = 70\ntrial_requests = 8\n\
          [upstream.u.drain]\nin_flight = '1s'\nsessions_idle = '2s'\nsessions_max = '3s'\nclose_spread = '500ms'\nmove_sessions = 'navigation'\non_check = true\non_header = true\n",
     )
     .plan;
@@ -247,6 +247,7 @@ fn every_key_reaches_the_plan() {
                 ejection: s(5),
                 max_ejection: s(6),
                 max_ejected_percent: 70,
+                trial_requests: 8,
             }),
             drain: DrainPlan {
                 in_flight: s(1),

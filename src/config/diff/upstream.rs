@@ -135,6 +135,7 @@ impl Fields<'_> {
             ejection,
             max_ejection,
             max_ejected_percent,
+            trial_requests,
         } = old;
         self.value("outliers.consecutive_failures", consecutive_failures, &new.consecutive_failures);
         self.value("outliers.failure_percent", failure_percent, &new.failure_percent);
@@ -144,6 +145,7 @@ impl Fields<'_> {
         self.time("outliers.ejection", *ejection, new.ejection);
         self.time("outliers.max_ejection", *max_ejection, new.max_ejection);
         self.value("outliers.max_ejected_percent", max_ejected_percent, &new.max_ejected_percent);
+        self.value("outliers.trial_requests", trial_requests, &new.trial_requests);
     }
 
     fn drain(&mut self, old: DrainPlan, new: DrainPlan) {

@@ -20,6 +20,8 @@ pub struct OutlierPlan {
     pub max_ejection: Duration,
     /// Share of the ready servers that may be ejected at once, in percent.
     pub max_ejected_percent: u32,
+    /// Successes that a server that returns has to show before a failure is one of several again; 0 is none.
+    pub trial_requests: u64,
 }
 
 impl OutlierPlan {

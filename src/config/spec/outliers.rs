@@ -16,6 +16,7 @@ pub struct OutliersSpec {
     pub ejection: At<Time>,
     pub max_ejection: At<Time>,
     pub max_ejected_percent: At<u32>,
+    pub trial_requests: At<u64>,
 }
 
 impl Default for OutliersSpec {
@@ -31,6 +32,7 @@ impl Default for OutliersSpec {
             ejection: nowhere(seconds(30)),
             max_ejection: nowhere(seconds(300)),
             max_ejected_percent: nowhere(50),
+            trial_requests: nowhere(5),
         }
     }
 }

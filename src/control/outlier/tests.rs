@@ -16,6 +16,7 @@ fn plan() -> OutlierPlan {
         ejection: seconds(30),
         max_ejection: seconds(100),
         max_ejected_percent: 50,
+        trial_requests: 3,
     }
 }
 
@@ -82,6 +83,41 @@ fn ejections_in_a_row_grow_to_the_longest() {
     // It did well for as long as an ejection may last: the next one is the first again.
     let changes = world.look(now + 1, &[failing(5), WELL]);
     assert!(matches!(&changes[..], [(0, Change::Ejected(e))] if e.number == 1), "{changes:?}");
+}
+
+#[test]
+fn who_is_back_is_on_trial_until_it_has_shown_that_it_does_well() {
+    let mut world = World::of(2);
+    world.look(0, &[failing(5), WELL]);
+    assert_eq!(world.look(30, &[counted(90, 50), WELL]), [(0, Change::Returned)]);
+    assert!(world.0[0].is_on_trial() && !world.0[1].is_on_trial());
+    assert_eq!(world.look(31, &[counted(92, 50), WELL]), [], "two successes of three");
+    let changes = world.look(32, &[counted(93, 51), WELL]);
+    let again = Ejection { reason: Reason::Trial, since: seconds(32), until: seconds(92), number: 2 };
+    assert_eq!(changes, [(0, Change::Ejected(again))]);
+    assert!(!world.0[0].is_on_trial());
+    // What a core tells of is enough: a success may have come behind it.
+    world.look(92, &[counted(93, 51), WELL]);
+    let changes = world.look(93, &[Look { in_a_row: 1, ..counted(93, 51) }, WELL]);
+    assert!(matches!(&changes[..], [(0, Change::Ejected(e))] if e.reason == Reason::Trial), "{changes:?}");
+    // After three successes a failure is one of several again.
+    world.look(190, &[counted(100, 60), WELL]);
+    assert_eq!(world.look(191, &[counted(103, 60), WELL]), []);
+    assert!(!world.0[0].is_on_trial());
+    assert_eq!(world.look(192, &[Look { in_a_row: 1, ..counted(104, 61) }, WELL]), []);
+    // Where all fail alike, it is no worse than they are.
+    let mut world = World::of(2);
+    world.look(0, &[failing(5), WELL]);
+    world.look(30, &[WELL, WELL]);
+    assert_eq!(world.look(31, &[failing(1), failing(1)]), []);
+    // It can be off, and an order is no return to be watched.
+    let none = OutlierPlan { trial_requests: 0, ..plan() };
+    let mut world = World::of(2);
+    world.look(0, &[failing(5), WELL]);
+    world.look_by(Some(&none), 30, &[WELL, WELL]);
+    assert!(!world.0[0].is_on_trial());
+    world.look(31, &[failing(5), WELL]);
+    assert!(world.0[0].end(seconds(32)) && !world.0[0].is_on_trial());
 }
 
 #[test]

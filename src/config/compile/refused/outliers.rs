@@ -16,6 +16,7 @@ failure_percent = 101
 statuses = [404, 503]
 window = "0s"
 max_ejected_percent = 0
+trial_requests = 1001
 "##,
         r##"
 error: `failure_percent` is 101, which is out of range
@@ -50,7 +51,15 @@ error: `max_ejected_percent` is 0, which is out of range
    |
    = help: write a number from 1 to 100
 
-4 errors in evenkeel.toml
+error: `trial_requests` is 1001, which is out of range
+  --> evenkeel.toml:12:18
+   |
+12 | trial_requests = 1001
+   |                  ^^^^
+   |
+   = help: write a number from 0 to 1000
+
+5 errors in evenkeel.toml
 "##,
     );
 }
@@ -96,7 +105,7 @@ error: unknown key `consecutive_errors`
 6 | outliers = { consecutive_errors = 5 }
   |              ^^^^^^^^^^^^^^^^^^
   |
-  = help: known keys here: consecutive_failures, failure_percent, min_requests, window, statuses, ejection, max_ejection, max_ejected_percent
+  = help: known keys here: consecutive_failures, failure_percent, min_requests, window, statuses, ejection, max_ejection, max_ejected_percent, trial_requests
 
 1 error in evenkeel.toml
 "##,
