@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::config::Loaded;
 pub use crate::control::Adjust;
 use crate::control::{self, Control, Outcome};
+pub use crate::control::{Inherited, Program};
 use crate::metrics::export::Exporter;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::{self, Cores};
@@ -26,8 +27,12 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// Applied to every Plan that a reload reads.
     pub adjust: Option<Adjust>,
-    /// Whether HUP, USR1, TERM, INT and QUIT of the process are obeyed.
+    /// Whether HUP, USR1, USR2, TERM, INT and QUIT of the process are obeyed.
     pub signals: bool,
+    /// How a process is started that is to take over from this one; none refuses upgrades.
+    pub program: Option<Program>,
+    /// What the process before this one has given, if there is one to take over from.
+    pub inherited: Option<Inherited>,
 }
 
 impl std::fmt::Debug for Options {
@@ -95,6 +100,8 @@ pub fn start(loaded: Loaded, options: Options) -> Result<Evenkeel, StartError> {
                 }
             }),
             handle_signals: options.signals,
+            program: options.program,
+            inherited: options.inherited,
         },
         data_plane,
         reports,

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use harness::{Running, Signal, WebSocket, app, cli, command, eventually, origins, run};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "run",
     "check",
     "reload",
+    "upgrade",
     "stop",
     "status",
     "drain",
@@ -46,7 +47,7 @@ fn help_lists_verbs_codes_and_signals() {
     for code in 0..=6 {
         assert!(help.out.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{code} in\n{}", help.out);
     }
-    for signal in ["HUP", "USR1", "TERM, INT, QUIT"] {
+    for signal in ["HUP", "USR1", "USR2", "TERM, INT, QUIT"] {
         assert!(help.out.contains(signal), "{signal} in\n{}", help.out);
     }
     for flag in ["--config", "--admin", "--output", "--color", "--quiet", "--verbose"] {
@@ -367,13 +368,13 @@ fn the_log_is_as_loud_as_asked_for() {
     let origins = origins(1);
     let run = |flags: &[&str]| {
         let evenkeel = Running::with(&app("\"round_robin\"", &origins), |command| _ = command.args(flags));
-        evenkeel.process.signal(Signal::USR2);
+        evenkeel.process.signal(Signal::HUP);
         // Of no interest but to those who look for it.
         let mut nonsense = std::os::unix::net::UnixStream::connect(evenkeel.socket()).unwrap();
         nonsense.write_all(b"nonsense\r\n\r\n").unwrap();
         nonsense.read_to_end(&mut Vec::new()).unwrap();
         if flags.is_empty() {
-            evenkeel.process.says("SIGUSR2 is ignored");
+            evenkeel.process.says("configuration reloaded");
         }
         evenkeel.stop().ends(0)
     };

@@ -117,6 +117,12 @@ pub(super) enum Verb {
     Check,
     /// Make the running evenkeel read its configuration again
     Reload,
+    /// Have another process take over: a new binary, or what a reload cannot change
+    ///
+    /// The running evenkeel starts a process like itself, gives it its sockets and all it knows, and drains once
+    /// that one serves. If the new process is not ready in time, or its configuration is invalid, the old one goes
+    /// on and the exit code says why not.
+    Upgrade,
     /// Make the running evenkeel finish what is in flight and stop
     Stop,
     /// Show servers, their states and their numbers

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::admin::{Admin, AdminAddress};
 use super::exit::{Exit, Failure};
@@ -20,6 +20,8 @@ use crate::control::api::Refusal;
 
 /// How long an answer may take that waits for nothing.
 pub(super) const PROMPT: Duration = Duration::from_secs(10);
+/// How soon a question is asked again that came to a process that another has taken over from.
+const AGAIN: Duration = Duration::from_millis(50);
 /// No answer of the admin API is larger; a larger one comes from something else.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -107,6 +109,12 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|e| client.garbled(e))
     }
 
+    /// Whether it is of a process that another has taken over from meanwhile.
+    fn is_handed_over(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+            && serde_json::from_slice::<Refusal>(&self.body).is_ok_and(|refusal| refusal.error == "handed_over")
+    }
+
     /// Whether it is a success.
     ///
     /// # Errors
@@ -180,8 +188,18 @@ impl Client {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Answer, ClientError> {
-        let request = self.request(method, path, body).map_err(|e| self.garbled(e))?;
-        match timeout(deadline, self.exchange(request)).await {
+        let asked = async {
+            loop {
+                let request = self.request(method.clone(), path, body.clone()).map_err(|e| self.garbled(e))?;
+                let answer = self.exchange(request).await?;
+                if !answer.is_handed_over() {
+                    return Ok(answer);
+                }
+                // Nothing was done, and another process answers by now.
+                sleep(AGAIN).await;
+            }
+        };
+        match timeout(deadline, asked).await {
             Ok(result) => result,
             Err(_) => Err(ClientError::Late { address: self.admin.address.clone(), after: deadline }),
         }

@@ -47,6 +47,16 @@ impl Exit {
         }
     }
 
+    /// The `error` of a refusal that comes back as this code.
+    #[must_use]
+    pub(super) fn refusal(self) -> &'static str {
+        match self {
+            Self::InvalidConfig => "invalid_config",
+            Self::CannotBind => "cannot_bind",
+            _ => "internal",
+        }
+    }
+
     /// The code for a refusal of the admin API, by its `error`.
     #[must_use]
     pub(super) fn of_refusal(error: &str) -> Self {
@@ -97,6 +107,7 @@ pub(super) fn help() -> String {
         "\nSignals:\n  \
          HUP             read the configuration again\n  \
          USR1            reopen log files\n  \
+         USR2            upgrade: have another process take over\n  \
          TERM, INT, QUIT finish what is in flight, then stop; a second one stops at once",
     );
     text

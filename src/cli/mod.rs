@@ -84,6 +84,7 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Man { verb, dir } => document::man(verb.as_deref(), dir.as_deref(), console),
         Verb::Version => document::version(console),
         Verb::Reload => with_client(global, console, process::reload),
+        Verb::Upgrade => with_client(global, console, process::upgrade),
         Verb::Stop => with_client(global, console, process::stop),
         Verb::Status => with_client(global, console, status::status),
         Verb::Healthcheck { timeout } => {

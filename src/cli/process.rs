@@ -1,4 +1,4 @@
-//! Verbs about the running process as a whole: reload, stop, healthcheck.
+//! Verbs about the running process as a whole: reload, upgrade, stop, healthcheck.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use http::Method;
 use super::client::{Client, PROMPT};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use crate::control::api::Reloaded;
+use super::table::count;
+use crate::control::api::{Reloaded, Upgraded};
 
 /// A reload reads files and resolves names before it answers.
 const RELOAD: Duration = Duration::from_secs(60);
@@ -32,6 +33,24 @@ pub(super) async fn reload(client: &Client, console: &mut Console) -> Result<Exi
             console.confirm(&format!("  {change}"))?;
         }
     }
+    Ok(Exit::Ok)
+}
+
+/// A configuration may say that a new process has a year to get ready: who does not want to wait, leaves.
+const UPGRADE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// `upgrade`: returns when another process serves, or could not.
+pub(super) async fn upgrade(client: &Client, console: &mut Console) -> Result<Exit, Failure> {
+    let answer = client.call(Method::POST, "/upgrade", Bytes::new(), UPGRADE).await?;
+    let upgraded: Upgraded = answer.read(client)?;
+    if console.json {
+        console.json_line(&upgraded)?;
+    }
+    let Upgraded { pid, version, seconds, connections_left } = upgraded;
+    let left = count(connections_left, "connection");
+    console.confirm(&format!(
+        "evenkeel {version} has taken over as process {pid} in {seconds:.1} s; the old process drains, with {left}"
+    ))?;
     Ok(Exit::Ok)
 }
 

@@ -1,5 +1,6 @@
 //! `run`: the proxy itself. The only file of the command line that starts one.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +14,44 @@ use super::logging;
 use crate::config::plan::AdminPlan;
 use crate::config::{self, Loaded, Plan};
 use crate::control::{CommandError, Outcome, default_socket};
-use crate::engine::{self, Adjust, Evenkeel, Options, StartError};
+use crate::engine::{self, Adjust, Evenkeel, Inherited, Options, Program, StartError};
 
-/// `run`: returns when the proxy has stopped.
+/// `run`: returns when the proxy has stopped, or another process has taken over from it.
 pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
+    let failed = |what: &str, error: io::Error| Failure::new(Exit::Failure, format!("{what}: {error}"));
+    let inherited = Inherited::from_parent().map_err(|error| failed("cannot take over", error))?;
+    let regret = inherited.as_ref().map(Inherited::regret).transpose();
+    let regret = regret.map_err(|error| failed("cannot take over", error))?;
+    match begin(flags, global, inherited, console) {
+        Ok(evenkeel) => {
+            drop(regret);
+            wait(evenkeel)
+        }
+        Err(failure) => {
+            if let Some(regret) = regret {
+                regret.say(failure.exit.refusal(), &failure.message);
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// How this process was started, so that another can be: from the path that was typed, not from the file behind
+/// it, which may be replaced.
+fn program() -> Option<Program> {
+    let mut args = std::env::args_os();
+    let path = PathBuf::from(args.next()?);
+    // What has no slash is looked for in PATH.
+    let path = if path.components().count() > 1 { std::env::current_dir().ok()?.join(path) } else { path };
+    Some(Program { path, args: args.collect() })
+}
+
+fn begin(
+    flags: &RunArgs,
+    global: &Global,
+    inherited: Option<Inherited>,
+    console: &mut Console,
+) -> Result<Evenkeel, Failure> {
     let (mut loaded, file) = if flags.listen.is_empty() {
         let file = check::file(global)?;
         (check::load(&file, console)?, Some(file))
@@ -38,13 +73,19 @@ pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Re
         })?;
     }
     logging::start(&loaded.plan.log, console)?;
-    let evenkeel = start(loaded, file, Some(Arc::new(move |plan: &mut Plan| told.apply(plan))))?;
-    wait(evenkeel)
+    let options = Options {
+        config: file,
+        adjust: Some(Arc::new(move |plan: &mut Plan| told.apply(plan))),
+        signals: true,
+        program: program(),
+        inherited,
+    };
+    engine::start(loaded, options).map_err(not_started)
 }
 
 /// Starts a proxy that obeys signals.
 pub(super) fn start(loaded: Loaded, config: Option<PathBuf>, adjust: Option<Adjust>) -> Result<Evenkeel, Failure> {
-    engine::start(loaded, Options { config, adjust, signals: true }).map_err(not_started)
+    engine::start(loaded, Options { config, adjust, signals: true, ..Options::default() }).map_err(not_started)
 }
 
 fn not_started(error: StartError) -> Failure {
@@ -173,12 +214,12 @@ mod tests {
         let taken = CommandError::CannotBind {
             what: "listener `main`".into(),
             address: "127.0.0.1:80".into(),
-            source: std::io::ErrorKind::AddrInUse.into(),
+            source: io::ErrorKind::AddrInUse.into(),
         };
         assert_eq!(not_started(taken.into()).exit, Exit::CannotBind);
         let invalid = not_started(CommandError::InvalidConfig { report: "error: no".into() }.into());
         assert_eq!((invalid.exit, invalid.message.as_str()), (Exit::InvalidConfig, "error: no"));
-        assert_eq!(not_started(StartError::DataPlane(std::io::Error::other("no"))).exit, Exit::Failure);
+        assert_eq!(not_started(StartError::DataPlane(io::Error::other("no"))).exit, Exit::Failure);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use upstream_tls::UpstreamTlsView;
 use crate::config::Plan;
 use crate::config::plan::{
     AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, LogFormat, LogPlan, PoolPlan, QueuePlan, RetryPlan,
-    ServerPlan, ShutdownPlan, UpstreamPlan, UpstreamTimeouts,
+    ServerPlan, ShutdownPlan, UpgradePlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Hears;
 use crate::proxy_protocol::Version;
@@ -60,6 +60,7 @@ struct PlanView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     access_log: Option<AccessLogView>,
     shutdown: ShutdownView,
+    upgrade: UpgradeView,
     dns: DnsView,
     listener: Vec<ListenerView<'a>>,
     route: Vec<RouteView<'a>>,
@@ -76,6 +77,7 @@ impl<'a> PlanView<'a> {
             log,
             access_log,
             shutdown,
+            upgrade,
             dns,
             listeners,
             routes,
@@ -89,6 +91,7 @@ impl<'a> PlanView<'a> {
             log: LogView::of(log),
             access_log: access_log.as_ref().map(AccessLogView::of),
             shutdown: ShutdownView::of(shutdown),
+            upgrade: UpgradeView::of(upgrade),
             dns: DnsView::of(dns),
             listener: listeners.iter().map(ListenerView::of).collect(),
             route: routes.iter().map(|route| RouteView::of(route, plan)).collect(),
@@ -161,6 +164,23 @@ impl ShutdownView {
     fn of(ShutdownPlan { announce, idle_grace, deadline }: &ShutdownPlan) -> Self {
         Self {
             announce: show_duration(*announce),
+            idle_grace: show_duration(*idle_grace),
+            deadline: show_duration(*deadline),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct UpgradeView {
+    ready_within: String,
+    idle_grace: String,
+    deadline: String,
+}
+
+impl UpgradeView {
+    fn of(UpgradePlan { ready_within, idle_grace, deadline }: &UpgradePlan) -> Self {
+        Self {
+            ready_within: show_duration(*ready_within),
             idle_grace: show_duration(*idle_grace),
             deadline: show_duration(*deadline),
         }

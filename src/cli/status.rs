@@ -11,7 +11,10 @@ use super::deploy::shown;
 use super::exit::{Exit, Failure};
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
 use super::{servers, service};
-use crate::control::api::{CertificateStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpstreamStatus};
+use crate::control::api::{
+    CertificateStatus, PredecessorStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpgradeStatus,
+    UpstreamStatus,
+};
 
 /// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
 pub(super) async fn status(client: &Client, console: &mut Console) -> Result<Exit, Failure> {
@@ -49,6 +52,15 @@ fn text(status: &Status, now: i64, color: bool) -> String {
         .map(|l| if l.name == l.address { l.address.clone() } else { format!("{} ({})", l.address, l.name) })
         .collect();
     out.push_str(&format!("listening  {}\n", listeners.join(", ")));
+    if let Some(UpgradeStatus { pid, ends_within_seconds, .. }) = status.upgrade {
+        let left = ago(ends_within_seconds.max(0.0).ceil() as u64);
+        let text = format!("upgrade    process {pid} gets ready to take over, within {left}");
+        out.push_str(&format!("{}\n", Style::Warn.paint(&text, color)));
+    }
+    if let Some(before) = &status.predecessor {
+        let text = format!("before     {}", predecessor(before));
+        out.push_str(&format!("{}\n", Style::Warn.paint(&text, color)));
+    }
     if !status.certificates.is_empty() {
         out.push('\n');
         out.push_str(&certificates(&status.certificates, now, color));
@@ -58,6 +70,20 @@ fn text(status: &Status, now: i64, color: bool) -> String {
         out.push_str(&upstream_text(upstream, color));
     }
     out
+}
+
+/// What the process before this one still has.
+fn predecessor(before: &PredecessorStatus) -> String {
+    let PredecessorStatus { pid, version, seconds, connections, tunnels, in_flight, ends_within_seconds } = before;
+    let time = |seconds: f64| ago(seconds.max(0.0).ceil() as u64);
+    format!(
+        "process {pid} (evenkeel {version}) drains for {}: {}, {} in flight, {}, ends within {}",
+        time(*seconds),
+        count(*connections, "connection"),
+        in_flight,
+        count(*tunnels, "tunnel"),
+        time(*ends_within_seconds)
+    )
 }
 
 /// How many days before its end a certificate is shown as a worry; the log complains then, too.
@@ -260,6 +286,30 @@ api  round_robin  FAILING OPEN: no server is healthy, every ready one gets traff
   unix:/run/x.sock  unix:/run/x.sock  healthy         1          0        0         0    -    -
 ";
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn the_processes_before_and_after_are_shown_while_they_are_there() {
+        let before = PredecessorStatus {
+            pid: 41,
+            version: "0.1.0".into(),
+            seconds: 12.0,
+            connections: 3,
+            tunnels: 1,
+            in_flight: 2,
+            ends_within_seconds: 47.2,
+        };
+        let next = UpgradeStatus { pid: 43, seconds: 1.0, ends_within_seconds: 59.0 };
+        let status = Status { predecessor: Some(before), upgrade: Some(next), ..fixture::status() };
+        let lines = text(&status, 0, false);
+        let lines: Vec<&str> = lines.lines().skip(3).take(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "upgrade    process 43 gets ready to take over, within 59 s",
+                "before     process 41 (evenkeel 0.1.0) drains for 12 s: 3 connections, 2 in flight, 1 tunnel, ends within 48 s"
+            ]
+        );
     }
 
     #[test]

@@ -83,6 +83,7 @@ pub(super) fn compile(
         log: c.log(&spec.log),
         access_log: c.access_log(spec.access_log.as_ref()),
         shutdown: c.shutdown(&spec.shutdown),
+        upgrade: c.upgrade(&spec.upgrade),
         dns: c.dns(&spec.dns),
         admin,
         listeners,

@@ -12,7 +12,7 @@ mod upstream;
 use std::fmt;
 use std::time::Duration;
 
-use super::plan::{Access, AccessLogPlan, AdminPlan, DnsPlan, ListenerPlan, LogPlan, Plan, ShutdownPlan};
+use super::plan::{Access, AccessLogPlan, AdminPlan, DnsPlan, ListenerPlan, LogPlan, Plan, ShutdownPlan, UpgradePlan};
 use crate::units::show_duration;
 
 /// The difference between two Plans.
@@ -57,6 +57,7 @@ pub struct Change {
 pub enum Subject {
     Process,
     Shutdown,
+    Upgrade,
     Listener(String),
     Route(String),
     Upstream(String),
@@ -83,6 +84,7 @@ impl fmt::Display for Change {
         match &self.subject {
             Subject::Process => f.write_str("process")?,
             Subject::Shutdown => f.write_str("shutdown")?,
+            Subject::Upgrade => f.write_str("upgrade")?,
             Subject::Listener(name) => write!(f, "listener {name}")?,
             Subject::Route(name) => write!(f, "route {name}")?,
             Subject::Upstream(name) => write!(f, "upstream {name}")?,
@@ -164,6 +166,7 @@ impl Diff {
             log,
             access_log,
             shutdown,
+            upgrade,
             dns,
             listeners: _,
             routes: _,
@@ -198,6 +201,11 @@ impl Diff {
         fields.time("announce", announce, new.shutdown.announce);
         fields.time("idle_grace", idle_grace, new.shutdown.idle_grace);
         fields.time("deadline", deadline, new.shutdown.deadline);
+        let UpgradePlan { ready_within, idle_grace, deadline } = *upgrade;
+        let mut fields = self.of(Subject::Upgrade);
+        fields.time("ready_within", ready_within, new.upgrade.ready_within);
+        fields.time("idle_grace", idle_grace, new.upgrade.idle_grace);
+        fields.time("deadline", deadline, new.upgrade.deadline);
     }
 
     /// Notes what was added or removed; gives back what is in both.

@@ -46,6 +46,7 @@ pub struct Plan {
     pub log: LogPlan,
     pub access_log: Option<AccessLogPlan>,
     pub shutdown: ShutdownPlan,
+    pub upgrade: UpgradePlan,
     pub dns: DnsPlan,
     /// At least one.
     pub listeners: Vec<ListenerPlan>,
@@ -96,6 +97,17 @@ pub struct ShutdownPlan {
     /// How long idle connections are kept to be told `Connection: close` on a last request.
     pub idle_grace: Duration,
     /// When what is left is cut.
+    pub deadline: Duration,
+}
+
+/// How another process takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpgradePlan {
+    /// How long the new process has to become ready before it is given up.
+    pub ready_within: Duration,
+    /// How long idle connections of the old process are kept to be told `Connection: close`.
+    pub idle_grace: Duration,
+    /// When what is left of the old process is cut.
     pub deadline: Duration,
 }
 

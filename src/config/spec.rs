@@ -62,6 +62,7 @@ pub struct Spec {
     pub log: LogSpec,
     pub access_log: Option<AccessLogSpec>,
     pub shutdown: ShutdownSpec,
+    pub upgrade: UpgradeSpec,
     pub dns: DnsSpec,
     pub listener: Vec<At<ListenerSpec>>,
     pub route: Vec<At<RouteSpec>>,
@@ -133,6 +134,21 @@ pub struct ShutdownSpec {
 impl Default for ShutdownSpec {
     fn default() -> Self {
         Self { announce: nowhere(seconds(0)), idle_grace: nowhere(seconds(1)), deadline: nowhere(seconds(30)) }
+    }
+}
+
+/// `[upgrade]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct UpgradeSpec {
+    pub ready_within: At<Time>,
+    pub idle_grace: At<Time>,
+    pub deadline: At<Time>,
+}
+
+impl Default for UpgradeSpec {
+    fn default() -> Self {
+        Self { ready_within: nowhere(seconds(60)), idle_grace: nowhere(seconds(10)), deadline: nowhere(seconds(600)) }
     }
 }
 

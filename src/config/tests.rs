@@ -122,12 +122,13 @@ fn keys_of<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
 #[test]
 fn every_key_occurs_in_the_full_file() {
     let tree = toml::de::DeTable::parse(Box::leak(uncommented().into_boxed_str())).unwrap().into_inner();
-    let sections: [(&[&str], Vec<String>); 16] = [
+    let sections: [(&[&str], Vec<String>); 17] = [
         (&[], keys_of::<spec::Spec>()),
         (&["admin"], keys_of::<spec::AdminSpec>()),
         (&["log"], keys_of::<spec::LogSpec>()),
         (&["access_log"], keys_of::<spec::AccessLogSpec>()),
         (&["shutdown"], keys_of::<spec::ShutdownSpec>()),
+        (&["upgrade"], keys_of::<spec::UpgradeSpec>()),
         (&["dns"], keys_of::<spec::DnsSpec>()),
         (&["listener"], keys_of::<spec::ListenerSpec>()),
         (&["listener", "tls"], keys_of::<spec::TlsSpec>()),

@@ -19,6 +19,12 @@ pub struct Status {
     /// The file that what operators say is kept in; none where it is lost at a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The process that gets ready to take over from this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradeStatus>,
+    /// The process before this one, while it still has connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<PredecessorStatus>,
     /// Generation of the Snapshot in force.
     pub generation: u64,
     pub cores: usize,
@@ -28,6 +34,43 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A process that gets ready to take over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    pub pid: u32,
+    /// Seconds since it was started.
+    pub seconds: f64,
+    /// How long it has, in seconds from now.
+    pub ends_within_seconds: f64,
+}
+
+/// A process that drains because another has taken over from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PredecessorStatus {
+    pub pid: u32,
+    pub version: String,
+    /// Seconds since it was taken over from.
+    pub seconds: f64,
+    /// What it still has: connections of clients, and of those tunnels, and requests in flight.
+    pub connections: u64,
+    pub tunnels: u64,
+    pub in_flight: u64,
+    /// Latest moment at which it ends, in seconds from now.
+    pub ends_within_seconds: f64,
+}
+
+/// Answer of `POST /upgrade`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that has taken over.
+    pub pid: u32,
+    pub version: String,
+    /// How long that took.
+    pub seconds: f64,
+    /// Connections that the old process still has.
+    pub connections_left: u64,
 }
 
 /// A certificate that a listener uses.
@@ -141,6 +184,9 @@ pub struct ServerStatus {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub backup: bool,
     pub in_flight: u32,
+    /// Those of them that the process before this one still has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_flight_of_predecessor: u32,
     /// The most that may be in flight; absent where there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
@@ -281,11 +327,15 @@ pub struct Reloaded {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// `invalid_config`, `needs_restart`, `not_found`, `bad_request`, `unauthorized`, `forbidden`,
-    /// `cannot_bind`, `busy`, `conflict`, `internal`.
+    /// `cannot_bind`, `busy`, `conflict`, `upgrade_failed`, `handed_over`, `internal`.
     pub error: String,
     /// One sentence for people.
     pub message: String,
     /// The rendered report of an invalid configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

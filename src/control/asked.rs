@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::registry::Member;
@@ -15,7 +16,7 @@ use crate::health::Hears;
 use crate::upstream::Admin;
 
 /// Who has marked a server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum By {
     #[default]
     Operator,
@@ -34,7 +35,7 @@ impl By {
 }
 
 /// How a server asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum How {
     /// In its checks.
     Check,
@@ -43,7 +44,8 @@ enum How {
 }
 
 /// What a server asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Asked {
     how: Option<How>,
     /// Whether an operator has made it ready all the same.
@@ -126,6 +128,9 @@ impl Supervisor {
 
     /// Does what servers ask for, as far as nobody has said otherwise.
     pub(super) fn heed(&mut self) {
+        if self.row.is_over() {
+            return;
+        }
         for uid in self.registry.who_asked() {
             let Some((group, member)) = self.registry.both(uid) else { continue };
             let hears = group.plan.drain_on;

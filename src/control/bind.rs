@@ -7,16 +7,44 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::error::CommandError;
 use crate::config::plan::ListenerPlan;
 
-/// The sockets of one listener, one per core, and the address they really have.
+/// The sockets of one listener and the address they really have.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) address: SocketAddr,
+    /// Each once, however many cores accept from it.
     pub(super) sockets: Vec<TcpListener>,
+}
+
+impl Bound {
+    /// Sockets that another process has opened and that are to be used on.
+    pub(super) fn taken(
+        plan: &ListenerPlan,
+        address: SocketAddr,
+        sockets: Vec<TcpListener>,
+    ) -> Result<Self, CommandError> {
+        let backlog = i32::try_from(plan.backlog).unwrap_or(i32::MAX);
+        for socket in &sockets {
+            let set = SockRef::from(socket).set_nonblocking(true).and_then(|()| SockRef::from(socket).listen(backlog));
+            set.map_err(|source| CommandError::CannotBind {
+                what: format!("listener `{}`", plan.name),
+                address: address.to_string(),
+                source,
+            })?;
+        }
+        Ok(Self { address, sockets })
+    }
+
+    /// A way to accept for each of `cores`, with the number of the core. No socket is left out, or what waits
+    /// in its queue would wait for ever; where there are fewer sockets than cores, several accept from one.
+    pub(super) fn spread(&self, cores: usize) -> io::Result<Vec<(usize, TcpListener)>> {
+        let ways = cores.max(self.sockets.len());
+        (0..ways).map(|i| Ok((i % cores, self.sockets[i % self.sockets.len()].try_clone()?))).collect()
+    }
 }
 
 /// Opens `cores` listening sockets for `plan`. `ours` says that this process already listens on that
@@ -86,6 +114,15 @@ mod tests {
         TcpStream::connect(bound.address).unwrap().write_all(b"x").unwrap();
         let accepted = bound.sockets.iter().filter(|s| s.accept().is_ok()).count();
         assert_eq!(accepted, 1);
+    }
+
+    #[test]
+    fn every_core_has_a_way_to_accept_and_no_socket_is_left_out() {
+        let bound = listen(&plan("127.0.0.1:0"), 3, false).unwrap();
+        let cores = |cores| bound.spread(cores).unwrap().into_iter().map(|(core, _)| core).collect::<Vec<_>>();
+        assert_eq!((cores(1), cores(2), cores(3)), (vec![0, 0, 0], vec![0, 1, 0], vec![0, 1, 2]));
+        let fewer = Bound { address: bound.address, sockets: bound.sockets.into_iter().take(2).collect() };
+        assert_eq!(fewer.spread(5).unwrap().into_iter().map(|(core, _)| core).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     }
 
     #[test]

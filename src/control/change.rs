@@ -170,6 +170,16 @@ impl Supervisor {
         let word = if admin == Admin::Disabled { "disabled" } else { "draining" };
         info!(upstream = %server.upstream, server = %server.name, in_flight, by = by.name(), "server is {word}");
         self.changed(&server);
+        // Before anything is counted: what the process before this one counts after it has heard.
+        self.tell_states();
+    }
+
+    /// Goes on with a drain that another process began.
+    pub(super) fn resume_drain(&mut self, uid: u32, drain: Drain, unknown_until: Option<Duration>) {
+        let inbox = self.inbox.clone();
+        let Some(member) = self.registry.member_mut(uid) else { return };
+        let waker = wake_when_idle(Arc::clone(&member.server), inbox);
+        member.drain = Some(Running { drain, sessions: None, unknown_until, _waker: waker });
     }
 
     /// Lets servers that are no longer configured end what they have in flight.
@@ -232,6 +242,7 @@ impl Supervisor {
                         member.set_admin(Admin::Drained);
                     }
                     self.changed(&server);
+                    self.tell_states();
                 }
                 Action::CloseTunnels { over, within } => {
                     let tunnels = tunnels(&server);
@@ -280,7 +291,7 @@ impl Supervisor {
         count
     }
 
-    fn cut(&self, uids: &[u32]) {
+    pub(super) fn cut(&self, uids: &[u32]) {
         if uids.is_empty() {
             return;
         }
@@ -289,7 +300,8 @@ impl Supervisor {
     }
 
     /// Orders the same of every core.
-    fn order(&self, order: impl Fn() -> Order) {
+    pub(super) fn order(&self, order: impl Fn() -> Order) {
+        self.pass_on(&order());
         for core in &self.plane.orders {
             let _ = core.send(order());
         }
@@ -307,7 +319,9 @@ fn tunnels(server: &Server) -> u64 {
 }
 
 fn left(sessions: usize, server: &Server) -> Left {
-    Left { sessions, in_flight: server.in_flight(), tunnels: tunnels(server) > 0 }
+    // What the process before this one has still counts, too. It closes its WebSockets when it is told.
+    let in_flight = server.in_flight() + server.elsewhere();
+    Left { sessions, in_flight, tunnels: tunnels(server) > 0 || server.elsewhere() > 0 }
 }
 
 fn wake_when_idle(server: Arc<Server>, inbox: mpsc::Sender<Message>) -> Waker {

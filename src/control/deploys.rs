@@ -145,6 +145,9 @@ impl Supervisor {
 
     /// Looks after servers whose command has died.
     pub(super) fn tend_deploys(&mut self) {
+        if self.row.is_over() {
+            return;
+        }
         let now = self.now();
         let mut changed = false;
         let gone = |name: &String| self.registry.group(name).is_none();

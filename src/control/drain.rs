@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::plan::DrainPlan;
 
 /// How often a running drain is looked at when nothing else wakes it.
@@ -32,8 +34,9 @@ pub enum Action {
     Cut,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
     /// `quiet` since no session was left.
     Sessions {
         quiet: Option<Duration>,
@@ -76,6 +79,18 @@ impl Drain {
     #[must_use]
     pub fn of_requests(limits: DrainPlan, now: Duration) -> Self {
         Self { limits, began: now, stage: Stage::InFlight { since: now, closing: false } }
+    }
+
+    /// A drain that another process began and has brought to `stage`.
+    #[must_use]
+    pub fn resumed(limits: DrainPlan, began: Duration, stage: Stage) -> Self {
+        Self { limits, began, stage }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// Puts other deadlines in place of the ones it has; what has passed of them counts.

@@ -36,6 +36,12 @@ pub enum CommandError {
     /// An address cannot be listened on.
     #[error("{what} cannot listen on {address}: {}{}", words(.source), advice(address, .source))]
     CannotBind { what: String, address: String, source: io::Error },
+    /// The new process of an upgrade could not take over: this one goes on.
+    #[error("not upgraded, the old process goes on: {message}")]
+    Upgrade { message: String },
+    /// Another process has taken over from this one, and takes the command.
+    #[error("another process has taken over: ask again")]
+    HandedOver,
     /// evenkeel is stopping, or cannot take the command now.
     #[error("{message}")]
     Busy { message: String },
@@ -90,7 +96,8 @@ impl CommandError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
-            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::HandedOver => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upgrade { .. } => StatusCode::CONFLICT,
             Self::System { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,6 +115,8 @@ impl CommandError {
             Self::CannotBind { .. } => "cannot_bind",
             Self::Busy { .. } => "busy",
             Self::Conflict { .. } => "conflict",
+            Self::Upgrade { .. } => "upgrade_failed",
+            Self::HandedOver => "handed_over",
             Self::System { .. } => "internal",
         };
         let report = match self {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::{
-    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus,
+    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Upgraded, UpstreamStatus,
 };
 use super::deploys::DeployOrder;
 use super::error::CommandError;
@@ -50,6 +50,15 @@ impl Handle {
     /// The control plane has ended.
     pub async fn status(&self) -> Result<Status, CommandError> {
         self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Has another process take over from this one. When this returns, it has, and this one drains.
+    ///
+    /// # Errors
+    /// An upgrade is under way, the process before this one still drains, or the new one could not take over;
+    /// then this one goes on.
+    pub async fn upgrade(&self) -> Result<Upgraded, CommandError> {
+        self.ask(|reply| Command::Upgrade { reply }).await?
     }
 
     /// The status of one server.
@@ -163,7 +172,11 @@ impl Handle {
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, CommandError> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Message::Command(command(reply))).await.map_err(|_| CommandError::stopping())?;
-        answer.await.map_err(|_| CommandError::stopping())
+        let refused = || match self.phase() {
+            Phase::HandedOver => CommandError::HandedOver,
+            _ => CommandError::stopping(),
+        };
+        self.inbox.send(Message::Command(command(reply))).await.map_err(|_| refused())?;
+        answer.await.map_err(|_| refused())
     }
 }

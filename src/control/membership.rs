@@ -104,6 +104,9 @@ impl Supervisor {
 
     /// Takes servers out that were to be removed and are drained.
     pub(super) fn take_out(&mut self) {
+        if self.row.is_over() {
+            return;
+        }
         for uid in self.registry.gone() {
             let Some(member) = self.registry.member(uid) else { continue };
             let server = Arc::clone(&member.server);
@@ -117,6 +120,16 @@ impl Supervisor {
             self.members.remove(upstream, name, configured);
             info!(upstream, server = name, "server removed by order of an operator");
             self.put_members_in_force(upstream);
+        }
+    }
+
+    /// Puts in force which servers all upstreams have now, where that has changed.
+    pub(super) fn put_all_members_in_force(&mut self) {
+        let plan = self.members.over(&self.file);
+        let is_changed = |upstream: &&UpstreamPlan| !self.plan.upstreams.contains(upstream);
+        let changed: Vec<String> = plan.upstreams.iter().filter(is_changed).map(|u| u.name.clone()).collect();
+        for name in changed {
+            self.put_members_in_force(&name);
         }
     }
 

@@ -22,6 +22,7 @@ mod ledger;
 mod listeners;
 mod members;
 mod membership;
+mod notify;
 mod prober;
 mod registry;
 mod reload;
@@ -39,6 +40,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -53,6 +55,7 @@ use tokio::time::Instant;
 pub use error::CommandError;
 pub use handle::Handle;
 pub use shared::Phase;
+pub use upgrade::{Inherited, Program};
 
 use admin::AdminAddresses;
 use certificates::Terminators;
@@ -63,6 +66,7 @@ use resolve::Resolver;
 use shared::Shared;
 use state::Store;
 use supervisor::{Message, Signal, Supervisor};
+use upgrade::{Inheriting, Row};
 
 use crate::config::Plan;
 use crate::upstream::{DataPlane, Event};
@@ -89,6 +93,10 @@ pub struct Options {
     pub reopen_logs: Arc<dyn Fn() + Send + Sync>,
     /// Whether signals of the process are commands. A library that runs in a foreign process says no.
     pub handle_signals: bool,
+    /// How a process is started that is to take over; none refuses upgrades.
+    pub program: Option<Program>,
+    /// What the process before this one has given, if there is one to take over from.
+    pub inherited: Option<Inherited>,
 }
 
 impl std::fmt::Debug for Options {
@@ -160,11 +168,9 @@ fn start_with(
             };
             let outcome = runtime.block_on(async move {
                 match begin(options, data_plane, inbox, shared, handle, load).await {
-                    Ok((supervisor, admin)) => {
-                        let _ = tell.send(Ok(admin.addresses.clone()));
-                        let outcome = supervisor.run(received, events).await;
-                        drop(admin);
-                        outcome
+                    Ok(supervisor) => {
+                        let _ = tell.send(Ok(supervisor.admin.addresses.clone()));
+                        supervisor.run(received, events).await
                     }
                     Err(error) => {
                         let _ = tell.send(Err(error));
@@ -201,22 +207,37 @@ async fn begin(
     shared: Arc<Shared>,
     handle: Handle,
     load: Load,
-) -> Result<(Supervisor, admin::Server), StartError> {
-    let Options { plan, config_path, adjust: _, metrics, reopen_logs, handle_signals } = options;
+) -> Result<Supervisor, StartError> {
+    let Options { plan, config_path, adjust: _, metrics, reopen_logs, handle_signals, program, mut inherited } =
+        options;
     if handle_signals {
         signals::watch(&inbox).map_err(|source| CommandError::System { doing: "listening for signals", source })?;
     }
-    let store = Store::open(plan.state_dir.as_deref());
+    let mut listeners = Listeners::default();
+    let mut offered = admin::Offered::default();
+    if let Some(inherited) = &mut inherited {
+        inherited.offer(&mut listeners.offered, &mut offered);
+    }
+    let inheriting = inherited.map(Inheriting::new);
+    let begun = Instant::now();
+    let (store, started) = match &inheriting {
+        None => (Store::open(plan.state_dir.as_deref()), begun),
+        Some(inheriting) => (
+            Store::inherit(plan.state_dir.as_deref(), inheriting.state().clone()),
+            begun.checked_sub(inheriting.now()).unwrap_or(begun),
+        ),
+    };
     let mut members = store.members();
     members.prune(&plan);
     let deploys = store.deploys();
     let (file, plan) = (plan.clone(), members.over(&plan));
+    let admin = admin::bind(&plan.admin, handle, metrics, &mut offered)?;
     let mut supervisor = Supervisor {
         config_path,
         load,
         plane,
         registry: Registry::default(),
-        listeners: Listeners::default(),
+        listeners,
         route_cells: HashMap::new(),
         routes: Vec::new(),
         tls: Vec::new(),
@@ -224,23 +245,31 @@ async fn begin(
         store,
         members,
         deploys,
-        restored: false,
+        // What another process says of them holds.
+        restored: inheriting.is_some(),
+        admin,
+        notify: notify::Notify::from_env(),
+        row: Row::new(program, inheriting),
         file,
         resolver: Resolver::new(&plan.dns),
         reopen_logs,
         shared,
         inbox,
-        started: Instant::now(),
+        started,
+        begun,
         stopping: None,
         stale: false,
         next_look: Duration::ZERO,
         plan: plan.clone(),
     };
     let prepared = supervisor.prepare(&plan)?;
-    let admin = admin::serve(&plan.admin, handle, metrics).await?;
+    if !supervisor.row.is_inheriting() {
+        let refused = |source| CommandError::System { doing: "serving the admin API", source };
+        supervisor.admin.start().map_err(refused)?;
+    }
     supervisor.put_in_force(plan, prepared);
     supervisor.terminators.watch();
-    Ok((supervisor, admin))
+    Ok(supervisor)
 }
 
 impl Control {

@@ -17,6 +17,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::plan::OutlierPlan;
 
 /// Parts that the window is cut into: what is older than it is forgotten in steps of this size.
@@ -47,7 +49,7 @@ pub struct Look {
 }
 
 /// Why a server was ejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// So many failures in a row.
     Consecutive(u32),
@@ -80,7 +82,7 @@ impl std::fmt::Display for Reason {
 }
 
 /// An ejection under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ejection {
     pub reason: Reason,
     pub since: Duration,
@@ -109,7 +111,31 @@ pub struct Outlier {
     returned: Duration,
 }
 
+/// What outlives the process of it: not what was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ejected {
+    pub ejection: Option<Ejection>,
+    pub on_trial: bool,
+    pub before: u32,
+    pub returned: Duration,
+}
+
 impl Outlier {
+    /// What another process remembered.
+    #[must_use]
+    pub fn resumed(Ejected { ejection, on_trial, before, returned }: Ejected) -> Self {
+        // Another process counts from nothing.
+        let trial = on_trial.then(Counts::default);
+        Self { window: VecDeque::new(), ejection, before, returned, trial }
+    }
+
+    /// What another process has to remember.
+    #[must_use]
+    pub fn ejected(&self) -> Ejected {
+        Ejected { ejection: self.ejection, on_trial: self.is_on_trial(), before: self.before, returned: self.returned }
+    }
+
     /// The ejection under way, if there is one.
     #[must_use]
     pub fn ejection(&self) -> Option<Ejection> {

@@ -177,6 +177,20 @@ impl Registry {
         uids.iter().filter_map(|uid| Some((*uid, self.members.get(uid)?)))
     }
 
+    /// Every server, those among them that are no longer configured.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        let leaving = self.leaving.values().map(|leaving| &leaving.server);
+        self.members.values().map(|member| &member.server).chain(leaving)
+    }
+
+    /// Ends everything by which this process would decide what becomes of servers.
+    pub(super) fn leave_to_others(&mut self) {
+        for member in self.members.values_mut() {
+            (member.probing, member.resolving, member.drain, member.slow_since) = (None, None, None, None);
+            member.outlier = Outlier::default();
+        }
+    }
+
     /// Servers that are to be taken out and are drained.
     pub(super) fn gone(&self) -> Vec<u32> {
         let is_out = |m: &Member| m.leaving && m.drain.is_none() && m.state().admin != Admin::Ready;

@@ -76,6 +76,9 @@ impl Supervisor {
         if self.stopping.is_some() {
             return Err(CommandError::stopping());
         }
+        if self.row.is_inheriting() {
+            return Err(CommandError::Busy { message: "this process has not taken over yet".to_owned() });
+        }
         let Some(path) = self.config_path.clone() else {
             return Err(CommandError::BadRequest {
                 message: "there is no file to reload: evenkeel was started without one".to_owned(),
@@ -166,11 +169,12 @@ impl Supervisor {
             self.leave(upstream, applied.gone);
         }
         self.compile_routes(&plan, cores);
-        let orders = self.listeners.adopt(&plan.listeners, opened);
+        let orders = self.listeners.adopt(&plan.listeners, opened, cores);
         self.terminators.replace(&tls);
         self.tls = tls;
         self.plan = plan;
         self.restore(&begin);
+        self.carry_health(&begin);
         // Servers without a check are healthy before anyone can see them.
         for uid in begin {
             self.begin(uid);
@@ -183,7 +187,9 @@ impl Supervisor {
         // What traffic has shown may be judged by other rules now.
         self.next_look = Duration::ZERO;
         self.publish();
-        orders.listen(&self.plane);
+        if let Some(orders) = self.hold_back(orders) {
+            orders.listen(&self.plane);
+        }
         self.shared.set_addresses(self.listeners.addresses());
     }
 

@@ -13,6 +13,8 @@ pub enum Phase {
     Serving,
     /// It was told to stop.
     Draining,
+    /// Another process has taken over, and this one drains.
+    HandedOver,
     /// The control plane has ended.
     Stopped,
 }
@@ -24,7 +26,7 @@ impl Phase {
         match self {
             Self::Starting => "starting",
             Self::Serving => "serving",
-            Self::Draining => "draining",
+            Self::Draining | Self::HandedOver => "draining",
             Self::Stopped => "stopped",
         }
     }

@@ -47,29 +47,68 @@ pub(super) struct State {
 pub(super) struct Store {
     path: Option<PathBuf>,
     state: State,
+    /// Whether the file is another process's to write.
+    foreign: bool,
 }
 
 impl Store {
+    fn new(path: Option<PathBuf>, state: State) -> Self {
+        Self { path, state, foreign: false }
+    }
+
+    /// The store of a process that is to take over from another, with what that one keeps. Nothing is written
+    /// before [`Self::take_over`].
+    pub(super) fn inherit(directory: Option<&Path>, state: State) -> Self {
+        let Self { path, .. } = Self::open(directory);
+        Self { path, state, foreign: true }
+    }
+
+    /// What is kept.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// From now on the file is this process's to write. `last` is what the one before kept in the end; keys
+    /// that this one had to make meanwhile are kept, too.
+    pub(super) fn take_over(&mut self, mut last: State) {
+        let made = std::mem::take(&mut self.state);
+        if last.cookie_keys.is_empty() {
+            last.cookie_keys = made.cookie_keys;
+        }
+        if last.ticket_secrets.is_empty() {
+            last.ticket_secrets = made.ticket_secrets;
+        }
+        last.self_signed = last.self_signed.or(made.self_signed);
+        self.state = last;
+        self.foreign = false;
+        self.keep("what was said before", "it will be forgotten at the next start");
+    }
+
+    /// Leaves the file to another process.
+    pub(super) fn leave(&mut self) {
+        self.foreign = true;
+    }
+
     /// Opens the store of `directory`; without one it is kept in memory.
     pub(super) fn open(directory: Option<&Path>) -> Self {
-        let Some(directory) = directory else { return Self { path: None, state: State::default() } };
+        let Some(directory) = directory else { return Self::new(None, State::default()) };
         if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
             warn!(directory = %directory.display(), %error, "the state directory cannot be made: state is kept in memory only");
-            return Self { path: None, state: State::default() };
+            return Self::new(None, State::default());
         }
         let path = directory.join(FILE);
         match read(&path) {
-            Ok(state) => Self { path: Some(path), state },
+            Ok(state) => Self::new(Some(path), state),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let aside = directory.join(format!("{FILE}.broken"));
                 warn!(file = %path.display(), %error, aside = %aside.display(), "the state file cannot be understood: it is put aside, and sessions may move");
                 let _ = fs::rename(&path, aside);
-                Self { path: Some(path), state: State::default() }
+                Self::new(Some(path), State::default())
             }
             Err(error) => {
                 // Perhaps readable again tomorrow: nothing may be written over it.
                 warn!(file = %path.display(), %error, "the state file cannot be read: state is kept in memory only");
-                Self { path: None, state: State::default() }
+                Self::new(None, State::default())
             }
         }
     }
@@ -81,7 +120,7 @@ impl Store {
     pub(super) fn cookie_keys<E>(&mut self, make: impl FnOnce() -> Result<String, E>) -> Result<Vec<String>, E> {
         if self.state.cookie_keys.is_empty() {
             self.state.cookie_keys.push(make()?);
-            match &self.path {
+            match self.path.as_ref().filter(|_| !self.foreign) {
                 None => {
                     info!(
                         "no cookie key is configured: one was made that lasts until evenkeel stops, and other replicas will not honour its cookies"
@@ -156,6 +195,9 @@ impl Store {
     }
 
     fn keep(&self, what: &str, otherwise: &str) {
+        if self.foreign {
+            return;
+        }
         if let Some(path) = &self.path
             && let Err(error) = write(path, &self.state)
         {

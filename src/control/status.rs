@@ -17,10 +17,12 @@ impl Supervisor {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime_seconds: self.now().as_secs(),
+            uptime_seconds: self.begun.elapsed().as_secs(),
             phase: self.shared.phase().name().to_owned(),
             config: self.config_path.as_ref().map(|path| path.display().to_string()),
             state: self.store.path().map(|path| path.display().to_string()),
+            upgrade: self.upgrade_status(),
+            predecessor: self.predecessor_status(),
             generation: self.plane.swap.generation(),
             cores: self.plane.orders.len(),
             connections: self.plane.open_connections(),
@@ -78,7 +80,8 @@ impl Supervisor {
             weight: server.weight(),
             configured_weight: member.configured_weight,
             backup: server.is_backup(),
-            in_flight: server.in_flight(),
+            in_flight: server.in_flight() + server.elsewhere(),
+            in_flight_of_predecessor: server.elsewhere(),
             max_requests: server.gate.whole(),
             on_trial: member.outlier.is_on_trial(),
             tunnels: server.cells.iter().map(|c| c.counts.tunnels.get()).fold(0, u64::wrapping_add),
@@ -123,7 +126,7 @@ impl Supervisor {
         Some(DrainStatus {
             seconds: now.saturating_sub(running.drain.began()).as_secs_f64(),
             sessions_left: if running.drain.waits_for_sessions() { running.sessions.map_or(0, |(_, n)| n) } else { 0 },
-            in_flight: member.server.in_flight(),
+            in_flight: member.server.in_flight() + member.server.elsewhere(),
             ends_within_seconds: ends_within.as_secs_f64(),
             sessions_over_in_seconds: sessions_over_in.map(|left| left.as_secs_f64()),
         })

@@ -31,6 +31,9 @@ impl Supervisor {
     /// Begins to stop. When it is stopping already and someone insists, it stops at once.
     pub(super) fn begin_stop(&mut self, because: &'static str, insist: bool) {
         if self.stopping.is_some() {
+            if insist && self.hurry(because) {
+                return;
+            }
             if insist {
                 warn!(because, "stopping at once");
                 self.stop_now();
@@ -39,6 +42,7 @@ impl Supervisor {
         }
         let connections = self.plane.open_connections();
         info!(because, connections, "stopping");
+        self.notify.tell("STOPPING=1");
         self.shared.set_phase(Phase::Draining);
         self.stopping = Some(Stopping::Announced { until: Instant::now() + self.plan.shutdown.announce });
     }
@@ -58,8 +62,9 @@ impl Supervisor {
             Stopping::Announced { .. } => {
                 let (idle_grace, within) = (self.plan.shutdown.idle_grace, self.plan.shutdown.deadline);
                 for core in &self.plane.orders {
-                    let _ = core.send(Order::Drain { idle_grace, within });
+                    let _ = core.send(Order::Drain { idle_grace, within, left: [].into() });
                 }
+                self.listeners.close();
                 self.stopping = Some(Stopping::Draining { until: now + self.plan.shutdown.deadline, looks: 0 });
             }
             // Twice, because a core may have accepted one more before it read its order.

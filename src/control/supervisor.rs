@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Outcome;
+use super::admin;
 use super::api::{
-    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, UpstreamStatus,
+    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Upgraded, UpstreamStatus,
 };
 use super::certificates::{Terminator, Terminators};
 use super::deploys::DeployOrder;
@@ -27,12 +28,15 @@ use super::error::CommandError;
 use super::ledger::Ledgers;
 use super::listeners::Listeners;
 use super::members::Members;
+use super::notify::Notify;
 use super::registry::Registry;
 use super::reload::Load;
 use super::resolve::Resolver;
 use super::shared::{Phase, Shared};
 use super::state::Store;
 use super::stop::Stopping;
+use super::upgrade::frames::Frame;
+use super::upgrade::{News, Row};
 use crate::config::Plan;
 use crate::health::Says;
 use crate::metrics::cells::RouteCell;
@@ -53,14 +57,66 @@ pub(super) enum Message {
 /// A command that is answered.
 #[derive(Debug)]
 pub(super) enum Command {
-    Reload { reply: oneshot::Sender<Result<Reloaded, CommandError>> },
-    Change { upstream: String, server: String, change: ServerChange, reply: Reply<ServerStatus> },
-    Server { upstream: String, server: String, reply: Reply<ServerStatus> },
-    Add { upstream: String, server: NewServer, reply: Reply<ServerStatus> },
-    Remove { upstream: String, server: String, deadlines: Deadlines, reply: Reply<ServerStatus> },
-    Serve { upstream: String, change: ServiceChange, reply: Reply<UpstreamStatus> },
-    Deploy { upstream: String, order: DeployOrder, reply: Reply<Deploy> },
-    Status { reply: oneshot::Sender<Status> },
+    Reload {
+        reply: oneshot::Sender<Result<Reloaded, CommandError>>,
+    },
+    Change {
+        upstream: String,
+        server: String,
+        change: ServerChange,
+        reply: Reply<ServerStatus>,
+    },
+    Server {
+        upstream: String,
+        server: String,
+        reply: Reply<ServerStatus>,
+    },
+    Add {
+        upstream: String,
+        server: NewServer,
+        reply: Reply<ServerStatus>,
+    },
+    Remove {
+        upstream: String,
+        server: String,
+        deadlines: Deadlines,
+        reply: Reply<ServerStatus>,
+    },
+    Serve {
+        upstream: String,
+        change: ServiceChange,
+        reply: Reply<UpstreamStatus>,
+    },
+    Deploy {
+        upstream: String,
+        order: DeployOrder,
+        reply: Reply<Deploy>,
+    },
+    Status {
+        reply: oneshot::Sender<Status>,
+    },
+    /// Answered when another process has taken over, or could not.
+    Upgrade {
+        reply: Reply<Upgraded>,
+    },
+}
+
+impl Command {
+    /// Answers that it was not done.
+    fn refuse(self, why: CommandError) {
+        // Whoever asked for the status alone sees that nobody answers.
+        match self {
+            Self::Reload { reply } => drop(reply.send(Err(why))),
+            Self::Change { reply, .. }
+            | Self::Server { reply, .. }
+            | Self::Add { reply, .. }
+            | Self::Remove { reply, .. } => drop(reply.send(Err(why))),
+            Self::Serve { reply, .. } => drop(reply.send(Err(why))),
+            Self::Deploy { reply, .. } => drop(reply.send(Err(why))),
+            Self::Upgrade { reply } => drop(reply.send(Err(why))),
+            Self::Status { reply } => drop(reply),
+        }
+    }
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
@@ -81,6 +137,10 @@ pub(super) enum Report {
     Idle {
         uid: u32,
     },
+    /// Of the process that is to take over, by the number of the attempt.
+    Successor(u64, News),
+    /// Of the process before this one; none: it is gone.
+    Predecessor(Box<Option<Frame>>),
 }
 
 /// A command that is not answered.
@@ -120,11 +180,18 @@ pub(super) struct Supervisor {
     pub(super) tls: Vec<Option<Arc<Terminator>>>,
     pub(super) terminators: Terminators,
     pub(super) store: Store,
+    pub(super) admin: admin::Server,
+    pub(super) notify: Notify,
+    /// The processes before and after this one.
+    pub(super) row: Row,
     pub(super) resolver: Resolver,
     pub(super) reopen_logs: Arc<dyn Fn() + Send + Sync>,
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: mpsc::Sender<Message>,
+    /// What [`Self::now`] counts from; not later than this process.
     pub(super) started: Instant,
+    /// When this process began.
+    pub(super) begun: Instant,
     pub(super) stopping: Option<Stopping>,
     /// Whether something changed that the Snapshot in force does not say.
     pub(super) stale: bool,
@@ -148,7 +215,11 @@ impl Supervisor {
         let mut events_open = true;
         let mut look = Instant::now();
         loop {
-            let watching = self.stopping.is_some() || self.registry.drains() || self.holds() || self.deploys();
+            let watching = self.stopping.is_some()
+                || self.registry.drains()
+                || self.holds()
+                || self.deploys()
+                || self.row.is_moving();
             let traffic = self.next_traffic();
             tokio::select! {
                 Some(message) = inbox.recv() => {
@@ -159,6 +230,8 @@ impl Supervisor {
                     }
                 }
                 event = events.recv(), if events_open => match event {
+                    // What becomes of servers is the other process's to decide.
+                    Some(_) if self.row.is_over() => {}
                     Some(Event::ConnectFailed { server }) => self.connect_failed(server),
                     Some(Event::Failing { server, in_a_row }) => self.failing(server, in_a_row),
                     Some(Event::AsksForDrain { server }) => self.asks_for_drain(server),
@@ -174,9 +247,15 @@ impl Supervisor {
             self.end_holds();
             self.tend_deploys();
             self.publish();
+            self.step_successor();
             let stop = match self.step_stop() {
                 Ok(next) => next,
-                Err(outcome) => return outcome,
+                Err(outcome) => {
+                    if self.row.is_over() {
+                        self.admin.finish().await;
+                    }
+                    return outcome;
+                }
             };
             let now = Instant::now();
             look = [Some(now + TICK), drains, stop]
@@ -203,15 +282,19 @@ impl Supervisor {
                 info!("reopening log files");
                 (self.reopen_logs)();
             }
-            Message::Signal(Signal::Upgrade) => {
-                warn!("SIGUSR2 is ignored: this version cannot hand over to a new binary, start one beside it");
-            }
+            Message::Signal(Signal::Upgrade) => self.upgrade(None),
+            Message::Report(Report::Successor(attempt, news)) => self.successor_said(attempt, news),
+            Message::Report(Report::Predecessor(frame)) => self.predecessor_said(*frame),
         }
     }
 
     async fn command(&mut self, command: Command) {
+        if let Some(handed_over) = self.handed_over() {
+            return command.refuse(handed_over);
+        }
         // Whoever asked may be gone: then the answer is dropped.
         match command {
+            Command::Upgrade { reply } => self.upgrade(Some(reply)),
             Command::Reload { reply } => drop(reply.send(self.reload().await)),
             Command::Change { upstream, server, change, reply } => {
                 let result = self.change(&upstream, &server, &change);
@@ -261,6 +344,11 @@ impl Supervisor {
             return;
         }
         self.heed();
+        self.publish_now();
+    }
+
+    /// Publishes what is there.
+    pub(super) fn publish_now(&mut self) {
         self.stale = false;
         let upstreams = self.plan.upstreams.iter().filter_map(|u| self.registry.upstream(&u.name)).collect();
         let mut listeners: Vec<Option<Listening>> = Vec::new();
@@ -281,9 +369,9 @@ impl Supervisor {
             upstreams,
         });
         if self.shared.phase() == Phase::Starting && self.registry.all_decided() {
-            info!("serving");
-            self.shared.set_phase(Phase::Serving);
+            if self.row.is_inheriting() { self.say_ready() } else { self.serving() }
         }
+        self.tell_states();
         self.shared.changed();
     }
 

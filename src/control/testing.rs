@@ -107,6 +107,11 @@ pub(super) fn plan(upstreams: Vec<UpstreamPlan>) -> Plan {
             idle_grace: Duration::ZERO,
             deadline: Duration::from_secs(30),
         },
+        upgrade: UpgradePlan {
+            ready_within: Duration::from_secs(30),
+            idle_grace: Duration::ZERO,
+            deadline: Duration::from_secs(30),
+        },
         dns: DnsPlan { servers: Vec::new(), min_ttl: Duration::from_secs(1), max_ttl: Duration::from_secs(300) },
         listeners: vec![listener("web")],
         routes,
@@ -161,6 +166,8 @@ fn start_by(
         metrics: Arc::new(|| "evenkeel_up 1\n".to_owned()),
         reopen_logs,
         handle_signals,
+        program: None,
+        inherited: None,
     };
     let plane = DataPlane { swap: Arc::clone(&swap), orders: senders, cells: Arc::clone(&cells) };
     let control = start_with(options, plane, received, load)?;

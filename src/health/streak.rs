@@ -73,6 +73,18 @@ impl Streak {
         self.against = 0;
     }
 
+    /// What another streak had come to: what it counted as, and results in a row against it.
+    #[must_use]
+    pub fn resumed(self, up: Option<bool>, against: u32) -> Self {
+        Self { up, against, ..self }
+    }
+
+    /// Results in a row that say otherwise than [`Self::up`].
+    #[must_use]
+    pub fn against(&self) -> u32 {
+        self.against
+    }
+
     /// What it counts as; none before the first result.
     #[must_use]
     pub fn up(&self) -> Option<bool> {

@@ -88,6 +88,7 @@ impl Collector for Sums {
         process::collect(&mut families);
         families.value(Id::Cores, &[], self.cells.len() as f64);
         families.value(Id::Generation, &[], snapshot.generation as f64);
+        families.value(Id::PredecessorConnections, &[], self.swap.predecessor_connections() as f64);
         families.value(Id::ConnectionsMax, &[], snapshot.max_connections as f64);
         cores(&mut families, &self.cells);
         certificates(&mut families, &snapshot);

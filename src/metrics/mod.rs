@@ -84,6 +84,7 @@ metrics! {
 
     ConnectionsAccepted: Counter "connections_accepted_total" [] "Client connections accepted.";
     ConnectionsOpen: Gauge "connections_open" [] "Client connections open now.";
+    PredecessorConnections: Gauge "predecessor_connections" [] "Client connections that the process from before the last upgrade still has.";
     ConnectionsParked: Gauge "connections_parked" [] "Client connections parked now: open, idle, and without a parser.";
     ConnectionsMax: Gauge "connections_max" [] "Client connections that may be open at once.";
     ConnectionsClosed: Counter "connections_closed_total" ["reason"] "Client connections that evenkeel closed: `bad_request` for a parse error, a time-out or a panic before or between requests, `proxy_protocol` for want of a valid PROXY protocol header, `full` and `client_limit` for the limits of connections in all and of one client, `idle` for being idle too long, `flood` for an HTTP/2 client that sends frames that do nothing.";

@@ -20,12 +20,13 @@ use super::access_log;
 use super::basic_auth::{Turns, Verifier};
 use super::census::Census;
 use super::complaint::Complaints;
+use super::listener::{self, Stop};
 use super::pool::Pools;
 use super::queue::Lines;
+use super::request_id;
 use super::retry::Budget;
 use super::tunnels::Tunnels;
 use super::watch::{TICK, Watches};
-use super::{listener, request_id};
 use crate::balance::Scratch;
 use crate::config::plan::ListenerPlan;
 use crate::metrics::cells::CoreCells;
@@ -322,23 +323,19 @@ pub fn start(settings: &Settings) -> io::Result<(DataPlane, Cores)> {
 async fn run(core: Core, mut orders: UnboundedReceiver<Order>) {
     let core = Rc::new(core);
     let ticker = tokio::task::spawn_local(tick(Rc::clone(&core)));
-    let mut listening: HashMap<usize, Rc<Notify>> = HashMap::new();
+    let mut listening: HashMap<usize, Vec<Rc<Stop>>> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Listen { slot, socket } => match listener::adopt(socket) {
                 Ok(socket) => {
-                    let stop = Rc::new(Notify::new());
+                    let stop = Rc::new(Stop::default());
                     tokio::task::spawn_local(listener::accept(Rc::clone(&core), slot, socket, Rc::clone(&stop)));
-                    if let Some(before) = listening.insert(slot, stop) {
-                        before.notify_one();
-                    }
+                    listening.entry(slot).or_default().push(stop);
                 }
                 Err(error) => warn!(%error, slot, "a listening socket could not be used"),
             },
             Order::Unlisten { slot } => {
-                if let Some(stop) = listening.remove(&slot) {
-                    stop.notify_one();
-                }
+                listening.remove(&slot).iter().flatten().for_each(|stop| stop.tell(false));
             }
             Order::Look => {
                 let view = core.view();
@@ -353,8 +350,19 @@ async fn run(core: Core, mut orders: UnboundedReceiver<Order>) {
                 core.tunnels.close(&servers, over, within, (core.id, core.cores()));
             }
             Order::Stay { servers } => core.tunnels.stay(&servers),
-            Order::Drain { idle_grace, within } => {
-                listening.drain().for_each(|(_, stop)| stop.notify_one());
+            Order::Tell { reply } => {
+                let cursors = core.scratch.borrow().iter().map(|scratch| scratch.policy.cursor).collect();
+                let _ = reply.send((core.id, cursors));
+            }
+            Order::GoOn { cursors } => {
+                for (slot, cursor) in cursors {
+                    core.with_scratch(slot, |scratch| scratch.policy.cursor = cursor);
+                }
+            }
+            Order::Drain { idle_grace, within, left } => {
+                for (slot, stops) in listening.drain() {
+                    stops.iter().for_each(|stop| stop.tell(left.contains(&slot)));
+                }
                 let now = core.now();
                 core.close_idle_at.set(Some(now + idle_grace));
                 core.tunnels.stop(now, now + within, (core.id, core.cores()));

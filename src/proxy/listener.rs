@@ -3,6 +3,7 @@
 //! Each core has its own socket of each listener (SO_REUSEPORT), so accepting crosses no thread. A
 //! full descriptor table makes the core pause and go on, never spin and never give up the socket.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +19,22 @@ use super::core::Core;
 /// How long accepting pauses when descriptors or memory have run out.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
+/// How an accepting task is told to end.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    told: Notify,
+    /// Whether another process accepts from the same socket.
+    left: Cell<bool>,
+}
+
+impl Stop {
+    /// Ends it. What waits in the queue is `left` to another process, or served.
+    pub(super) fn tell(&self, left: bool) {
+        self.left.set(left);
+        self.told.notify_one();
+    }
+}
+
 /// Takes over a bound, listening, non-blocking socket.
 pub(super) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     // Accepted sockets inherit it on Linux, which saves a call per connection.
@@ -25,14 +42,15 @@ pub(super) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// Accepts until told to stop; then serves those that had connected by then, and closes the socket.
-pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener, stop: Rc<Notify>) {
+/// Accepts until told to stop; then serves those that had connected by then, unless somebody else does, and
+/// closes the socket. It is never shut down: others may have it, too.
+pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener, stop: Rc<Stop>) {
     let mut starved = false;
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,
-            () = stop.notified() => break,
+            () = stop.told.notified() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -51,10 +69,13 @@ pub(super) async fn accept(core: Rc<Core>, slot: usize, socket: TcpListener, sto
                 }
                 tokio::select! {
                     () = tokio::time::sleep(BACK_OFF) => {}
-                    () = stop.notified() => break,
+                    () = stop.told.notified() => break,
                 }
             }
         }
+    }
+    if stop.left.get() {
+        return;
     }
     if let Err(error) = accept_queued(&core, slot, socket) {
         warn!(%error, "connections that waited to be accepted are lost");

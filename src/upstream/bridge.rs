@@ -26,7 +26,12 @@ pub enum Order {
     Stay { servers: Arc<[u32]> },
     /// The process stops: accept no more, tell clients `Connection: close`, close idle connections
     /// after `idle_grace`, and WebSockets `within` the time after which it ends.
-    Drain { idle_grace: Duration, within: Duration },
+    /// What waits in the queue of a slot in `left` is another process's to accept.
+    Drain { idle_grace: Duration, within: Duration, left: Arc<[usize]> },
+    /// Say where round robin goes on, by slot of the upstream.
+    Tell { reply: UnboundedSender<(usize, Vec<usize>)> },
+    /// Go on there, by slot of the upstream.
+    GoOn { cursors: Vec<(usize, usize)> },
 }
 
 /// What a core reports; lost when the control plane is behind, never waited for.

@@ -1,18 +1,29 @@
 //! The coarse monotonic clock that the ledger counts in.
 
-use std::sync::LazyLock;
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static START: OnceLock<Instant> = OnceLock::new();
 
-/// Whole seconds since the process first asked.
+/// Time since the process first asked, or since the clock that it [goes on](go_on) with did.
 #[must_use]
-pub fn seconds() -> u32 {
-    START.elapsed().as_secs() as u32
+pub fn elapsed() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
 }
 
-/// Microseconds since the process first asked.
+/// Whole seconds of it.
+#[must_use]
+pub fn seconds() -> u32 {
+    elapsed().as_secs() as u32
+}
+
+/// Microseconds of it.
 #[must_use]
 pub fn micros() -> u64 {
-    START.elapsed().as_micros() as u64
+    elapsed().as_micros() as u64
+}
+
+/// Goes on with the clock of another process, which says `elapsed` now. It does nothing once anybody has asked.
+pub fn go_on(elapsed: Duration) {
+    let _ = START.set(Instant::now().checked_sub(elapsed).unwrap_or_else(Instant::now));
 }

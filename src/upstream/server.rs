@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::clock;
@@ -24,7 +24,7 @@ use crate::metrics::cells::{Counter, ServerCell};
 pub const WHOLE_SHARE: u32 = 10;
 
 /// What checks and traffic say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operational {
     /// Not checked yet; unknown is not up.
@@ -36,7 +36,7 @@ pub enum Operational {
 }
 
 /// What an operator says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Admin {
     Ready = 0,
@@ -134,6 +134,8 @@ pub struct Server {
     /// An [`Average`], packed; 0 before the first answer.
     average: AtomicU64,
     is_on_trial: AtomicBool,
+    /// Requests that another process has in flight.
+    elsewhere: AtomicU32,
 }
 
 impl Server {
@@ -165,6 +167,7 @@ impl Server {
             has_asked: AtomicBool::new(false),
             average: AtomicU64::new(0),
             is_on_trial: AtomicBool::new(false),
+            elsewhere: AtomicU32::new(0),
         }
     }
 
@@ -294,6 +297,17 @@ impl Server {
     #[must_use]
     pub fn latency(&self, decay: Duration) -> Option<f32> {
         Some(Average::unpack(self.average.load(Relaxed))?.latency_at(millis(), decay))
+    }
+
+    /// Requests that the process before this one still has in flight here.
+    #[must_use]
+    pub fn elsewhere(&self) -> u32 {
+        self.elsewhere.load(Relaxed)
+    }
+
+    /// Sets them. Only the control plane calls this.
+    pub fn set_elsewhere(&self, count: u32) {
+        self.elsewhere.store(count, Relaxed);
     }
 
     /// Claims held over all cores.

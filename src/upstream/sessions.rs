@@ -165,6 +165,17 @@ impl Ledger {
         self.notes().filter(|note| note.server == server_uid).map(|note| note.seen).max()
     }
 
+    /// Every session with the uid of its server and when it was seen. For the control plane.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, u32, u32)> {
+        self.buckets.iter().flat_map(|bucket| {
+            let entries = bucket.sessions.iter().zip(&bucket.notes);
+            entries.filter_map(|(session, note)| {
+                let (session, note) = (session.load(Acquire), Note::unpack(note.load(Acquire))?);
+                (session != EMPTY).then_some((session, note.server, note.seen))
+            })
+        })
+    }
+
     /// How many entries were given up, over the life of the ledger, that had been seen within the idle
     /// time. While it grows the counts are too low and `max_sessions` is too small.
     #[must_use]

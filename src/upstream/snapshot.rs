@@ -46,11 +46,17 @@ pub struct Swap {
     /// Read through [`arc_swap::Cache`] by the cores.
     pub current: Arc<ArcSwap<Snapshot>>,
     generation: AtomicU64,
+    /// Connections of clients that the process before this one still has.
+    predecessor_connections: AtomicU64,
 }
 
 impl Default for Swap {
     fn default() -> Self {
-        Self { current: Arc::new(ArcSwap::from_pointee(Snapshot::default())), generation: AtomicU64::new(0) }
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            generation: AtomicU64::new(0),
+            predecessor_connections: AtomicU64::new(0),
+        }
     }
 }
 
@@ -61,6 +67,17 @@ impl Swap {
         let generation = snapshot.generation;
         self.current.store(Arc::new(snapshot));
         self.generation.store(generation, Release);
+    }
+
+    /// Connections of clients that the process before this one still has, as far as it has said.
+    #[must_use]
+    pub fn predecessor_connections(&self) -> u64 {
+        self.predecessor_connections.load(Acquire)
+    }
+
+    /// Notes them. Only the control plane calls this.
+    pub fn set_predecessor_connections(&self, connections: u64) {
+        self.predecessor_connections.store(connections, Release);
     }
 
     /// The newest generation.

@@ -22,6 +22,7 @@ mod proxied_front;
 mod raw;
 pub mod tls;
 mod tls_front;
+pub mod upgrading;
 mod websocket;
 
 use std::net::SocketAddr;

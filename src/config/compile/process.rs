@@ -5,9 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use tracing_subscriber::EnvFilter;
 
 use super::{Compiler, listener};
-use crate::config::plan::{AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, LogFormat, LogPlan, ShutdownPlan};
+use crate::config::plan::{
+    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, LogFormat, LogPlan, ShutdownPlan, UpgradePlan,
+};
 use crate::config::spec::{
     AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, Count, DnsSpec, LogFormatSpec, LogSpec, ShutdownSpec,
+    UpgradeSpec,
 };
 use crate::config::suggest;
 
@@ -116,6 +119,19 @@ impl Compiler<'_> {
     pub(super) fn shutdown(&mut self, spec: &ShutdownSpec) -> ShutdownPlan {
         let plan = ShutdownPlan {
             announce: self.time(&spec.announce, "announce"),
+            idle_grace: self.time(&spec.idle_grace, "idle_grace"),
+            deadline: self.time(&spec.deadline, "deadline"),
+        };
+        if plan.idle_grace > plan.deadline {
+            let message = "`idle_grace` is longer than `deadline`, which cuts idle connections first";
+            self.warn(spec.idle_grace.span(), message, "write a shorter one");
+        }
+        plan
+    }
+
+    pub(super) fn upgrade(&mut self, spec: &UpgradeSpec) -> UpgradePlan {
+        let plan = UpgradePlan {
+            ready_within: self.positive(&spec.ready_within, "ready_within"),
             idle_grace: self.time(&spec.idle_grace, "idle_grace"),
             deadline: self.time(&spec.deadline, "deadline"),
         };

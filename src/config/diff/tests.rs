@@ -304,6 +304,7 @@ fn what_needs_a_restart_is_named() {
     // A socket that is opened anew takes any backlog.
     assert!(after(&[("8080'", "8090'\nbacklog = 5")]).needs_restart.is_empty());
     assert_eq!(lines(&after(&[("[log]", "[shutdown]\ndeadline = '1m'\n[log]")])), ["shutdown: deadline 30s → 1m"]);
+    assert_eq!(lines(&after(&[("[log]", "[upgrade]\nidle_grace = '1m'\n[log]")])), ["upgrade: idle_grace 10s → 1m"]);
 }
 
 #[test]

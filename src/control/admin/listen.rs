@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
@@ -35,6 +35,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_HEAD: usize = 16 << 10;
 /// Pause after a failed accept, which for want of descriptors would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a process that ends waits until its last answers are taken.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Owner and group may command.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -46,12 +48,30 @@ pub struct AdminAddresses {
     pub tcp: Option<SocketAddr>,
 }
 
-/// The running admin API; ends, and takes its socket file with it, when dropped.
+/// Sockets that listen already, of the process before this one or of the service manager.
+#[derive(Debug, Default)]
+pub(in crate::control) struct Offered {
+    pub(in crate::control) unix: Vec<(PathBuf, StdUnixListener)>,
+    /// With the address that was asked for.
+    pub(in crate::control) tcp: Vec<(SocketAddr, StdTcpListener)>,
+}
+
+/// The admin API; ends, and takes its socket file with it, when dropped.
 #[derive(Debug)]
 pub(in crate::control) struct Server {
     pub(in crate::control) addresses: AdminAddresses,
-    tasks: Vec<AbortHandle>,
+    /// What it listens on, to be handed on.
+    unix: Option<(PathBuf, StdUnixListener)>,
+    tcp: Option<(SocketAddr, StdTcpListener)>,
+    /// Whether the Unix socket is one that was offered: its file is not this process's before it starts.
+    pub(in crate::control) is_taken: bool,
     file: Option<SocketFile>,
+    router: Router,
+    token: Option<Arc<str>>,
+    tasks: Vec<AbortHandle>,
+    permits: Arc<Semaphore>,
+    /// Whether connections are to end with the answer that they are at.
+    ending: watch::Sender<bool>,
 }
 
 impl Drop for Server {
@@ -62,30 +82,49 @@ impl Drop for Server {
     }
 }
 
-/// Binds what `plan` asks for and answers on it.
+/// Binds what `plan` asks for, or takes what is offered. Nothing is answered before [`Server::start`].
 ///
 /// # Errors
 /// An address cannot be bound.
-pub(in crate::control) async fn serve(
+pub(in crate::control) fn bind(
     plan: &AdminPlan,
     handle: Handle,
     metrics: Metrics,
+    offered: &mut Offered,
 ) -> Result<Server, CommandError> {
-    let mut server = Server { addresses: AdminAddresses::default(), tasks: Vec::new(), file: None };
-    let router = router(handle, metrics);
-    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut server = Server {
+        addresses: AdminAddresses::default(),
+        unix: None,
+        tcp: None,
+        is_taken: false,
+        file: None,
+        router: router(handle, metrics),
+        token: plan.token.as_deref().map(Arc::from),
+        tasks: Vec::new(),
+        permits: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+        ending: watch::channel(false).0,
+    };
     if let Some(path) = &plan.socket {
         let refuse = |source| CommandError::CannotBind {
             what: "the admin API".to_owned(),
             address: format!("unix:{}", path.display()),
             source,
         };
-        let (listener, file) = bind_unix(path).map_err(refuse)?;
-        server.file = Some(file);
+        let listener = match offered.unix.iter().position(|(offered, _)| offered == path) {
+            Some(at) => {
+                server.is_taken = true;
+                let listener = offered.unix.remove(at).1;
+                listener.set_nonblocking(true).map_err(refuse)?;
+                listener
+            }
+            None => {
+                let (listener, file) = bind_unix(path).map_err(refuse)?;
+                server.file = Some(file);
+                listener
+            }
+        };
+        server.unix = Some((path.clone(), listener));
         server.addresses.socket = Some(path.clone());
-        let accept = async move || listener.accept().await.map(|(stream, _)| stream);
-        server.tasks.push(tokio::spawn(accept_all(accept, router.clone(), Arc::clone(&permits))).abort_handle());
-        info!(socket = %path.display(), "admin API");
     }
     if let Some(address) = plan.bind {
         let refuse = |source| CommandError::CannotBind {
@@ -98,28 +137,92 @@ pub(in crate::control) async fn serve(
                 report: format!("admin: {address} can be reached from other machines: set a token, or bind 127.0.0.1"),
             });
         }
-        let listener = TcpListener::bind(address).await.map_err(refuse)?;
-        let bound = listener.local_addr().map_err(refuse)?;
-        server.addresses.tcp = Some(bound);
-        let token: Option<Arc<str>> = plan.token.as_deref().map(Arc::from);
-        let guarded = router.layer(from_fn(move |request: Request, next: Next| {
-            let verdict = guard::check(request.uri().path(), request.headers(), token.as_deref());
-            async move {
-                match verdict {
-                    Ok(()) => next.run(request).await,
-                    Err(refused) => refused.into_response(),
-                }
-            }
-        }));
-        let accept = async move || listener.accept().await.map(|(stream, _)| stream);
-        server.tasks.push(tokio::spawn(accept_all(accept, guarded, permits)).abort_handle());
-        info!(address = %bound, "admin API");
+        let mine = offered
+            .tcp
+            .iter()
+            .position(|(bind, listener)| *bind == address || listener.local_addr().is_ok_and(|bound| bound == address));
+        let listener = match mine {
+            Some(at) => offered.tcp.remove(at).1,
+            None => bind_tcp(address).map_err(refuse)?,
+        };
+        listener.set_nonblocking(true).map_err(refuse)?;
+        server.addresses.tcp = Some(listener.local_addr().map_err(refuse)?);
+        server.tcp = Some((address, listener));
     }
     Ok(server)
 }
 
-async fn accept_all<S>(accept: impl AsyncFn() -> io::Result<S>, router: Router, permits: Arc<Semaphore>)
-where
+impl Server {
+    /// Answers from now on.
+    ///
+    /// # Errors
+    /// The system refuses a descriptor.
+    pub(in crate::control) fn start(&mut self) -> io::Result<()> {
+        if let Some((path, listener)) = &self.unix {
+            let listener = UnixListener::from_std(listener.try_clone()?)?;
+            if self.file.is_none() {
+                self.file = Some(SocketFile::of(path)?);
+            }
+            info!(socket = %path.display(), "admin API");
+            let accept = async move || listener.accept().await.map(|(stream, _)| stream);
+            let permits = Arc::clone(&self.permits);
+            let accepting = accept_all(accept, self.router.clone(), permits, self.ending.subscribe());
+            self.tasks.push(tokio::spawn(accepting).abort_handle());
+        }
+        if let (Some((_, listener)), Some(bound)) = (&self.tcp, self.addresses.tcp) {
+            let listener = TcpListener::from_std(listener.try_clone()?)?;
+            let token = self.token.clone();
+            let guarded = self.router.clone().layer(from_fn(move |request: Request, next: Next| {
+                let verdict = guard::check(request.uri().path(), request.headers(), token.as_deref());
+                async move {
+                    match verdict {
+                        Ok(()) => next.run(request).await,
+                        Err(refused) => refused.into_response(),
+                    }
+                }
+            }));
+            info!(address = %bound, "admin API");
+            let accept = async move || listener.accept().await.map(|(stream, _)| stream);
+            let accepting = accept_all(accept, guarded, Arc::clone(&self.permits), self.ending.subscribe());
+            self.tasks.push(tokio::spawn(accepting).abort_handle());
+        }
+        Ok(())
+    }
+
+    /// What it listens on.
+    pub(in crate::control) fn unix(&self) -> Option<&(PathBuf, StdUnixListener)> {
+        self.unix.as_ref()
+    }
+
+    /// The same over TCP, with the address that was asked for.
+    pub(in crate::control) fn tcp(&self) -> Option<&(SocketAddr, StdTcpListener)> {
+        self.tcp.as_ref()
+    }
+
+    /// Accepts no more, because another process does; `file`: it has the Unix socket, too. Connections end with
+    /// the answer that they are at.
+    pub(in crate::control) fn hand_over(&mut self, file: bool) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        (self.unix, self.tcp) = (None, None);
+        if let (true, Some(file)) = (file, self.file.take()) {
+            file.leave();
+        }
+        self.ending.send_replace(true);
+    }
+
+    /// Waits, for a moment at most, until what was asked is answered.
+    pub(in crate::control) async fn finish(&self) {
+        let all = self.permits.acquire_many(MOST_CONNECTIONS as u32);
+        let _ = tokio::time::timeout(ANSWER_TIME, all).await;
+    }
+}
+
+async fn accept_all<S>(
+    accept: impl AsyncFn() -> io::Result<S>,
+    router: Router,
+    permits: Arc<Semaphore>,
+    ending: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     loop {
@@ -133,13 +236,23 @@ where
             }
         };
         let service = TowerToHyperService::new(router.clone());
+        let mut ending = ending.clone();
         tokio::spawn(async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(MOST_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            let mut connection = std::pin::pin!(connection);
+            let ended = async { drop(ending.wait_for(|ending| *ending).await) };
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = ended => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
                 debug!(%error, "a connection of the admin API ended early");
             }
             drop(permit);
@@ -155,6 +268,19 @@ struct SocketFile {
     identity: (u64, u64),
 }
 
+impl SocketFile {
+    /// The file that is there now.
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Leaves it where it is.
+    fn leave(mut self) {
+        self.identity = (0, 0);
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.identity) {
@@ -163,7 +289,16 @@ impl Drop for SocketFile {
     }
 }
 
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+/// As a server does that may be started again at once.
+fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<(StdUnixListener, SocketFile)> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
@@ -171,13 +306,12 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&address)?;
-    let metadata = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+    let file = SocketFile::of(path)?;
     // Nobody can connect before it listens, so there is no moment with another mode.
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
     socket.set_nonblocking(true)?;
     socket.listen(128)?;
-    Ok((UnixListener::from_std(socket.into())?, file))
+    Ok((socket.into(), file))
 }
 
 /// Removes a socket that a process left behind; one on which somebody answers stays.

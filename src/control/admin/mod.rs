@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 pub use listen::AdminAddresses;
-pub(super) use listen::{Server, serve};
+pub(super) use listen::{Offered, Server, bind};
 
 use super::api::{Deadlines, Deploy, NewServer, ServerChange, ServiceChange};
 use super::deploys::DeployOrder;
@@ -56,6 +56,7 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/stop", post(stop))
+        .route("/upgrade", post(upgrade))
         .route("/upstreams/{upstream}", put(serve_upstream))
         .route("/upstreams/{upstream}/servers", post(add))
         .route("/upstreams/{upstream}/servers/{server}", get(server).put(change).delete(remove))
@@ -88,7 +89,9 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
         Phase::Starting => {
             (StatusCode::SERVICE_UNAVAILABLE, "starting: servers are being checked for the first time\n")
         }
-        Phase::Draining | Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "draining: evenkeel was told to stop\n"),
+        Phase::Draining | Phase::HandedOver | Phase::Stopped => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining: evenkeel was told to stop\n")
+        }
     }
 }
 
@@ -107,6 +110,10 @@ async fn reload(State(admin): State<Admin>) -> Result<Response, CommandError> {
 async fn stop(State(admin): State<Admin>) -> Response {
     admin.handle.stop();
     (StatusCode::ACCEPTED, Json(json!({ "phase": Phase::Draining.name() }))).into_response()
+}
+
+async fn upgrade(State(admin): State<Admin>) -> Result<Response, CommandError> {
+    Ok(Json(admin.handle.upgrade().await?).into_response())
 }
 
 /// What may follow the `?` of a server.

@@ -149,6 +149,9 @@ bind = ":8080"
 [upstream.shop]
 servers = ["app.internal:9001"]
 timeouts = { tunnel_half_closed = "0s" }
+
+[upgrade]
+ready_within = "0s"
 "##,
         r##"
 error: `dns.example.com` is not the address of a name server
@@ -183,7 +186,15 @@ error: `tunnel_half_closed` is zero
    |
    = help: write a duration above zero, such as "5s"
 
-4 errors in evenkeel.toml
+error: `ready_within` is zero
+  --> evenkeel.toml:13:16
+   |
+13 | ready_within = "0s"
+   |                ^^^^
+   |
+   = help: write a duration above zero, such as "5s"
+
+5 errors in evenkeel.toml
 "##,
     );
 }
