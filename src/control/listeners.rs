@@ -134,9 +134,9 @@ impl Listeners {
         orders
     }
 
-    /// Lets go of every socket. The cores have theirs.
+    /// Lets go of every socket. The cores have theirs, and connections go on.
     pub(super) fn close(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.bound = None);
+        self.slots.iter_mut().filter_map(|slot| slot.bound.as_mut()).for_each(|bound| bound.sockets.clear());
     }
 
     /// Every socket that is listened on, with its slot, and how it was asked for.

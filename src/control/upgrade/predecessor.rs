@@ -117,7 +117,6 @@ impl Supervisor {
             states: Vec::new(),
             services: Vec::new(),
         });
-        self.serving();
         self.tell_states();
     }
 
