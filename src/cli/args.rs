@@ -143,7 +143,7 @@ pub(super) enum Verb {
     /// For each server: drain it, run the hook, wait until its check says that it is healthy, take it back,
     /// go on. A hook that fails, a server that does not come back, or Ctrl-C stop it; what was drained is
     /// taken back, and the exit code is 6. Hooks run in this command, never in the proxy.
-    Deploy(DeployArgs),
+    Deploy(Box<DeployArgs>),
     /// Bring a server into service that the configuration does not have, or one that was removed
     ///
     /// It is kept in the state directory, over reloads and restarts, until the configuration has a server
@@ -226,7 +226,7 @@ pub(super) struct DeployArgs {
     pub upstream: String,
 
     /// A command for each server, run by `sh -c`; {name}, {address} and {upstream} are filled in
-    #[arg(long, value_name = "COMMAND", required_unless_present_any = ["exec", "attach", "abandon"], conflicts_with = "exec")]
+    #[arg(long, value_name = "COMMAND", required_unless_present_any = ["exec", "attach", "abandon", "replace"], conflicts_with = "exec")]
     pub each: Option<String>,
 
     /// A program for each server, run without a shell; it finds EVENKEEL_SERVER, EVENKEEL_ADDRESS and
@@ -266,6 +266,16 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub proof: Option<PathBuf>,
 
+    /// Deploy this new server beside the old ones; may be given several times. All of them are swapped in at
+    /// once when they are healthy, and the old ones are drained and removed. Hooks are run for new servers, to
+    /// start them
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = parse_replacement, conflicts_with_all = ["attach", "abandon"])]
+    pub replace: Vec<Replacement>,
+
+    /// A command for each old server once it is drained and removed, such as one that stops it; run like --each
+    #[arg(long, value_name = "COMMAND", requires = "replace")]
+    pub after: Option<String>,
+
     /// Go on with a deploy whose command has died: servers, --batch and deadlines are those of that one
     #[arg(long, conflicts_with_all = ["only", "batch", "in_flight", "sessions_max", "sessions_idle"])]
     pub attach: bool,
@@ -280,6 +290,22 @@ pub(super) struct DeployArgs {
 
     #[command(flatten)]
     pub deadlines: DeadlineArgs,
+}
+
+/// A server that comes in the place of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Replacement {
+    pub name: String,
+    pub address: String,
+}
+
+fn parse_replacement(text: &str) -> Result<Replacement, String> {
+    match text.split_once('=') {
+        Some((name, address)) if !name.is_empty() && !address.is_empty() => {
+            Ok(Replacement { name: name.to_owned(), address: address.to_owned() })
+        }
+        _ => Err("write the new server's name and its address, such as `a2=10.0.0.1:3001`".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, ClapArgs)]

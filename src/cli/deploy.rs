@@ -4,10 +4,12 @@
 
 mod histogram;
 mod hook;
+mod hooks;
 mod interrupt;
 mod ledger;
 mod proof;
 mod record;
+mod replace;
 mod report;
 mod rolling;
 mod sample;
@@ -27,7 +29,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::servers;
 use super::target::Target;
-use crate::control::api::{DeployPhase, DeployStatus, ServerStatus, Status, UpstreamStatus};
+use crate::control::api::{DeployPhase, DeployStatus, DeployTurn, ServerStatus, Status, UpstreamStatus};
 
 /// How often servers are asked about.
 const PACE: Duration = Duration::from_millis(100);
@@ -41,6 +43,9 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Con
     let interrupts = Interrupts::watch();
     if args.attach {
         return attach(client, args, upstream, &interrupts, console).await;
+    }
+    if !args.replace.is_empty() {
+        return replace::replace(client, args, upstream, &interrupts, console).await;
     }
     let names = rolling::order(upstream, args, console)?;
     let everyone: Vec<String> = upstream.servers.iter().map(|s| s.name.clone()).collect();
@@ -67,6 +72,12 @@ async fn attach(
     let name = &args.upstream;
     let fail = |text: String| Failure::new(Exit::Failure, text);
     let known = upstream.deploy.as_ref().ok_or_else(|| fail(format!("nobody deploys upstream `{name}`")))?;
+    if known.kind != "rolling" && known.orphaned {
+        return Err(fail(format!(
+            "a deploy with --replace is not gone on with: `evenkeel deploy {name} --abandon` removes what was not \
+             swapped in, and what was swapped is in force"
+        )));
+    }
     // The proxy says no of its own accord while the command lives; a hook that is missing is found here, before
     // anything is taken over.
     let left: Vec<&str> = unfinished(known, upstream).collect();
@@ -141,8 +152,20 @@ async fn roll(
             )),
         }
     }
-    let outcome = result.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned());
     let turns = std::mem::take(&mut rolling.turns);
+    finish(client, args, (ledger, record), (turns, result), interrupts, console).await
+}
+
+/// Ends the proof and the ledger.
+async fn finish(
+    client: &Client,
+    args: &DeployArgs,
+    (ledger, record): (Ledger, Record),
+    (turns, result): (Vec<Turn>, Result<(), String>),
+    interrupts: &Interrupts,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    let outcome = result.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned());
     let told = record.end(client, args, turns, outcome, interrupts, console).await;
     // Somebody else's is theirs to end.
     let ended = if interrupts.lost().is_none() { ledger.end().await } else { Ok(()) };
@@ -166,6 +189,12 @@ async fn abandon(client: &Client, args: &DeployArgs, console: &mut Console) -> R
     let deploy = Ledger::abandon(client, &args.upstream).await?;
     let status: Status = client.get("/status", PROMPT).await?;
     let upstream = find(&status, &args.upstream)?;
+    if deploy.kind != "rolling" {
+        let gone = |turn: &&DeployTurn| !upstream.servers.iter().any(|server| server.name == turn.server);
+        for turn in deploy.turns.iter().filter(gone) {
+            console.confirm(&format!("{}/{} is removed", args.upstream, turn.server))?;
+        }
+    }
     for turn in deploy.turns.iter().filter(|turn| turn.phase.is_out()) {
         if let Some(server) = upstream.servers.iter().find(|server| server.name == turn.server) {
             let target = Target { upstream: args.upstream.clone(), server: server.name.clone() };

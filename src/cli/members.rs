@@ -24,7 +24,7 @@ pub(super) async fn add(client: &Client, args: &AddArgs, console: &mut Console) 
     let status: Status = client.get("/status", PROMPT).await?;
     let (upstream, name) = place(&status, &args.target)?;
     let AddArgs { target: _, address, weight, backup, max_requests } = args.clone();
-    let server = NewServer { name, address, weight, backup, max_requests };
+    let server = NewServer { name, address, weight, backup, max_requests, standby: false };
     let path = target::path_of_servers(&upstream);
     let added: ServerStatus = client.tell(Method::POST, &path, &server, PROMPT).await?;
     if console.json {

@@ -4,7 +4,9 @@ mod deploy;
 
 use serde::{Deserialize, Serialize};
 
-pub use deploy::{AttachDeploy, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewDeploy};
+pub use deploy::{
+    AttachDeploy, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewDeploy, Swap,
+};
 
 /// `GET /status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -312,6 +314,9 @@ pub struct NewServer {
     /// The most that may be in flight, from 1; that of the upstream by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u64>,
+    /// Whether it is only checked, and gets no clients until it is made ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standby: bool,
 }
 
 /// Answer of `POST /reload`.

@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::api::{AttachDeploy, Deploy, DeployPhase, DeployReport, DeployStatus, EndDeploy, NewDeploy};
+use super::api::{AttachDeploy, Deadlines, Deploy, DeployPhase, DeployReport, DeployStatus, EndDeploy, NewDeploy};
 use super::error::CommandError;
-use super::ledger::{Ledger, Opened};
+use super::ledger::{Ledger, Opened, Turn};
 use super::prober;
 use super::supervisor::Supervisor;
 use crate::units;
@@ -90,7 +90,8 @@ impl Supervisor {
             return Err(bad(format!("`{kind}` is no kind of deploy: write `rolling` or `replace`")));
         }
         let lease = lease_of(lease.as_deref())?;
-        for server in &servers {
+        // Servers that replace others are to come.
+        for server in servers.iter().filter(|_| kind == "rolling") {
             self.registry.find(upstream, server)?;
         }
         small(&notes)?;
@@ -115,13 +116,20 @@ impl Supervisor {
             Some(_) => info!(upstream, "the deploy is over"),
             None => {
                 info!(upstream, "the deploy is abandoned by order of an operator");
-                let out = ledger.turns.iter().filter(|turn| turn.phase.is_out() || turn.held);
-                let out: Vec<String> = out.map(|turn| turn.server.clone()).collect();
+                let is_rolling = ledger.kind == "rolling";
+                let is_out = |turn: &&Turn| {
+                    if is_rolling { turn.phase.is_out() || turn.held } else { turn.phase != DeployPhase::Done }
+                };
+                let out: Vec<String> = ledger.turns.iter().filter(is_out).map(|turn| turn.server.clone()).collect();
                 for server in out {
-                    if let Ok(uid) = self.registry.find(upstream, &server) {
+                    let Ok(uid) = self.registry.find(upstream, &server) else { continue };
+                    if is_rolling {
                         self.make_ready(uid);
+                    } else {
+                        let _ = self.remove(upstream, &server, &Deadlines::default());
                     }
                 }
+                self.take_out();
             }
         }
         self.deploys.remove(upstream);
@@ -188,6 +196,10 @@ impl Supervisor {
             seconds,
             "the command that deploys has not reported: `evenkeel deploy {upstream} --attach` goes on, `--abandon` ends it"
         );
+        if ledger.kind != "rolling" {
+            // New servers that were not swapped in get no clients; old ones that drain are the drain's.
+            return;
+        }
         let turns: Vec<(String, DeployPhase)> =
             ledger.turns.iter().map(|turn| (turn.server.clone(), turn.phase)).collect();
         for (server, phase) in turns.into_iter().filter(|(_, phase)| phase.is_out()) {

@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::{
-    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Upgraded, UpstreamStatus,
+    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap, Upgraded,
+    UpstreamStatus,
 };
 use super::deploys::DeployOrder;
 use super::error::CommandError;
@@ -114,6 +115,15 @@ impl Handle {
     pub async fn serve(&self, upstream: &str, change: ServiceChange) -> Result<UpstreamStatus, CommandError> {
         let upstream = upstream.to_owned();
         self.ask(|reply| Command::Serve { upstream, change, reply }).await?
+    }
+
+    /// Puts servers in the place of others. When this returns, it is in force.
+    ///
+    /// # Errors
+    /// There is no such upstream or server, or one that is to come is not healthy; then nothing was done.
+    pub async fn swap(&self, upstream: &str, swap: Swap) -> Result<UpstreamStatus, CommandError> {
+        let upstream = upstream.to_owned();
+        self.ask(|reply| Command::Swap { upstream, swap, reply }).await?
     }
 
     /// Begins a deploy, or says something of one.

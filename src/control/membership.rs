@@ -74,6 +74,10 @@ impl Supervisor {
         if let Some(weight) = server.weight {
             self.set_weight(uid, weight);
         }
+        if server.standby {
+            // Nobody has heard of it yet: the Snapshot comes after this.
+            member_of(self, uid, |member| member.set_admin(Admin::Drained));
+        }
         Ok(uid)
     }
 

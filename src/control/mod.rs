@@ -35,6 +35,7 @@ mod state;
 mod status;
 mod stop;
 mod supervisor;
+mod swap;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -111,6 +111,8 @@ pub(super) struct Group {
     /// Whether `built` is what it has to be.
     fresh: bool,
     failing_open: bool,
+    /// Servers that are about to drain.
+    outgoing: Vec<u32>,
 }
 
 /// A server that is no longer configured but still has requests in flight.
@@ -226,6 +228,14 @@ impl Registry {
         }
     }
 
+    /// Says which servers are about to drain: the next build of the upstream sends nobody new there.
+    pub(super) fn set_outgoing(&mut self, upstream: &str, outgoing: Vec<u32>) {
+        if let Some(group) = self.groups.get_mut(upstream) {
+            group.outgoing = outgoing;
+            group.fresh = false;
+        }
+    }
+
     /// Every upstream.
     pub(super) fn groups(&self) -> impl Iterator<Item = (&str, &Group)> {
         self.groups.iter().map(|(name, group)| (name.as_str(), group))
@@ -247,7 +257,8 @@ impl Registry {
         let members: Vec<&Member> = group.uids.iter().filter_map(|uid| self.members.get(uid)).collect();
         let servers = members.iter().map(|m| Arc::clone(&m.server)).collect();
         let plan = Arc::clone(&group.plan);
-        let built = Upstream::new(group.slot, plan, servers, group.sticky.clone(), group.built.as_deref());
+        let (sticky, previous) = (group.sticky.clone(), group.built.as_deref());
+        let built = Upstream::without(&group.outgoing, group.slot, plan, servers, sticky, previous);
         let built = Arc::new(built.behind(Arc::clone(&group.queue), group.service.clone()));
         // At the start all servers are unknown for a moment: no news.
         if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
@@ -298,8 +309,18 @@ impl Registry {
         }
         let (built, failing_open) = before.map_or((None, false), |g| (g.built, g.failing_open));
         let plan = Arc::new(plan.clone());
-        let group =
-            Group { slot, sticky, queue, service, uids, built, fresh: false, failing_open, plan: Arc::clone(&plan) };
+        let group = Group {
+            slot,
+            sticky,
+            queue,
+            service,
+            uids,
+            built,
+            fresh: false,
+            failing_open,
+            plan: Arc::clone(&plan),
+            outgoing: Vec::new(),
+        };
         self.groups.insert(plan.name.clone(), group);
         applied
     }

@@ -19,7 +19,8 @@ use tracing::info;
 use super::Outcome;
 use super::admin;
 use super::api::{
-    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Upgraded, UpstreamStatus,
+    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap, Upgraded,
+    UpstreamStatus,
 };
 use super::certificates::{Terminator, Terminators};
 use super::deploys::DeployOrder;
@@ -87,6 +88,11 @@ pub(super) enum Command {
         change: ServiceChange,
         reply: Reply<UpstreamStatus>,
     },
+    Swap {
+        upstream: String,
+        swap: Swap,
+        reply: Reply<UpstreamStatus>,
+    },
     Deploy {
         upstream: String,
         order: DeployOrder,
@@ -111,7 +117,7 @@ impl Command {
             | Self::Server { reply, .. }
             | Self::Add { reply, .. }
             | Self::Remove { reply, .. } => drop(reply.send(Err(why))),
-            Self::Serve { reply, .. } => drop(reply.send(Err(why))),
+            Self::Serve { reply, .. } | Self::Swap { reply, .. } => drop(reply.send(Err(why))),
             Self::Deploy { reply, .. } => drop(reply.send(Err(why))),
             Self::Upgrade { reply } => drop(reply.send(Err(why))),
             Self::Status { reply } => drop(reply),
@@ -321,6 +327,12 @@ impl Supervisor {
             }
             Command::Serve { upstream, change, reply } => {
                 let result = self.serve(&upstream, &change);
+                self.publish();
+                let status = || self.upstream_status(&upstream).ok_or_else(|| CommandError::no_upstream(&upstream));
+                drop(reply.send(result.and_then(|()| status())));
+            }
+            Command::Swap { upstream, swap, reply } => {
+                let result = self.swap(&upstream, &swap);
                 self.publish();
                 let status = || self.upstream_status(&upstream).ok_or_else(|| CommandError::no_upstream(&upstream));
                 drop(reply.send(result.and_then(|()| status())));

@@ -18,7 +18,7 @@ use super::body::Body;
 use super::check;
 use super::compress;
 use super::connection::{Conn, Protocol};
-use super::core::{CoreClaim, ServerRef};
+use super::core::{CoreClaim, ServerRef, View};
 use super::edits::{self, Known};
 use super::error_page;
 use super::exchange::Exchange;
@@ -170,11 +170,15 @@ async fn send(
         };
         let (pick, claim) = match claimed {
             Ok(claimed) => claimed,
-            Err(Unclaimed::Nobody) => return Err(last),
+            Err(Unclaimed::Nobody) => {
+                view = newer(exchange, &view, &mut tried, &mut last)?;
+                continue;
+            }
             Err(Unclaimed::Full(_)) => {
                 // Boxed, since most upstreams have no limit.
                 let Some(claimed) = Box::pin(queue::claim(exchange, session, &mut tried)).await? else {
-                    return Err(last);
+                    view = newer(exchange, &view, &mut tried, &mut last)?;
+                    continue;
                 };
                 view = Rc::clone(&exchange.view);
                 claimed
@@ -206,8 +210,17 @@ async fn send(
     }
 }
 
+/// A Snapshot that has come since the one in which nobody takes the request: all its servers may have been
+/// swapped for others. Where there is none, or a server has failed it before, the error is the last word.
+#[cold]
+fn newer(exchange: &mut Exchange, view: &View, tried: &mut Tried, last: &mut ProxyError) -> Result<View, ProxyError> {
+    let found = (last.kind == Kind::NoServer).then(|| refreshed(exchange, Rc::clone(&exchange.view), tried));
+    let found = found.filter(|newest| newest.generation != view.generation);
+    found.ok_or_else(|| std::mem::replace(last, ProxyError::new(Kind::NoServer)))
+}
+
 /// The newest Snapshot, where this request's listener, route and upstream are still the same.
-pub(super) fn refreshed(exchange: &mut Exchange, view: super::core::View, tried: &mut Tried) -> super::core::View {
+pub(super) fn refreshed(exchange: &mut Exchange, view: View, tried: &mut Tried) -> View {
     let newest = exchange.conn.core.view();
     if newest.generation == view.generation {
         return view;

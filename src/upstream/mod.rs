@@ -87,16 +87,34 @@ impl Upstream {
         sticky: Option<Arc<Sticky>>,
         previous: Option<&Upstream>,
     ) -> Self {
-        let any = servers.iter().any(|s| s.state().takes_new(false) && s.weight() > 0);
+        Self::without(&[], slot, plan, servers, sticky, previous)
+    }
+
+    /// The same as it is once the servers `out`, by uid, drain. It may be put in force before they do: who
+    /// still has the one before goes to them meanwhile, and at no moment is there nobody to go to.
+    #[must_use]
+    pub fn without(
+        out: &[u32],
+        slot: usize,
+        plan: Arc<UpstreamPlan>,
+        servers: Vec<Arc<Server>>,
+        sticky: Option<Arc<Sticky>>,
+        previous: Option<&Upstream>,
+    ) -> Self {
+        let state = |s: &Server| {
+            let state = s.state();
+            if out.contains(&s.uid) { State { admin: Admin::Draining, ..state } } else { state }
+        };
+        let any = servers.iter().any(|s| state(s).takes_new(false) && s.weight() > 0);
         // Where every server was taken out by order, nothing has failed and nothing is open.
-        let failing_open = plan.fail_open && !any && servers.iter().any(|s| s.state().admin == Admin::Ready);
+        let failing_open = plan.fail_open && !any && servers.iter().any(|s| state(s).admin == Admin::Ready);
         // Only where somebody is in its slow start do weights count tenths, so that a share can be less
         // than the least weight.
         let slow = plan.policy.spreads_anew() && servers.iter().any(|s| s.share() < WHOLE_SHARE);
         let weight = |s: &Server| if slow { s.weight() * s.share() } else { s.weight() };
         let members: Vec<Member> = servers
             .iter()
-            .map(|s| Member { key: s.key, weight: weight(s), takes_new: s.state().takes_new(failing_open) })
+            .map(|s| Member { key: s.key, weight: weight(s), takes_new: state(s).takes_new(failing_open) })
             .collect();
         // Positions are the same in both tables; who is not meant has no weight there.
         let only = |backup: bool| -> Vec<Member> {

@@ -46,6 +46,10 @@ impl Turn {
 #[serde(rename_all = "snake_case")]
 pub(super) enum TurnResult {
     Restarted,
+    /// In service in the place of others.
+    SwappedIn,
+    /// Drained and taken out.
+    Removed,
     Failed,
     /// Its turn did not come.
     #[default]
@@ -65,8 +69,16 @@ pub(super) fn write(proof: &Proof, args: &DeployArgs) -> Result<PathBuf, Failure
 
 pub(super) fn summary(proof: &Proof) -> Vec<String> {
     let Proof { servers, before, during, after, toll, .. } = proof;
-    let restarted = servers.iter().filter(|turn| turn.result == TurnResult::Restarted).count();
-    let mut lines = vec![format!("{restarted} of {} servers restarted in {:.1} s", servers.len(), during.seconds)];
+    let count = |result| servers.iter().filter(|turn| turn.result == result).count();
+    let (swapped, seconds) = (count(TurnResult::SwappedIn), during.seconds);
+    let mut lines = vec![if swapped > 0 {
+        format!(
+            "{} servers drained and removed, {swapped} in their place, in {seconds:.1} s",
+            count(TurnResult::Removed)
+        )
+    } else {
+        format!("{} of {} servers restarted in {seconds:.1} s", count(TurnResult::Restarted), servers.len())
+    }];
     let reasons: Vec<String> = toll.failed_by_reason.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
     let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
     lines.push(format!(

@@ -3,12 +3,9 @@
 //! The order of each turn is what makes it safe: out of rotation with its sessions, disabled so that nothing
 //! of its past health counts, restarted by the hook, and back only once its check has seen it again.
 
-use std::path::Path;
-
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::hook::{GRACE, Hook, Place};
+use super::hooks::{self, Ended, Line, Of};
 use super::interrupt::Interrupts;
 use super::ledger::Ledger;
 use super::record::Record;
@@ -170,50 +167,36 @@ impl Rolling<'_> {
 
     /// Runs the hooks of a batch at the same time.
     async fn restart(&mut self, batch: &[usize], console: &mut Console) -> Result<(), String> {
-        let mut hooks = JoinSet::new();
+        let line = Line::of(self.args).ok_or("there is no hook: say --each or --exec")?;
+        let mut servers = Vec::new();
         for at in batch.iter().copied() {
             // What was known of its health is of the old process.
-            let server =
-                self.set(at, &ServerChange { admin: Some("disabled".to_owned()), ..Default::default() }).await?;
-            let (each, exec) = (self.args.each.clone(), self.args.exec.clone());
-            let (upstream, within) = (self.args.upstream.clone(), self.args.hook_within);
-            let interrupts = self.interrupts.clone();
-            hooks.spawn(async move {
-                let began = Instant::now();
-                let place = Place { upstream: &upstream, name: &server.name, address: &server.address };
-                let hook = match (&each, &exec) {
-                    (Some(line), _) => Hook::Shell(line),
-                    (None, program) => Hook::Program(program.as_deref().unwrap_or(Path::new("true"))),
-                };
-                (at, hook.run(place, within, &interrupts).await, began.elapsed().as_secs_f64())
-            });
+            let disabled = ServerChange { admin: Some("disabled".to_owned()), ..Default::default() };
+            let ServerStatus { name, address, .. } = self.set(at, &disabled).await?;
+            servers.push(Of { at, name, address });
         }
-        let mut result = Ok(());
-        let mut told = self.interrupts.times() > 0;
-        loop {
-            let ended = tokio::select! {
-                ended = hooks.join_next() => ended,
-                () = self.interrupts.at_least(1), if !told => {
-                    told = true;
-                    let grace = show_duration(GRACE);
-                    let why = if self.interrupts.lost().is_some() { "stopped" } else { "interrupted" };
-                    console.note(&format!("{why}: what hooks run gets TERM, and {grace} to end (Ctrl-C: at once)"));
-                    continue;
-                }
-            };
-            let Some(ended) = ended else { break };
-            let (at, ended, seconds) = ended.map_err(|error| format!("a hook cannot be waited for: {error}"))?;
+        let mut result = Err("a hook cannot be waited for".to_owned());
+        let mut left = servers.len();
+        let (upstream, within) = (self.args.upstream.clone(), self.args.hook_within);
+        let interrupts = self.interrupts;
+        hooks::together(&line, servers, (&upstream, within), interrupts, console, |ended, console| {
+            let Ended { at, result: how, seconds } = ended;
+            left -= 1;
             self.turns[at].hook_seconds = seconds;
-            match ended {
+            match how {
                 Ok(()) => {
                     let _ = console.confirm(&format!("{} restarted in {seconds:.1} s", self.place(at)));
+                    if left == 0 && self.turns.iter().all(|turn| turn.result != TurnResult::Failed) {
+                        result = Ok(());
+                    }
                 }
                 Err(why) => {
                     self.turns[at].result = TurnResult::Failed;
                     result = Err(format!("{}: {why}", self.target(at)));
                 }
             }
-        }
+        })
+        .await;
         result
     }
 

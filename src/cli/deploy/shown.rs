@@ -24,10 +24,16 @@ pub(in crate::cli) fn lines(upstream: &str, deploy: &DeployStatus) -> (String, V
     }
     let mut wrong = Vec::new();
     if deploy.orphaned {
-        wrong.push(format!(
-            "its command has been silent for {}: `evenkeel deploy {upstream} --attach` goes on, `--abandon` ends it",
-            ago(deploy.silent_seconds)
-        ));
+        let silent = ago(deploy.silent_seconds);
+        wrong.push(if deploy.kind == "rolling" {
+            format!(
+                "its command has been silent for {silent}: `evenkeel deploy {upstream} --attach` goes on, `--abandon` ends it"
+            )
+        } else {
+            format!(
+                "its command has been silent for {silent}: `evenkeel deploy {upstream} --abandon` removes what was not swapped in"
+            )
+        });
     }
     wrong.extend(deploy.out.iter().map(|out| format!("stays out until it is healthy: {out}")));
     (first, wrong)

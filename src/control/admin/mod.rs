@@ -26,7 +26,7 @@ use serde_json::json;
 pub use listen::AdminAddresses;
 pub(super) use listen::{Offered, Server, bind};
 
-use super::api::{Deadlines, Deploy, NewServer, ServerChange, ServiceChange};
+use super::api::{Deadlines, Deploy, NewServer, ServerChange, ServiceChange, Swap};
 use super::deploys::DeployOrder;
 use super::error::CommandError;
 use super::handle::Handle;
@@ -60,6 +60,7 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/upstreams/{upstream}", put(serve_upstream))
         .route("/upstreams/{upstream}/servers", post(add))
         .route("/upstreams/{upstream}/servers/{server}", get(server).put(change).delete(remove))
+        .route("/upstreams/{upstream}/swap", post(swap))
         .route("/upstreams/{upstream}/deploy", post(open_deploy).put(report_deploy).delete(end_deploy))
         .route("/upstreams/{upstream}/deploy/attach", post(attach_deploy))
         .fallback(
@@ -212,6 +213,12 @@ async fn end_deploy(
     request: Request,
 ) -> Result<Json<Deploy>, CommandError> {
     deploy(&admin, path, request, DeployOrder::End).await
+}
+
+async fn swap(State(admin): State<Admin>, path: UpstreamPath, request: Request) -> Result<Response, CommandError> {
+    let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
+    let swap: Swap = json_of(request.into_body()).await?;
+    Ok(Json(admin.handle.swap(&upstream, swap).await?).into_response())
 }
 
 async fn remove(State(admin): State<Admin>, path: ServerPath, request: Request) -> Result<Response, CommandError> {

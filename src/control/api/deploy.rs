@@ -1,6 +1,8 @@
 //! What is said of a deploy. Nothing in here names a command to run: hooks are their caller's alone.
 
 use serde::{Deserialize, Serialize};
+
+use super::Deadlines;
 use serde_json::Value;
 
 /// `POST /upstreams/{upstream}/deploy`: somebody begins to deploy it.
@@ -86,6 +88,34 @@ pub struct EndDeploy {
     /// out is made ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+}
+
+/// `POST /upstreams/{upstream}/swap`: servers come into service and others go, from one moment to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swap {
+    /// Healthy servers that are made ready.
+    pub take_in: Vec<String>,
+    /// Servers that are drained.
+    #[serde(default)]
+    pub take_out: Vec<String>,
+    /// Whether those are removed once they are drained.
+    #[serde(default)]
+    pub remove: bool,
+    /// Deadlines of the drain instead of the configured ones, such as `"30s"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_max: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_idle: Option<String>,
+}
+
+impl Swap {
+    pub(in crate::control) fn deadlines(&self) -> Deadlines {
+        let Self { in_flight, sessions_max, sessions_idle, .. } = self.clone();
+        Deadlines { in_flight, sessions_max, sessions_idle }
+    }
 }
 
 /// What the proxy knows of a deploy: the answer to all that is said of one.
