@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use harness::{Running, Signal, WebSocket, app, cli, command, eventually, origins, run};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "run",
     "check",
     "reload",
     "upgrade",
+    "plan",
     "stop",
     "status",
     "drain",

@@ -123,6 +123,11 @@ pub(super) enum Verb {
     /// that one serves. If the new process is not ready in time, or its configuration is invalid, the old one goes
     /// on and the exit code says why not.
     Upgrade,
+    /// Say what a reload of another configuration would do, and change nothing
+    ///
+    /// What would change, what cannot change while it runs, and who would come to another server, from a look
+    /// at the clients that come now.
+    Plan(PlanArgs),
     /// Make the running evenkeel finish what is in flight and stop
     Stop,
     /// Show servers, their states and their numbers
@@ -329,6 +334,17 @@ pub(super) struct AddArgs {
     /// Most requests and tunnels it has at once [default: that of the upstream]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_requests: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct PlanArgs {
+    /// The configuration that is thought of
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// How long to look at who comes, where that matters; at most 5m, and 0s for not at all
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub sample: Duration,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -20,6 +20,7 @@ mod fixture;
 mod logging;
 mod members;
 mod origin;
+mod plan;
 mod process;
 mod run;
 mod servers;
@@ -86,6 +87,9 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Reload => with_client(global, console, process::reload),
         Verb::Upgrade => with_client(global, console, process::upgrade),
         Verb::Stop => with_client(global, console, process::stop),
+        Verb::Plan(plan) => {
+            with_client(global, console, async |client, console| plan::plan(client, &plan, console).await)
+        }
         Verb::Status => with_client(global, console, status::status),
         Verb::Healthcheck { timeout } => {
             with_client(global, console, async |client, console| process::healthcheck(client, timeout, console).await)

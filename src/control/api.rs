@@ -1,12 +1,14 @@
 //! What the admin API takes and gives, as types. The command line reads the same types.
 
 mod deploy;
+mod plan;
 
 use serde::{Deserialize, Serialize};
 
 pub use deploy::{
     AttachDeploy, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewDeploy, Swap,
 };
+pub use plan::{NewPlan, Planned, PlannedClients, PlannedRemoval, PlannedUpstream};
 
 /// `GET /status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -22,8 +22,8 @@ pub enum CommandError {
     #[error("{message}")]
     BadRequest { message: String },
     /// The command's body is larger than any command is.
-    #[error("the body is larger than 64 KiB")]
-    TooLarge,
+    #[error("the body is larger than {most_kib} KiB")]
+    TooLarge { most_kib: usize },
     /// The path exists, the method does not.
     #[error("{message}")]
     MethodNotAllowed { message: String },
@@ -92,7 +92,7 @@ impl CommandError {
             Self::NeedsRestart { .. } | Self::CannotBind { .. } | Self::Conflict { .. } => StatusCode::CONFLICT,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
@@ -109,7 +109,7 @@ impl CommandError {
             Self::InvalidConfig { .. } => "invalid_config",
             Self::NeedsRestart { .. } => "needs_restart",
             Self::NotFound { .. } => "not_found",
-            Self::BadRequest { .. } | Self::TooLarge | Self::MethodNotAllowed { .. } => "bad_request",
+            Self::BadRequest { .. } | Self::TooLarge { .. } | Self::MethodNotAllowed { .. } => "bad_request",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden { .. } => "forbidden",
             Self::CannotBind { .. } => "cannot_bind",

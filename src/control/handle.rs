@@ -7,14 +7,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::{
-    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap, Upgraded,
-    UpstreamStatus,
+    Deadlines, Deploy, NewPlan, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap,
+    Upgraded, UpstreamStatus,
 };
 use super::deploys::DeployOrder;
 use super::error::CommandError;
 use super::shared::{Phase, Shared};
 use super::supervisor::{Command, Message, Signal};
+use crate::units;
 
+/// How long clients are looked at if nothing else is said, and at most.
+const SAMPLE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// How often a server that drains is looked at when nothing tells of a change.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -133,6 +136,31 @@ impl Handle {
     pub(super) async fn deploy(&self, upstream: &str, order: DeployOrder) -> Result<Deploy, CommandError> {
         let upstream = upstream.to_owned();
         self.ask(|reply| Command::Deploy { upstream, order, reply }).await?
+    }
+
+    /// What a reload of another configuration would do. Where it takes one, looks at who comes for a while.
+    ///
+    /// # Errors
+    /// The configuration is invalid, or somebody else looks at clients.
+    pub async fn plan(&self, plan: NewPlan) -> Result<Planned, CommandError> {
+        let NewPlan { name, text, sample } = plan;
+        let bad = |message: String| CommandError::BadRequest { message };
+        let lasts = match sample {
+            None => SAMPLE.0,
+            Some(text) => units::parse_duration(&text).map_err(|error| bad(format!("sample: {error}")))?,
+        };
+        if lasts > SAMPLE.1 {
+            return Err(bad(format!("sample: write at most {}", units::show_duration(SAMPLE.1))));
+        }
+        let proposed = self.ask(|reply| Command::Propose { name, text, reply }).await??;
+        let mut sampled = None;
+        if proposed.wants_sample && !lasts.is_zero() {
+            let sampler = self.ask(|reply| Command::Sample { lasts, reply }).await??;
+            sleep(lasts).await;
+            sampled = Some((sampler, lasts));
+        }
+        let proposed = Box::new(proposed);
+        self.ask(|reply| Command::Foretell { proposed, sampled, reply }).await
     }
 
     /// Waits until a server is out of service with nothing in flight, so that it is safe to stop it;

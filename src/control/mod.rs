@@ -17,12 +17,14 @@ mod change;
 mod checks;
 mod deploys;
 mod error;
+mod forecast;
 mod handle;
 mod ledger;
 mod listeners;
 mod members;
 mod membership;
 mod notify;
+mod planning;
 mod prober;
 mod registry;
 mod reload;
@@ -62,7 +64,7 @@ use admin::AdminAddresses;
 use certificates::Terminators;
 use listeners::Listeners;
 use registry::Registry;
-use reload::Load;
+use reload::{Load, Source};
 use resolve::Resolver;
 use shared::Shared;
 use state::Store;
@@ -135,8 +137,8 @@ pub struct Control {
 /// An address cannot be bound, a key cannot be used, or the system refuses a thread.
 pub fn start(options: Options, data_plane: DataPlane, events: mpsc::Receiver<Event>) -> Result<Control, StartError> {
     let adjust = options.adjust.clone();
-    let load = move |path: &Path| {
-        let mut loaded = reload::load(path)?;
+    let load = move |source: Source<'_>| {
+        let mut loaded = reload::load(source)?;
         if let Some(adjust) = &adjust {
             adjust(&mut loaded.0);
         }
@@ -261,6 +263,7 @@ async fn begin(
         stopping: None,
         stale: false,
         next_look: Duration::ZERO,
+        sampling: None,
         plan: plan.clone(),
     };
     let prepared = supervisor.prepare(&plan)?;

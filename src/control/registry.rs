@@ -140,6 +140,13 @@ pub(super) fn thresholds(check: Option<&Check>) -> (u32, u32) {
     }
 }
 
+impl Group {
+    /// The position that the name of the upstream keeps.
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+}
+
 impl Registry {
     pub(super) fn group(&self, upstream: &str) -> Option<&Group> {
         self.groups.get(upstream)

@@ -23,11 +23,22 @@ use crate::config::{self, Plan};
 use crate::upstream::{Ledger, Route, Routes, Sticky};
 
 /// Reads a configuration: the Plan and its warnings, or the report rendered for people.
-pub(super) type Load = Arc<dyn Fn(&Path) -> Result<(Plan, Vec<String>), String> + Send + Sync>;
+pub(super) type Load = Arc<dyn Fn(Source<'_>) -> Result<(Plan, Vec<String>), String> + Send + Sync>;
 
-/// Reads a configuration from its file.
-pub(super) fn load(path: &Path) -> Result<(Plan, Vec<String>), String> {
-    let loaded = config::load(path).map_err(|report| report.render(false))?;
+/// Where a configuration is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    File(&'a Path),
+    Text { name: &'a str, text: &'a str },
+}
+
+/// Reads a configuration.
+pub(super) fn load(source: Source<'_>) -> Result<(Plan, Vec<String>), String> {
+    let loaded = match source {
+        Source::File(path) => config::load(path),
+        Source::Text { name, text } => config::parse(text, name),
+    };
+    let loaded = loaded.map_err(|report| report.render(false))?;
     Ok((loaded.plan, loaded.warnings.lines()))
 }
 
@@ -43,7 +54,7 @@ pub(super) struct Prepared {
 
 /// Keeps what TLS with servers was made from where it would be made the same again: with it go the
 /// sessions that can be resumed, and connections know by it that they may still be used.
-fn keep_sessions(old: &Plan, new: &mut Plan) {
+pub(super) fn keep_sessions(old: &Plan, new: &mut Plan) {
     for upstream in &mut new.upstreams {
         if let Some(before) = old.upstreams.iter().find(|before| before.name == upstream.name)
             && before.tls == upstream.tls
@@ -86,7 +97,7 @@ impl Supervisor {
         };
         let load = Arc::clone(&self.load);
         // Probes and the admin API go on while a large file is read.
-        let loaded = tokio::task::spawn_blocking(move || load(&path))
+        let loaded = tokio::task::spawn_blocking(move || load(Source::File(&path)))
             .await
             .map_err(|error| CommandError::System { doing: "reading the configuration", source: error.into() })?;
         let (mut file, mut warnings) = loaded.map_err(|report| CommandError::InvalidConfig { report })?;

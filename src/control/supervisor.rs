@@ -19,7 +19,7 @@ use tracing::info;
 use super::Outcome;
 use super::admin;
 use super::api::{
-    Deadlines, Deploy, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap, Upgraded,
+    Deadlines, Deploy, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap, Upgraded,
     UpstreamStatus,
 };
 use super::certificates::{Terminator, Terminators};
@@ -30,6 +30,7 @@ use super::ledger::Ledgers;
 use super::listeners::Listeners;
 use super::members::Members;
 use super::notify::Notify;
+use super::planning::Proposed;
 use super::registry::Registry;
 use super::reload::Load;
 use super::resolve::Resolver;
@@ -41,6 +42,7 @@ use super::upgrade::{News, Row};
 use crate::config::Plan;
 use crate::health::Says;
 use crate::metrics::cells::RouteCell;
+use crate::upstream::sampler::Sampler;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{DataPlane, Event, Routes, Snapshot};
 
@@ -98,6 +100,21 @@ pub(super) enum Command {
         order: DeployOrder,
         reply: Reply<Deploy>,
     },
+    /// Reads a configuration and puts nothing of it in force.
+    Propose {
+        name: String,
+        text: String,
+        reply: Reply<Proposed>,
+    },
+    Sample {
+        lasts: Duration,
+        reply: Reply<Arc<Sampler>>,
+    },
+    Foretell {
+        proposed: Box<Proposed>,
+        sampled: Option<(Arc<Sampler>, Duration)>,
+        reply: oneshot::Sender<Planned>,
+    },
     Status {
         reply: oneshot::Sender<Status>,
     },
@@ -120,6 +137,9 @@ impl Command {
             Self::Serve { reply, .. } | Self::Swap { reply, .. } => drop(reply.send(Err(why))),
             Self::Deploy { reply, .. } => drop(reply.send(Err(why))),
             Self::Upgrade { reply } => drop(reply.send(Err(why))),
+            Self::Propose { reply, .. } => drop(reply.send(Err(why))),
+            Self::Sample { reply, .. } => drop(reply.send(Err(why))),
+            Self::Foretell { reply, .. } => drop(reply),
             Self::Status { reply } => drop(reply),
         }
     }
@@ -203,6 +223,8 @@ pub(super) struct Supervisor {
     pub(super) stale: bool,
     /// When what live traffic shows of servers is looked at again.
     pub(super) next_look: Duration,
+    /// Who comes, while somebody wants to know, and until when that is.
+    pub(super) sampling: Option<(Arc<Sampler>, Instant)>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -225,7 +247,8 @@ impl Supervisor {
                 || self.registry.drains()
                 || self.holds()
                 || self.deploys()
-                || self.row.is_moving();
+                || self.row.is_moving()
+                || self.sampling.is_some();
             let traffic = self.next_traffic();
             tokio::select! {
                 Some(message) = inbox.recv() => {
@@ -251,6 +274,7 @@ impl Supervisor {
             let drains = self.step_drains();
             self.take_out();
             self.end_holds();
+            self.end_sample();
             self.tend_deploys();
             self.publish();
             self.step_successor();
@@ -342,6 +366,16 @@ impl Supervisor {
                 self.publish();
                 drop(reply.send(result));
             }
+            Command::Propose { name, text, reply } => drop(reply.send(self.propose(name, text).await)),
+            Command::Sample { lasts, reply } => {
+                let result = self.begin_sample(lasts);
+                self.publish();
+                drop(reply.send(result));
+            }
+            Command::Foretell { proposed, sampled, reply } => {
+                let sampled = sampled.as_ref().map(|(sampler, lasts)| (&**sampler, *lasts));
+                drop(reply.send(self.foretell(*proposed, sampled)));
+            }
             Command::Status { reply } => drop(reply.send(self.status())),
         }
     }
@@ -376,6 +410,7 @@ impl Supervisor {
         self.plane.publish(Snapshot {
             generation: 0,
             max_connections: self.plan.max_connections,
+            sampler: self.sampling.as_ref().map(|(sampler, _)| Arc::clone(sampler)),
             tells_local: self.plan.upstreams.iter().any(|upstream| upstream.send_proxy.is_some()),
             listeners,
             upstreams,

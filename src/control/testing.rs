@@ -1,13 +1,12 @@
 //! What the tests of this room share: plans in one line, and a data plane that is only channels.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::reload::Load;
+use super::reload::{Load, Source};
 use super::{CommandError, Control, Options, start_with};
 use crate::balance::{Policy, RoundRobin, StickyCookie};
 use crate::config::Plan;
@@ -155,7 +154,7 @@ fn start_by(
     let (events, received) = mpsc::channel(64);
     let file = Arc::new(Mutex::new(Ok(plan.clone())));
     let read = Arc::clone(&file);
-    let load: Load = Arc::new(move |_: &Path| {
+    let load: Load = Arc::new(move |_: Source<'_>| {
         let plan = read.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Ok((plan, Vec::new()))
     });

@@ -148,6 +148,9 @@ async fn send(
     let mut view = view;
     let mut tried = Tried::default();
     let mut last = ProxyError::new(Kind::NoServer);
+    if let (Some(sampler), Some(upstream)) = (&view.sampler, exchange.upstream()) {
+        sampler.note(conn.core.id, upstream.slot, exchange.client, exchange.key);
+    }
     loop {
         let position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
         let upstream = &view.upstreams[position];

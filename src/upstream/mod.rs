@@ -10,6 +10,7 @@ pub mod clock;
 pub mod gate;
 mod moves;
 pub mod route;
+pub mod sampler;
 pub mod server;
 pub mod service;
 pub mod sessions;

@@ -12,6 +12,7 @@ use std::sync::atomic::{
 
 use arc_swap::ArcSwap;
 
+use super::sampler::Sampler;
 use super::{Routes, Upstream};
 use crate::config::plan::ListenerPlan;
 use crate::tls;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     /// that is no longer configured.
     pub listeners: Vec<Option<Listening>>,
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Who comes, while somebody wants to know.
+    pub sampler: Option<Arc<Sampler>>,
 }
 
 /// The one place where Snapshots are published.

@@ -26,7 +26,7 @@ use serde_json::json;
 pub use listen::AdminAddresses;
 pub(super) use listen::{Offered, Server, bind};
 
-use super::api::{Deadlines, Deploy, NewServer, ServerChange, ServiceChange, Swap};
+use super::api::{Deadlines, Deploy, NewPlan, NewServer, ServerChange, ServiceChange, Swap};
 use super::deploys::DeployOrder;
 use super::error::CommandError;
 use super::handle::Handle;
@@ -35,6 +35,8 @@ use crate::units;
 
 /// Largest body of a command.
 const MOST_BODY: usize = 64 << 10;
+/// Largest configuration that is planned.
+const MOST_TEXT: usize = 8 << 20;
 /// A command's body must be there by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `?wait=` waits if nothing else is asked for, and at most.
@@ -55,6 +57,7 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/status", get(status))
         .route("/reload", post(reload))
+        .route("/plan", post(plan))
         .route("/stop", post(stop))
         .route("/upgrade", post(upgrade))
         .route("/upstreams/{upstream}", put(serve_upstream))
@@ -106,6 +109,11 @@ async fn status(State(admin): State<Admin>) -> Result<Response, CommandError> {
 
 async fn reload(State(admin): State<Admin>) -> Result<Response, CommandError> {
     Ok(Json(admin.handle.reload().await?).into_response())
+}
+
+async fn plan(State(admin): State<Admin>, request: Request) -> Result<Response, CommandError> {
+    let plan: NewPlan = parse(&read_up_to(MOST_TEXT, request.into_body()).await?)?;
+    Ok(Json(admin.handle.plan(plan).await?).into_response())
 }
 
 async fn stop(State(admin): State<Admin>) -> Response {
@@ -237,9 +245,15 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, CommandError> {
 }
 
 async fn read(body: Body) -> Result<Bytes, CommandError> {
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MOST_BODY).collect()).await {
+    read_up_to(MOST_BODY, body).await
+}
+
+async fn read_up_to(most: usize, body: Body) -> Result<Bytes, CommandError> {
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(CommandError::TooLarge),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(CommandError::TooLarge { most_kib: most >> 10 })
+        }
         Ok(Err(error)) => Err(bad(format!("the body did not arrive: {error}"))),
         Err(_) => Err(bad("the body did not arrive in time".to_owned())),
     }

@@ -182,6 +182,7 @@ fn world() -> World {
         generation: 0,
         max_connections: 100,
         tells_local: false,
+        sampler: None,
         listeners: vec![
             listening("http", vec![Arc::clone(&route)]),
             None,
