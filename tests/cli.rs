@@ -26,6 +26,7 @@ const VERBS: [&str; 23] = [
     "deploy",
     "add",
     "remove",
+    "lab",
     "pause",
     "resume",
     "maintenance",

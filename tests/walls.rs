@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["balance", "config", "health", "metrics", "tls", "units", "upstream"]),
-    ("lab", &[]),
+    ("lab", &["balance", "units"]),
     ("fuzzing", &["balance", "config", "proxy"]),
     ("engine", &["config", "control", "metrics", "proxy", "upstream"]),
     ("cli", &["balance", "config", "control", "engine", "error", "health", "lab", "path", "proxy_protocol", "units"]),

@@ -173,6 +173,9 @@ pub(super) enum Verb {
     Origin(OriginArgs),
     /// Run three toy servers with evenkeel in front of them, to try things out
     Demo(DemoArgs),
+    /// Measure policies against each other, over real sockets
+    #[command(subcommand)]
+    Lab(LabVerb),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -199,6 +202,35 @@ pub(super) enum Verb {
     },
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LabVerb {
+    /// Run a scenario against each of its policies in turn, and write a report
+    ///
+    /// Toy servers and evenkeel are started as processes, clients come from addresses of their own, and
+    /// requests are sent when they are due, whatever has become of those before. Ctrl-C ends it early: the
+    /// report is written all the same, and the exit code is 6.
+    Run(LabRunArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct LabRunArgs {
+    /// The scenario, a TOML file as in config/lab
+    #[arg(value_name = "SCENARIO", value_hint = ValueHint::FilePath)]
+    pub scenario: PathBuf,
+
+    /// Where the report is written [default: evenkeel-lab-SCENARIO in this directory]
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+
+    /// Only this policy of the scenario; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub policy: Vec<String>,
+
+    /// What chance is drawn from, instead of the scenario's own
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -430,6 +462,14 @@ pub(super) struct OriginArgs {
     /// Append a line for each request to this file as soon as it arrives, whatever becomes of it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub arrivals: Option<PathBuf>,
+
+    /// Work on so many requests at once, while others wait [default: all]
+    #[arg(long, value_name = "N", requires = "work", value_parser = clap::value_parser!(u16).range(1..))]
+    pub workers: Option<u16>,
+
+    /// How long a request takes a worker, to the millisecond
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub work: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]

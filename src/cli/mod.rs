@@ -17,6 +17,7 @@ mod drain;
 mod exit;
 #[cfg(test)]
 mod fixture;
+mod lab;
 mod logging;
 mod members;
 mod origin;
@@ -33,7 +34,7 @@ mod target;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use args::{Args, ConfigVerb, Global, Verb};
+use args::{Args, ConfigVerb, Global, LabVerb, Verb};
 use client::Client;
 use console::Console;
 use exit::{Exit, Failure};
@@ -79,6 +80,7 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Run(flags) => run::run(&flags, global, console),
         Verb::Check => check::check(global, console),
         Verb::Config(ConfigVerb::Show) => check::show(global, console),
+        Verb::Lab(LabVerb::Run(args)) => lab::run(&args, console),
         Verb::Origin(options) => origin::origin(&options, console),
         Verb::Demo(options) => demo::demo(&options, global, program, console),
         Verb::Completions { shell } => document::completions(shell, console),

@@ -15,6 +15,8 @@ pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, F
     super::block_on(async {
         let mut options = Options::new(args.listen, &args.name);
         options.log = (!console.quiet).then(|| Box::new(io::stdout()) as Box<dyn io::Write + Send>);
+        options.workers = args.workers.map(usize::from);
+        options.work = args.work.unwrap_or_default();
         if let Some(file) = &args.arrivals {
             let opened = OpenOptions::new().append(true).create(true).open(file);
             options.arrivals = Some(Box::new(opened.map_err(|error| {

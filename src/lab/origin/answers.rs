@@ -68,6 +68,7 @@ async fn by_path(
         });
     }
     pause(behaviour.delay).await;
+    shared.work().await;
     if behaviour.hang_up || path == "/drop" {
         return Err(HangUp);
     }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::behaviour::Behaviour;
 use super::journal::Served;
-use super::server::{Server, Shared};
+use super::server::{Server, Shared, Workers};
 
 /// Requests remembered before the oldest is forgotten.
 const REMEMBERED: usize = 1_000_000;
@@ -63,7 +63,7 @@ impl Origin {
     /// # Errors
     /// When the address cannot be bound, no thread is to be had, or the name cannot stand in a header.
     pub fn start_at(address: SocketAddr, name: &str) -> io::Result<Self> {
-        let shared = Shared::new(name, REMEMBERED, None, None)?;
+        let shared = Shared::new(name, REMEMBERED, None, None, Workers::default())?;
         let reserved = bound(address)?;
         let address = reserved
             .local_addr()?

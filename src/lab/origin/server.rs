@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::answers;
@@ -38,13 +38,25 @@ pub struct Options {
     pub arrivals: Option<Box<dyn io::Write + Send>>,
     /// How long requests in flight may take to end once it shall stop.
     pub grace: Duration,
+    /// Requests that are worked on at once, health checks aside; others wait for their turn. None is no limit.
+    pub workers: Option<usize>,
+    /// How long a request takes a worker.
+    pub work: Duration,
 }
 
 impl Options {
     /// An origin that writes no log and gives requests five seconds to end.
     #[must_use]
     pub fn new(listen: SocketAddr, name: impl Into<String>) -> Self {
-        Self { listen, name: name.into(), log: None, arrivals: None, grace: Duration::from_secs(5) }
+        Self {
+            listen,
+            name: name.into(),
+            log: None,
+            arrivals: None,
+            grace: Duration::from_secs(5),
+            workers: None,
+            work: Duration::ZERO,
+        }
     }
 }
 
@@ -93,7 +105,9 @@ impl Server {
     /// When the address cannot be bound, or the name cannot stand in a header.
     pub fn bind(options: Options) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(options.listen)?;
-        let shared = Shared::new(&options.name, 0, options.log, options.arrivals)?;
+        let workers = options.workers.map(Semaphore::new);
+        let shared =
+            Shared::new(&options.name, 0, options.log, options.arrivals, Workers { workers, work: options.work })?;
         let (_, none_follow) = mpsc::unbounded_channel();
         Self::on(listener, none_follow, shared, options.grace)
     }
@@ -171,6 +185,7 @@ pub(super) struct Shared {
     pub(super) journal: Arc<Journal>,
     pub(super) sessions: Mutex<Sessions>,
     pub(super) behaviour: Mutex<Behaviour>,
+    workers: Workers,
     pub(super) ending: watch::Sender<Ending>,
     /// Sockets are reset instead of closed from now on.
     pub(super) reset: AtomicBool,
@@ -178,6 +193,13 @@ pub(super) struct Shared {
     pub(super) open: AtomicUsize,
     tunnels: watch::Sender<usize>,
     accepted: AtomicU64,
+}
+
+/// Who does the work.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    workers: Option<Semaphore>,
+    work: Duration,
 }
 
 /// Why a connection shall end.
@@ -195,6 +217,7 @@ impl Shared {
         remember: usize,
         log: Option<Lines>,
         arrivals: Option<Lines>,
+        workers: Workers,
     ) -> io::Result<Arc<Self>> {
         let server_header = HeaderValue::from_str(name).map_err(|_| {
             let text = format!("the name {name:?} cannot stand in a header: use printable ASCII characters");
@@ -206,12 +229,27 @@ impl Shared {
             journal: Arc::new(Journal::new(name.to_owned(), remember, log, arrivals)),
             sessions: Mutex::default(),
             behaviour: Mutex::default(),
+            workers,
             ending: watch::Sender::default(),
             reset: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             tunnels: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
         }))
+    }
+
+    /// Does the work of a request once a worker is free.
+    pub(super) async fn work(&self) {
+        let Workers { workers, work } = &self.workers;
+        if work.is_zero() {
+            return;
+        }
+        // It is never closed, so there is always a worker in the end.
+        let _busy = match workers {
+            Some(workers) => workers.acquire().await.ok(),
+            None => None,
+        };
+        tokio::time::sleep(*work).await;
     }
 
     /// Runs a tunnel that outlives the HTTP connection it came from, until it ends or is cut.

@@ -1,0 +1,191 @@
+//! `lab`: policies measured against each other, over real sockets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::args::LabRunArgs;
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::table::{Cell, Row, Style};
+use crate::config;
+use crate::lab::arrivals::{self, Arrival};
+use crate::lab::fleet;
+use crate::lab::load::Meter;
+use crate::lab::report::{Report, html};
+use crate::lab::run::{self, Measured};
+use crate::lab::scenario::{Candidate, Scenario};
+
+/// How often progress is told.
+const PACE: Duration = Duration::from_millis(200);
+
+/// `lab run`: a scenario against each of its policies in turn, and a report of it.
+pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let scenario = read(args)?;
+    let arrivals = arrivals::schedule(&scenario);
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot find this program: {error}")))?;
+    let out = args.out.clone().unwrap_or_else(|| default_out(&args.scenario));
+    let fail = |what: &Path, error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failure, format!("cannot write {}: {error}", what.display()))
+    };
+    fs::create_dir_all(&out).map_err(|error| fail(&out, &error))?;
+    let meter = Arc::new(Meter::default());
+    stop_on_signal(&meter)?;
+
+    let mut measured: Vec<Measured> = Vec::new();
+    for (number, candidate) in scenario.policies.iter().enumerate() {
+        if meter.stop.load(Relaxed) {
+            break;
+        }
+        let dir = out.join(format!("run-{}", number + 1));
+        if dir.exists() {
+            // Logs of a run before would be added to.
+            fs::remove_dir_all(&dir).map_err(|error| fail(&dir, &error))?;
+        }
+        let place = format!("{}/{} {}", number + 1, scenario.policies.len(), candidate.name);
+        measured.push(one(&program, &dir, &scenario, candidate, &arrivals, &meter, &place, console)?);
+    }
+    let report = Report::of(&scenario, &measured);
+    let (json, page) = (out.join("report.json"), out.join("report.html"));
+    let text = serde_json::to_string_pretty(&report).map_err(|error| fail(&json, &error))?;
+    fs::write(&json, text + "\n").map_err(|error| fail(&json, &error))?;
+    fs::write(&page, html::page(&report)).map_err(|error| fail(&page, &error))?;
+    let picture = out.join("load.svg");
+    fs::write(&picture, html::picture(&report)).map_err(|error| fail(&picture, &error))?;
+    if console.json {
+        console.json_line(&report)?;
+    } else {
+        show(&report, console)?;
+        console.confirm(&format!("report: {}\nfigures: {}", page.display(), json.display()))?;
+    }
+    for policy in &report.policies {
+        for event in policy.events.iter().filter(|event| event.problem.is_some()) {
+            let problem = event.problem.as_deref().unwrap_or_default();
+            console.note(&format!("{}: \"{}\" did not work: {problem}", policy.policy, event.what));
+        }
+    }
+    if report.stopped {
+        return Err(Failure::new(
+            Exit::NotMet,
+            "it was stopped before its end: the report has what was seen until then",
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+/// The scenario with the policies that are wanted, each of which makes a configuration that is right.
+fn read(args: &LabRunArgs) -> Result<Scenario, Failure> {
+    let name = args.scenario.display();
+    let text = fs::read_to_string(&args.scenario)
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the scenario {name}: {error}")))?;
+    let wrong = |error: String| Failure::new(Exit::InvalidConfig, format!("{name}: {}", error.trim_end()));
+    let mut scenario = Scenario::read(&text).map_err(wrong)?;
+    if let Some(seed) = args.seed {
+        scenario.seed = seed;
+    }
+    if !args.policy.is_empty() {
+        let names: Vec<String> = scenario.policies.iter().map(|p| p.name.clone()).collect();
+        if let Some(unknown) = args.policy.iter().find(|policy| !names.contains(policy)) {
+            let names = names.join("\", \"");
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("there is no policy \"{unknown}\" in it; there is \"{names}\""),
+            ));
+        }
+        scenario.policies.retain(|policy| args.policy.contains(&policy.name));
+    }
+    for candidate in &scenario.policies {
+        let servers = [("s1".to_owned(), std::net::SocketAddr::from(([127, 0, 0, 1], 1)))];
+        let text = fleet::configuration(&scenario, candidate, &servers);
+        if let Err(report) = config::parse(&text, &format!("the configuration for \"{}\"", candidate.name)) {
+            return Err(wrong(format!("policy \"{}\" makes a configuration that is wrong:\n{report}", candidate.name)));
+        }
+    }
+    Ok(scenario)
+}
+
+fn default_out(scenario: &Path) -> PathBuf {
+    let stem = scenario.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    PathBuf::from(format!("evenkeel-lab-{stem}"))
+}
+
+/// Ctrl-C and TERM end the load; the report is written all the same.
+fn stop_on_signal(meter: &Arc<Meter>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let fail = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot wait for signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+    let guard = runtime.enter();
+    let (mut term, mut int) =
+        (signal(SignalKind::terminate()).map_err(fail)?, signal(SignalKind::interrupt()).map_err(fail)?);
+    drop(guard);
+    let meter = Arc::clone(meter);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            meter.stop.store(true, Relaxed);
+        });
+    });
+    Ok(())
+}
+
+/// One policy, with its progress told meanwhile.
+#[expect(clippy::too_many_arguments, reason = "all of them are the run's, and each is used once")]
+fn one(
+    program: &Path,
+    dir: &Path,
+    scenario: &Scenario,
+    candidate: &Candidate,
+    arrivals: &[Arrival],
+    meter: &Arc<Meter>,
+    place: &str,
+    console: &mut Console,
+) -> Result<Measured, Failure> {
+    let (sent, failed) = (meter.sent.load(Relaxed), meter.failed.load(Relaxed));
+    let measured = std::thread::scope(|scope| {
+        let running = scope.spawn(|| run::run(program, dir, scenario, candidate, arrivals, meter));
+        let began = Instant::now();
+        let mut told = Instant::now();
+        while !running.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+            if console.live && told.elapsed() >= PACE {
+                told = Instant::now();
+                let (sent, failed) = (meter.sent.load(Relaxed) - sent, meter.failed.load(Relaxed) - failed);
+                let _ = console.refresh(&format!("{place} {} {failed} failed", bar(sent, arrivals.len())));
+            }
+        }
+        running.join().map(|measured| (measured, began.elapsed()))
+    });
+    let (measured, took) =
+        measured.map_err(|_| Failure::new(Exit::Failure, format!("{}: the run has panicked", candidate.name)))?;
+    let measured = measured.map_err(|error| Failure::new(Exit::Failure, format!("{}: {error}", candidate.name)))?;
+    console.confirm(&format!("{place}: {} requests in {:.1} s", measured.outcomes.len(), took.as_secs_f64()))?;
+    Ok(measured)
+}
+
+/// How much of it is done.
+fn bar(done: usize, all: usize) -> String {
+    const WIDE: usize = 30;
+    let full = done * WIDE / all.max(1);
+    format!("[{}{}] {done}/{all}", "#".repeat(full), " ".repeat(WIDE.saturating_sub(full)))
+}
+
+fn show(report: &Report, console: &mut Console) -> Result<(), Failure> {
+    let rows = report.rows();
+    let cell = |(column, text): (usize, &String), head: bool| {
+        let style = if head { Style::Bold } else { Style::Plain };
+        if column == 0 { Cell::word(text, style) } else { Cell::number(text).styled(style) }
+    };
+    let rows: Vec<Row> = rows
+        .iter()
+        .enumerate()
+        .map(|(n, row)| Row::Cells(row.iter().enumerate().map(|c| cell(c, n == 0)).collect()))
+        .collect();
+    let color = console.color;
+    console.write(super::table::render(&rows, "", color).as_bytes())
+}

@@ -1,0 +1,219 @@
+//! Sends what is due, when it is due, whatever has become of what was sent before.
+//!
+//! Latency is counted from the moment at which a request was due, not from the one at which it was sent, so a
+//! proxy that answers late is not spared by a client that waits for it. Each user has a connection of its own
+//! from its own source address, keeps it open, and keeps cookies, as browsers do.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpSocket;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::arrivals::{Arrival, address};
+use super::scenario::Scenario;
+
+/// A user waits no longer than this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Seconds after the beginning at which it was due.
+    pub at: f64,
+    /// Seconds until the last byte of the answer, or until it was given up.
+    pub latency: f64,
+    pub group: u16,
+    pub user: u32,
+    /// The server that answered, as it calls itself.
+    pub server: Option<String>,
+    /// None where no answer came.
+    pub status: Option<u16>,
+    /// Whether its user had a session that the server did not know.
+    pub lost: bool,
+}
+
+impl Outcome {
+    /// Whether its user got nothing of use: no answer, or an error of a server or of the proxy.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.status.is_none_or(|status| status >= 500)
+    }
+}
+
+/// How far a run is, told while it runs.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Requests that were sent.
+    pub sent: AtomicUsize,
+    /// Requests that failed.
+    pub failed: AtomicUsize,
+    /// Whether to stop early.
+    pub stop: AtomicBool,
+}
+
+/// A user's own: the connection that is free, and cookies.
+#[derive(Default)]
+struct User {
+    connection: Option<SendRequest<Empty<Bytes>>>,
+    cookies: Vec<(String, String)>,
+    visits: u32,
+}
+
+/// Sends all arrivals to `proxy`, beginning at `start`. Blocks until the last is answered or given up, or
+/// until it is told to stop.
+///
+/// # Errors
+/// When a runtime cannot be started.
+pub fn send(
+    proxy: SocketAddr,
+    scenario: &Scenario,
+    arrivals: &[Arrival],
+    start: std::time::Instant,
+    meter: &Arc<Meter>,
+) -> io::Result<Vec<Outcome>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    let outcomes = Rc::new(RefCell::new(Vec::with_capacity(arrivals.len())));
+    let users: RefCell<HashMap<(u16, u32), Rc<RefCell<User>>>> = RefCell::default();
+    let start = Instant::from_std(start);
+    let sending = local.run_until(async {
+        let mut tasks = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            sleep_until(start + arrival.at).await;
+            if meter.stop.load(Relaxed) {
+                break;
+            }
+            let user = Rc::clone(users.borrow_mut().entry((arrival.group, arrival.user)).or_default());
+            let from = address(arrival.group, &scenario.groups[usize::from(arrival.group)], arrival.user);
+            let stay = scenario.groups[usize::from(arrival.group)].visits;
+            let (arrival, sessions, outcomes) = (*arrival, scenario.sessions, Rc::clone(&outcomes));
+            let meter = Arc::clone(meter);
+            meter.sent.fetch_add(1, Relaxed);
+            tasks.push(tokio::task::spawn_local(async move {
+                come(&mut user.borrow_mut(), stay);
+                let visit = visit(&user, IpAddr::V4(from), proxy, sessions);
+                let (server, status, lost) = timeout(PATIENCE, visit).await.unwrap_or_default();
+                let latency = start.elapsed().saturating_sub(arrival.at);
+                if status.is_none_or(|status: u16| status >= 500) {
+                    meter.failed.fetch_add(1, Relaxed);
+                }
+                outcomes.borrow_mut().push(Outcome {
+                    at: arrival.at.as_secs_f64(),
+                    latency: latency.as_secs_f64(),
+                    group: arrival.group,
+                    user: arrival.user,
+                    server,
+                    status,
+                    lost,
+                });
+            }));
+        }
+        for task in tasks {
+            let _ = task.await;
+        }
+    });
+    runtime.block_on(sending);
+    drop((local, users));
+    let mut outcomes = outcomes.take();
+    outcomes.sort_by(|a, b| a.at.total_cmp(&b.at));
+    Ok(outcomes)
+}
+
+/// A user comes, or somebody new does in the place of one who has had enough.
+fn come(user: &mut User, stay: Option<u32>) {
+    user.visits += 1;
+    if stay.is_some_and(|stay| user.visits > stay) {
+        user.visits = 1;
+        user.cookies.clear();
+    }
+}
+
+type Seen = (Option<String>, Option<u16>, bool);
+
+/// One request of a user.
+async fn visit(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, sessions: bool) -> Seen {
+    let logged_in = user.borrow().cookies.iter().any(|(name, _)| name == "sid");
+    let path = match (sessions, logged_in) {
+        (false, _) => "/bytes?n=512",
+        (true, false) => "/login",
+        (true, true) => "/count",
+    };
+    let Some((server, status)) = ask(user, from, proxy, path).await else { return (None, None, false) };
+    let lost = path == "/count" && status == StatusCode::UNAUTHORIZED.as_u16();
+    if lost {
+        // They log in again with their next request.
+        user.borrow_mut().cookies.retain(|(name, _)| name != "sid");
+    }
+    (server, Some(status), lost)
+}
+
+/// Asks on the connection that is kept, or on a new one where that turns out to be closed.
+async fn ask(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, path: &str) -> Option<(Option<String>, u16)> {
+    let kept = user.borrow_mut().connection.take();
+    if let Some(mut connection) = kept
+        && connection.ready().await.is_ok()
+    {
+        let request = request(user, path)?;
+        match connection.try_send_request(request).await {
+            Ok(answer) => return settle(user, connection, answer).await,
+            // Closed before it was sent: browsers try again on another.
+            Err(error) if error.message().is_some() => {}
+            Err(_) => return None,
+        }
+    }
+    let socket = TcpSocket::new_v4().ok()?;
+    // Many users may share an address: whatever port is free towards the proxy will do.
+    socket.set_reuseaddr(true).ok()?;
+    socket.bind(SocketAddr::new(from, 0)).ok()?;
+    let stream = socket.connect(proxy).await.ok()?;
+    stream.set_nodelay(true).ok()?;
+    let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::task::spawn_local(driver);
+    let answer = connection.send_request(request(user, path)?).await.ok()?;
+    settle(user, connection, answer).await
+}
+
+fn request(user: &Rc<RefCell<User>>, path: &str) -> Option<Request<Empty<Bytes>>> {
+    let request = Request::get(path).header(header::HOST, "lab");
+    let cookies: Vec<String> = user.borrow().cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let request = if cookies.is_empty() { request } else { request.header(header::COOKIE, cookies.join("; ")) };
+    request.body(Empty::new()).ok()
+}
+
+/// Reads the answer to its end, keeps its cookies, and the connection where it may be kept.
+async fn settle(
+    user: &Rc<RefCell<User>>,
+    connection: SendRequest<Empty<Bytes>>,
+    answer: http::Response<hyper::body::Incoming>,
+) -> Option<(Option<String>, u16)> {
+    let (head, body) = answer.into_parts();
+    body.collect().await.ok()?;
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let server = text("x-server").map(str::to_owned);
+    let closes = text("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let mut user = user.borrow_mut();
+    for line in head.headers.get_all(header::SET_COOKIE) {
+        let pair = line.to_str().ok().and_then(|line| line.split(';').next()?.split_once('='));
+        if let Some((name, value)) = pair {
+            user.cookies.retain(|(other, _)| other != name);
+            user.cookies.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    if !closes {
+        user.connection = Some(connection);
+    }
+    Some((server, head.status.as_u16()))
+}

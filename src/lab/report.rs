@@ -1,0 +1,314 @@
+//! What a run has shown: figures for machines, a table for terminals, a page for people.
+
+pub mod html;
+mod svg;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::load::Outcome;
+use super::run::Measured;
+use super::scenario::Scenario;
+use super::stats;
+
+/// Steps that a run's time is cut into.
+const STEPS: usize = 60;
+/// Points of a distribution of latencies.
+const POINTS: usize = 200;
+
+/// Everything that is known of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Of evenkeel.
+    pub version: &'static str,
+    pub title: String,
+    pub about: String,
+    pub seed: u64,
+    pub duration_seconds: f64,
+    /// Whether users logged in.
+    pub sessions: bool,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+    pub servers: usize,
+    pub workers: Option<usize>,
+    pub work_ms: f64,
+    pub groups: Vec<GroupPlan>,
+    pub policies: Vec<PolicyReport>,
+}
+
+/// Who asked.
+#[derive(Debug, Serialize)]
+pub struct GroupPlan {
+    pub name: String,
+    pub users: u32,
+    pub addresses: u32,
+    /// Requests a second.
+    pub rate: f64,
+}
+
+/// What was seen of one policy.
+#[derive(Debug, Serialize)]
+pub struct PolicyReport {
+    pub policy: String,
+    pub requests: u64,
+    /// No answer, or 5xx.
+    pub failed: u64,
+    /// Where the true share of failures lies with 95 % confidence (Wilson).
+    pub failed_share_95: (f64, f64),
+    /// Sessions that a server did not know any more; none where nobody logged in.
+    pub sessions_lost: Option<u64>,
+    /// The busiest server's requests over the mean's; none without any.
+    pub max_over_mean: Option<f64>,
+    pub jain: Option<f64>,
+    pub latency: Latency,
+    pub servers: Vec<ServerReport>,
+    pub groups: Vec<GroupReport>,
+    pub over_time: OverTime,
+    /// Milliseconds, and the share of answers that took no longer.
+    pub cdf: Vec<(f64, f64)>,
+    pub events: Vec<EventReport>,
+}
+
+/// Milliseconds from when a request was due to the last byte of its answer. Failures that were answered count.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Latency {
+    pub p50_ms: Option<f64>,
+    pub p90_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    pub max_ms: Option<f64>,
+}
+
+/// One server's part.
+#[derive(Debug, Serialize)]
+pub struct ServerReport {
+    pub server: String,
+    /// Answers that named it.
+    pub requests: u64,
+    /// Requests in its own log: more than it has answered where some were given up or tried again elsewhere.
+    pub logged: u64,
+    pub share: f64,
+    /// 5xx that named it.
+    pub failed: u64,
+    pub latency: Latency,
+}
+
+/// One group's part.
+#[derive(Debug, Serialize)]
+pub struct GroupReport {
+    pub group: String,
+    pub requests: u64,
+    pub failed: u64,
+    pub sessions_lost: u64,
+    pub latency: Latency,
+}
+
+/// Counts by step of time.
+#[derive(Debug, Serialize)]
+pub struct OverTime {
+    pub step_seconds: f64,
+    /// Requests of each server, in the order of the servers.
+    pub servers: Vec<Vec<u32>>,
+    pub failed: Vec<u32>,
+    pub sessions_lost: Vec<u32>,
+}
+
+/// Something that happened.
+#[derive(Debug, Serialize)]
+pub struct EventReport {
+    pub at_seconds: f64,
+    pub took_seconds: f64,
+    pub what: String,
+    pub problem: Option<String>,
+}
+
+impl Report {
+    /// Sums up what was measured of a scenario.
+    #[must_use]
+    pub fn of(scenario: &Scenario, measured: &[Measured]) -> Self {
+        let group = |group: &super::scenario::Group| GroupPlan {
+            name: group.name.clone(),
+            users: group.users,
+            addresses: group.addresses(),
+            rate: group.rate,
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            title: scenario.title.clone(),
+            about: scenario.about.clone(),
+            seed: scenario.seed,
+            duration_seconds: scenario.duration.as_secs_f64(),
+            sessions: scenario.sessions,
+            stopped: measured.iter().any(|m| m.stopped) || measured.len() < scenario.policies.len(),
+            servers: scenario.servers.count,
+            workers: scenario.servers.workers.filter(|_| !scenario.servers.work.is_zero()),
+            work_ms: scenario.servers.work.as_secs_f64() * 1000.0,
+            groups: scenario.groups.iter().map(group).collect(),
+            policies: measured.iter().map(|m| PolicyReport::of(scenario, m)).collect(),
+        }
+    }
+
+    /// The rows of a table: a head, then a row for each policy.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let head = ["POLICY", "MAX/MEAN", "JAIN", "BUSIEST", "P50", "P99", "FAILED"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        if self.sessions {
+            rows[0].push("SESSIONS LOST".to_owned());
+        }
+        for policy in &self.policies {
+            let busiest = policy.servers.iter().max_by(|a, b| a.requests.cmp(&b.requests));
+            let mut row = vec![
+                policy.policy.clone(),
+                policy.max_over_mean.map_or_else(dash, |x| format!("{x:.2}")),
+                policy.jain.map_or_else(dash, |x| format!("{x:.3}")),
+                busiest.map_or_else(dash, |s| format!("{} {:.0} %", s.server, s.share * 100.0)),
+                policy.latency.p50_ms.map_or_else(dash, millis),
+                policy.latency.p99_ms.map_or_else(dash, millis),
+                percent(policy.failed, policy.requests),
+            ];
+            row.extend(policy.sessions_lost.map(|lost| lost.to_string()));
+            rows.push(row);
+        }
+        rows
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn percent(part: u64, all: u64) -> String {
+    if part == 0 { "0".to_owned() } else { format!("{part} ({:.1} %)", part as f64 * 100.0 / all.max(1) as f64) }
+}
+
+/// Milliseconds for people.
+fn millis(ms: f64) -> String {
+    if ms >= 10_000.0 {
+        format!("{:.0} s", ms / 1000.0)
+    } else if ms >= 1000.0 {
+        format!("{:.1} s", ms / 1000.0)
+    } else if ms >= 10.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{ms:.1} ms")
+    }
+}
+
+/// The names of all servers of a run, in the order of their numbers.
+fn names(scenario: &Scenario, measured: &Measured) -> Vec<String> {
+    let mut names: Vec<String> = (1..=scenario.most_servers()).map(|number| format!("s{number}")).collect();
+    // One that was to be added and never was has no log.
+    names.retain(|name| measured.logged.contains_key(name));
+    names
+}
+
+impl PolicyReport {
+    fn of(scenario: &Scenario, measured: &Measured) -> Self {
+        let Measured { policy, outcomes, events, logged, .. } = measured;
+        let names = names(scenario, measured);
+        let failed = outcomes.iter().filter(|o| o.failed()).count() as u64;
+        let requests = outcomes.len() as u64;
+        let servers: Vec<ServerReport> =
+            names.iter().map(|name| server(name, outcomes, logged.get(name).copied().unwrap_or(0))).collect();
+        let loads: Vec<f64> = servers.iter().map(|s| s.requests as f64).collect();
+        let lost = outcomes.iter().filter(|o| o.lost).count() as u64;
+        let event = |event: &super::run::Happened| EventReport {
+            at_seconds: event.at,
+            took_seconds: event.took,
+            what: event.what.clone(),
+            problem: event.problem.clone(),
+        };
+        Self {
+            policy: policy.clone(),
+            requests,
+            failed,
+            failed_share_95: stats::wilson(failed, requests),
+            sessions_lost: scenario.sessions.then_some(lost),
+            max_over_mean: stats::max_over_mean(&loads),
+            jain: stats::jain(&loads),
+            latency: latency(outcomes.iter()),
+            groups: groups(scenario, outcomes),
+            over_time: over_time(scenario, outcomes, &names),
+            cdf: cdf(outcomes),
+            servers,
+            events: events.iter().map(event).collect(),
+        }
+    }
+}
+
+fn server(name: &str, outcomes: &[Outcome], logged: u64) -> ServerReport {
+    let own = || outcomes.iter().filter(|o| o.server.as_deref() == Some(name));
+    let all = outcomes.iter().filter(|o| o.server.is_some()).count();
+    let requests = own().count() as u64;
+    ServerReport {
+        server: name.to_owned(),
+        requests,
+        logged,
+        share: requests as f64 / all.max(1) as f64,
+        failed: own().filter(|o| o.failed()).count() as u64,
+        latency: latency(own()),
+    }
+}
+
+fn groups(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<GroupReport> {
+    let group = |(number, group): (u16, &super::scenario::Group)| {
+        let own = || outcomes.iter().filter(|o| o.group == number);
+        GroupReport {
+            group: group.name.clone(),
+            requests: own().count() as u64,
+            failed: own().filter(|o| o.failed()).count() as u64,
+            sessions_lost: own().filter(|o| o.lost).count() as u64,
+            latency: latency(own()),
+        }
+    };
+    (0u16..).zip(&scenario.groups).map(group).collect()
+}
+
+fn sorted<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Vec<f64> {
+    let mut all: Vec<f64> = outcomes.map(|o| o.latency * 1000.0).collect();
+    all.sort_by(f64::total_cmp);
+    all
+}
+
+fn latency<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Latency {
+    let all = sorted(outcomes);
+    Latency {
+        p50_ms: stats::quantile(&all, 0.5),
+        p90_ms: stats::quantile(&all, 0.9),
+        p99_ms: stats::quantile(&all, 0.99),
+        max_ms: all.last().copied(),
+    }
+}
+
+fn cdf(outcomes: &[Outcome]) -> Vec<(f64, f64)> {
+    let all = sorted(outcomes.iter());
+    let point = |i: usize| {
+        let share = i as f64 / POINTS as f64;
+        stats::quantile(&all, share).map(|ms| (ms, share))
+    };
+    (0..=POINTS).filter_map(point).collect()
+}
+
+fn over_time(scenario: &Scenario, outcomes: &[Outcome], names: &[String]) -> OverTime {
+    let step = scenario.duration.as_secs_f64() / STEPS as f64;
+    let places: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    let mut told = OverTime {
+        step_seconds: step,
+        servers: vec![vec![0; STEPS]; names.len()],
+        failed: vec![0; STEPS],
+        sessions_lost: vec![0; STEPS],
+    };
+    for outcome in outcomes {
+        let at = ((outcome.at / step) as usize).min(STEPS - 1);
+        if let Some(place) = outcome.server.as_deref().and_then(|name| places.get(name)) {
+            told.servers[*place][at] += 1;
+        }
+        told.failed[at] += u32::from(outcome.failed());
+        told.sessions_lost[at] += u32::from(outcome.lost);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Charts as inline SVG: no script, no font, no request; colours come from the page's style.
+
+use std::fmt::Write as _;
+
+/// Inner room of a chart, in the units of its view box.
+const LEFT: f64 = 46.0;
+const BOTTOM: f64 = 26.0;
+const TOP: f64 = 10.0;
+const RIGHT: f64 = 10.0;
+
+/// How values become places.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) is_log: bool,
+}
+
+impl Scale {
+    pub(super) fn linear(to: f64) -> Self {
+        Self { from: 0.0, to: if to > 0.0 { to } else { 1.0 }, is_log: false }
+    }
+
+    /// Whole decades around the values.
+    pub(super) fn log(low: f64, high: f64) -> Self {
+        let from = 10f64.powf(low.max(1e-3).log10().floor());
+        let to = 10f64.powf(high.max(from * 1.001).log10().ceil());
+        Self { from, to, is_log: true }
+    }
+
+    /// From 0 to 1.
+    fn place(self, value: f64) -> f64 {
+        let place = if self.is_log {
+            (value.max(self.from) / self.from).log10() / (self.to / self.from).log10()
+        } else {
+            (value - self.from) / (self.to - self.from)
+        };
+        place.clamp(0.0, 1.0)
+    }
+
+    /// Values worth a line.
+    fn ticks(self) -> Vec<f64> {
+        if self.is_log {
+            let decades = (self.to / self.from).log10().round() as i32;
+            return (0..=decades).map(|n| self.from * 10f64.powi(n)).collect();
+        }
+        let rough = (self.to - self.from) / 4.0;
+        let magnitude = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * magnitude).into_iter().find(|step| *step >= rough);
+        let step = step.unwrap_or(rough);
+        (0..).map(|n| self.from + f64::from(n) * step).take_while(|x| *x <= self.to * 1.0001).collect()
+    }
+}
+
+/// A chart that is being drawn.
+#[derive(Debug)]
+pub(super) struct Chart {
+    text: String,
+    width: f64,
+    height: f64,
+    x: Scale,
+    y: Scale,
+}
+
+impl Chart {
+    /// An empty one; `label` says to those who cannot see it what it shows.
+    pub(super) fn new(width: f64, height: f64, x: Scale, y: Scale, label: &str) -> Self {
+        let label = escape(label);
+        let text = format!(
+            "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\"><title>{label}</title>\n"
+        );
+        Self { text, width, height, x, y }
+    }
+
+    fn at(&self, x: f64, y: f64) -> (f64, f64) {
+        let (wide, high) = (self.width - LEFT - RIGHT, self.height - TOP - BOTTOM);
+        (LEFT + self.x.place(x) * wide, TOP + (1.0 - self.y.place(y)) * high)
+    }
+
+    /// Lines of the vertical axis with their values.
+    pub(super) fn y_axis(&mut self, show: impl Fn(f64) -> String) {
+        for tick in self.y.ticks() {
+            let (right, (left, y)) = (self.width - RIGHT, self.at(self.x.from, tick));
+            let _ = writeln!(
+                self.text,
+                "<line class=\"grid\" x1=\"{left:.1}\" y1=\"{y:.1}\" x2=\"{right:.1}\" y2=\"{y:.1}\"/>"
+            );
+            let _ = writeln!(
+                self.text,
+                "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 5.0,
+                y + 3.5,
+                escape(&show(tick))
+            );
+        }
+    }
+
+    /// Values of the horizontal axis.
+    pub(super) fn x_axis(&mut self, show: impl Fn(f64) -> String) {
+        for tick in self.x.ticks() {
+            let (x, y) = self.at(tick, self.y.from);
+            let _ = writeln!(
+                self.text,
+                "<text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                y + 15.0,
+                escape(&show(tick))
+            );
+        }
+    }
+
+    /// Bars side by side, the n-th between n and n + 1, each with its name below.
+    pub(super) fn bars(&mut self, bars: &[(String, f64)], highlighted: Option<usize>) {
+        for (n, (name, value)) in bars.iter().enumerate() {
+            let (left, top) = self.at(n as f64 + 0.12, *value);
+            let (right, bottom) = self.at(n as f64 + 0.88, self.y.from);
+            let class = if highlighted == Some(n) { "hot" } else { "bar" };
+            let _ = writeln!(
+                self.text,
+                "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"><title>{}: {value:.0}</title></rect>",
+                right - left,
+                (bottom - top).max(0.0),
+                escape(name)
+            );
+            let middle = f64::midpoint(left, right);
+            let _ = writeln!(
+                self.text,
+                "<text class=\"tick\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                bottom + 14.0,
+                escape(name)
+            );
+        }
+    }
+
+    /// A line across at a value.
+    pub(super) fn level(&mut self, value: f64, label: &str) {
+        let ((left, y), right) = (self.at(self.x.from, value), self.width - RIGHT);
+        let _ = writeln!(
+            self.text,
+            "<line class=\"level\" x1=\"{left:.1}\" y1=\"{y:.1}\" x2=\"{right:.1}\" y2=\"{y:.1}\"><title>{}</title></line>",
+            escape(label)
+        );
+    }
+
+    /// A line through points.
+    pub(super) fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, class: &str, label: &str) {
+        let mut path = String::new();
+        for (n, (x, y)) in points.enumerate() {
+            let (x, y) = self.at(x, y);
+            let _ = write!(path, "{}{x:.1} {y:.1}", if n == 0 { "M" } else { "L" });
+        }
+        let _ =
+            writeln!(self.text, "<path class=\"line {class}\" d=\"{path}\"><title>{}</title></path>", escape(label));
+    }
+
+    /// A mark from top to bottom where something happened.
+    pub(super) fn event(&mut self, x: f64, label: &str) {
+        let ((x, bottom), top) = (self.at(x, self.y.from), TOP);
+        let label = escape(label);
+        let _ = writeln!(
+            self.text,
+            "<line class=\"event\" x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"><title>{label}</title></line>\
+             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
+            x + 3.0,
+            top + 8.0
+        );
+    }
+
+    pub(super) fn end(mut self) -> String {
+        self.text.push_str("</svg>\n");
+        self.text
+    }
+}
+
+/// Text that may stand in a page.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_place_and_tick() {
+        let linear = Scale::linear(90.0);
+        assert_eq!(linear.ticks(), [0.0, 50.0]);
+        assert_eq!((linear.place(45.0), linear.place(200.0)), (0.5, 1.0));
+        let log = Scale::log(2.0, 700.0);
+        assert_eq!(log.ticks(), [1.0, 10.0, 100.0, 1000.0]);
+        assert!((log.place(10.0) - 1.0 / 3.0).abs() < 1e-9);
+        assert_eq!(Scale::linear(0.0).place(0.0), 0.0);
+    }
+
+    #[test]
+    fn names_cannot_break_a_page() {
+        let mut chart = Chart::new(100.0, 50.0, Scale::linear(1.0), Scale::linear(1.0), "<script>");
+        chart.bars(&[("a\"><script>".to_owned(), 1.0)], None);
+        let text = chart.end();
+        assert!(!text.contains("<script>"), "{text}");
+    }
+}

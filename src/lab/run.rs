@@ -1,0 +1,90 @@
+//! One scenario, one policy after the other.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::arrivals::Arrival;
+use super::fleet::Fleet;
+use super::load::{self, Meter, Outcome};
+use super::scenario::{Candidate, Scenario};
+
+/// Between the fleet's being ready and the first request.
+const BREATH: Duration = Duration::from_millis(200);
+/// How often is looked whether to stop.
+const PACE: Duration = Duration::from_millis(50);
+
+/// What was seen of one policy.
+#[derive(Debug)]
+pub struct Measured {
+    pub policy: String,
+    pub outcomes: Vec<Outcome>,
+    /// What happened: seconds after the beginning, seconds until it was done, what.
+    pub events: Vec<Happened>,
+    /// Requests by server, as the servers' own logs say.
+    pub logged: std::collections::BTreeMap<String, u64>,
+    /// Whether it was stopped early.
+    pub stopped: bool,
+}
+
+/// An event as it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happened {
+    /// Seconds after the beginning.
+    pub at: f64,
+    /// Seconds until it was done.
+    pub took: f64,
+    pub what: String,
+    /// Why it was not done, if it was not.
+    pub problem: Option<String>,
+}
+
+/// Runs a scenario against one candidate; `dir` is for what the processes write.
+///
+/// # Errors
+/// What did not start.
+pub fn run(
+    program: &Path,
+    dir: &Path,
+    scenario: &Scenario,
+    candidate: &Candidate,
+    arrivals: &[Arrival],
+    meter: &Arc<Meter>,
+) -> io::Result<Measured> {
+    let fleet = Fleet::start(program, dir, scenario, candidate)?;
+    let start = Instant::now() + BREATH;
+    let (outcomes, events) = std::thread::scope(|scope| {
+        let acting = scope.spawn(|| act(&fleet, scenario, start, meter));
+        let outcomes = load::send(fleet.address(), scenario, arrivals, start, meter);
+        // A thread that panics has nothing to tell.
+        (outcomes, acting.join().unwrap_or_default())
+    });
+    let logged = fleet.stop()?;
+    let stopped = meter.stop.load(Relaxed);
+    Ok(Measured { policy: candidate.name.clone(), outcomes: outcomes?, events, logged, stopped })
+}
+
+/// Lets happen what the scenario says, each event once the one before it is done.
+fn act(fleet: &Fleet, scenario: &Scenario, start: Instant, meter: &Meter) -> Vec<Happened> {
+    let mut happened = Vec::new();
+    for event in &scenario.events {
+        let due = start + event.at;
+        while Instant::now() < due {
+            if meter.stop.load(Relaxed) {
+                return happened;
+            }
+            std::thread::sleep(PACE.min(due.saturating_duration_since(Instant::now())));
+        }
+        let began = Instant::now();
+        let problem = fleet.act(event.action).err().map(|error| error.to_string());
+        happened.push(Happened {
+            at: began.saturating_duration_since(start).as_secs_f64(),
+            took: began.elapsed().as_secs_f64(),
+            what: event.action.to_string(),
+            problem,
+        });
+    }
+    happened
+}

@@ -1,0 +1,296 @@
+//! What is tried: servers, groups of clients, policies and events, as a TOML file says it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use crate::units;
+
+/// The most servers and users: each server is a process, each address one of 127.0.0.0/8.
+const MOST_SERVERS: usize = 64;
+const MOST_USERS: u32 = 60_000;
+/// The most requests of a run.
+const MOST_REQUESTS: f64 = 1e6;
+
+/// A scenario.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    pub title: String,
+    /// What is to be seen, in a sentence or two.
+    #[serde(default)]
+    pub about: String,
+    /// What chance is drawn from: the same seed, the same arrivals.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// How long requests arrive.
+    #[serde(deserialize_with = "duration")]
+    pub duration: Duration,
+    /// Whether users log in and stay so: a server keeps the session in its memory, and one that does not know a
+    /// session has lost it.
+    #[serde(default)]
+    pub sessions: bool,
+    pub servers: Servers,
+    /// Who asks.
+    #[serde(rename = "group")]
+    pub groups: Vec<Group>,
+    /// What is compared.
+    #[serde(rename = "policy")]
+    pub policies: Vec<Candidate>,
+    /// What happens meanwhile, in its order.
+    #[serde(rename = "event", default)]
+    pub events: Vec<Event>,
+    /// More keys of the upstream, as in a configuration.
+    #[serde(default)]
+    pub upstream: toml::Table,
+}
+
+/// The servers, called s1, s2 and so on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Servers {
+    pub count: usize,
+    /// Requests that a server works on at once; others wait for their turn. None is no limit.
+    pub workers: Option<usize>,
+    /// How long a request takes one worker.
+    #[serde(default, deserialize_with = "duration")]
+    pub work: Duration,
+}
+
+/// Users who are alike.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    pub name: String,
+    pub users: u32,
+    /// Source addresses that they share; as many as users where it is absent.
+    pub addresses: Option<u32>,
+    /// Requests a second of all of them together, at random moments.
+    pub rate: f64,
+    /// After so many requests a user leaves, with all cookies forgotten, and the next one is somebody new; absent:
+    /// nobody leaves.
+    pub visits: Option<u32>,
+    /// When they begin.
+    #[serde(default, deserialize_with = "duration")]
+    pub from: Duration,
+    /// When they have had enough; the end where it is absent.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub until: Option<Duration>,
+}
+
+/// A policy that is tried.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// What the report calls it.
+    pub name: String,
+    /// As in a configuration.
+    pub policy: toml::Value,
+    /// Further keys of the upstream for this one.
+    #[serde(default)]
+    pub upstream: toml::Table,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    #[serde(deserialize_with = "duration")]
+    pub at: Duration,
+    #[serde(rename = "do")]
+    pub action: Action,
+}
+
+/// What an event does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// This server, counted from 1, gets SIGKILL.
+    Kill(usize),
+    /// It is started again, at its address.
+    Start(usize),
+    /// So many new servers are started and added.
+    Add(usize),
+    /// So many, the last ones first, are removed with a drain, and stopped.
+    Remove(usize),
+    /// Every server is drained, stopped, started anew and taken back, one after the other.
+    Deploy,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(server) => write!(f, "s{server} is killed"),
+            Self::Start(server) => write!(f, "s{server} is started"),
+            Self::Add(count) => write!(f, "{count} more"),
+            Self::Remove(count) => write!(f, "{count} fewer"),
+            Self::Deploy => f.write_str("deploy"),
+        }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    units::parse_duration(&text).map_err(de::Error::custom)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+impl Scenario {
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// What is wrong with it, where, and what would be right.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let scenario: Spanned<Self> = toml::from_str(text).map_err(|error| error.to_string())?;
+        let scenario = scenario.into_inner();
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Servers { count, workers, .. } = self.servers;
+        if !(1..=MOST_SERVERS).contains(&count) {
+            return Err(format!("[servers] count = {count}: write 1 to {MOST_SERVERS}"));
+        }
+        if workers == Some(0) {
+            return Err("[servers] workers = 0: nobody would work; write 1 or more, or leave it out".to_owned());
+        }
+        if self.duration < Duration::from_secs(1) || self.duration > Duration::from_secs(600) {
+            return Err("duration: write \"1s\" to \"10m\"".to_owned());
+        }
+        if self.groups.is_empty() || self.policies.is_empty() {
+            return Err("a scenario has a [[group]] of clients and a [[policy]] at least".to_owned());
+        }
+        if self.groups.len() > 100 {
+            return Err(format!("{} groups: 100 at most", self.groups.len()));
+        }
+        for group in &self.groups {
+            let fail = |what: String| Err(format!("group \"{}\": {what}", group.name));
+            if !(1..=MOST_USERS).contains(&group.users) {
+                return fail(format!("users = {}: write 1 to {MOST_USERS}", group.users));
+            }
+            if !(1..=group.users).contains(&group.addresses()) {
+                return fail(format!("addresses = {}: write 1 to the number of users", group.addresses()));
+            }
+            if !group.rate.is_finite() || group.rate <= 0.0 {
+                return fail(format!("rate = {}: write the requests of a second, above 0", group.rate));
+            }
+            if group.from >= group.until(self.duration) {
+                return fail("`from` is not before `until` and the end".to_owned());
+            }
+        }
+        let requests: f64 = self.groups.iter().map(|group| group.requests(self.duration)).sum();
+        if requests > MOST_REQUESTS {
+            return Err(format!("{requests:.0} requests for each policy: {MOST_REQUESTS:.0} at most"));
+        }
+        self.check_events()
+    }
+
+    fn check_events(&self) -> Result<(), String> {
+        let mut count = self.servers.count;
+        let mut before = Duration::ZERO;
+        for Event { at, action } in &self.events {
+            let fail = |what: &str| Err(format!("event at {}: {what}", units::show_duration(*at)));
+            if *at < before {
+                return fail("events are written in their order");
+            }
+            before = *at;
+            if *at >= self.duration {
+                return fail("that is after the end");
+            }
+            match *action {
+                Action::Kill(server) | Action::Start(server) if !(1..=count).contains(&server) => {
+                    return fail(&format!("there is no server {server}, they are counted from 1 to {count}"));
+                }
+                Action::Add(more) if more == 0 || count + more > MOST_SERVERS => {
+                    return fail(&format!("add 1 to {} servers", MOST_SERVERS - count));
+                }
+                Action::Add(more) => count += more,
+                Action::Remove(fewer) if fewer == 0 || fewer >= count => {
+                    return fail(&format!("remove 1 to {} servers", count - 1));
+                }
+                Action::Remove(fewer) => count -= fewer,
+                Action::Kill(_) | Action::Start(_) | Action::Deploy => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many servers there are at the most.
+    #[must_use]
+    pub fn most_servers(&self) -> usize {
+        let mut count = self.servers.count;
+        let mut most = count;
+        for event in &self.events {
+            match event.action {
+                Action::Add(more) => count += more,
+                Action::Remove(fewer) => count -= fewer,
+                _ => {}
+            }
+            most = most.max(count);
+        }
+        most
+    }
+}
+
+impl Group {
+    #[must_use]
+    pub fn addresses(&self) -> u32 {
+        self.addresses.unwrap_or(self.users)
+    }
+
+    /// When its last request may arrive.
+    #[must_use]
+    pub fn until(&self, end: Duration) -> Duration {
+        self.until.map_or(end, |until| until.min(end))
+    }
+
+    /// Requests that are due of it.
+    fn requests(&self, end: Duration) -> f64 {
+        self.rate * self.until(end).saturating_sub(self.from).as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "title = 't'\nduration = '2s'\n[servers]\ncount = 2\n[[group]]\nname = 'g'\nusers = 5\n\
+                         rate = 10\n[[policy]]\nname = 'p'\npolicy = 'round_robin'\n";
+
+    #[test]
+    fn a_small_one_is_read_with_its_defaults() {
+        let scenario = Scenario::read(SMALL).unwrap();
+        assert_eq!((scenario.seed, scenario.sessions, scenario.groups[0].addresses()), (1, false, 5));
+        let more = Scenario::read(&format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ add = 2 }}\n")).unwrap();
+        assert_eq!(more.most_servers(), 4);
+        assert_eq!(more.events[0].action, Action::Add(2));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (wrong, says) in [
+            (SMALL.replace("count = 2", "count = 0"), "count = 0: write 1 to 64"),
+            (SMALL.replace("users = 5", "users = 5\naddresses = 6"), "group \"g\": addresses = 6"),
+            (SMALL.replace("rate = 10", "rate = 0"), "rate = 0: write the requests of a second"),
+            (SMALL.replace("rate = 10", "rate = 1e9"), "1000000 at most"),
+            (SMALL.replace("'2s'", "'1h'"), "duration: write"),
+            (SMALL.replace("users", "user"), "unknown field `user`"),
+            (format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ kill = 3 }}\n"), "there is no server 3"),
+            (format!("{SMALL}[[event]]\nat = '3s'\ndo = 'deploy'\n"), "event at 3s: that is after the end"),
+            (format!("{SMALL}[[event]]\nat = '1s'\ndo = 'dance'\n"), "unknown variant `dance`"),
+        ] {
+            let error = Scenario::read(&wrong).unwrap_err();
+            assert!(error.contains(says), "{says}: {error}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The figures that reports are made of. Pure; each is tested against values worked out by hand.
+
+/// Jain's fairness index of loads: 1 where all are equal, 1/n where one has everything; none for no load.
+///
+/// (Σx)² / (n · Σx²), from Jain, Chiu and Hawe, *A Quantitative Measure of Fairness and Discrimination*, 1984.
+#[must_use]
+pub fn jain(loads: &[f64]) -> Option<f64> {
+    let (sum, squares) = loads.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+    (squares > 0.0).then(|| sum * sum / (loads.len() as f64 * squares))
+}
+
+/// How many times the mean the largest load is; none for no load.
+#[must_use]
+pub fn max_over_mean(loads: &[f64]) -> Option<f64> {
+    let sum: f64 = loads.iter().sum();
+    let max = loads.iter().copied().fold(0.0, f64::max);
+    (sum > 0.0).then(|| max * loads.len() as f64 / sum)
+}
+
+/// The value that a share `q` of all, 0 to 1, does not exceed (nearest rank); none of no values.
+#[must_use]
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1).min(sorted.len().checked_sub(1)?)).copied()
+}
+
+/// The interval that holds the true share with 95 % confidence where `hits` of `n` were seen.
+///
+/// Wilson's score interval (*Probable Inference, the Law of Succession, and Statistical Inference*, 1927), which
+/// also holds where few were seen, or none. Without any it is everything.
+#[must_use]
+pub fn wilson(hits: u64, n: u64) -> (f64, f64) {
+    /// Of the standard normal distribution, 2.5 % are above.
+    const Z: f64 = 1.959_963_984_540_054;
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (p, n) = (hits as f64 / n as f64, n as f64);
+    let z2 = Z * Z;
+    let centre = p + z2 / (2.0 * n);
+    let half = Z * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    (((centre - half) / (1.0 + z2 / n)).max(0.0), ((centre + half) / (1.0 + z2 / n)).min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-4
+    }
+
+    /// (1+2+3+4)² / (4 · (1+4+9+16)) = 100 / 120.
+    #[test]
+    fn jain_by_hand() {
+        assert!(near(jain(&[1.0, 2.0, 3.0, 4.0]).unwrap(), 0.8333));
+        assert!(near(jain(&[5.0; 7]).unwrap(), 1.0));
+        assert!(near(jain(&[9.0, 0.0, 0.0]).unwrap(), 0.3333));
+        assert_eq!(jain(&[0.0, 0.0]), None);
+        assert_eq!(jain(&[]), None);
+    }
+
+    /// 1000 on one of ten, 500 on the nine others: 1000 · 10 / 5500.
+    #[test]
+    fn max_over_mean_by_hand() {
+        let mut loads = vec![500.0; 10];
+        loads[3] = 1000.0;
+        assert!(near(max_over_mean(&loads).unwrap(), 1.8182));
+        assert!(near(max_over_mean(&[7.0, 0.0, 0.0, 0.0]).unwrap(), 4.0));
+        assert_eq!(max_over_mean(&[0.0]), None);
+    }
+
+    #[test]
+    fn quantiles_by_hand() {
+        let values = [15.0, 20.0, 35.0, 40.0, 50.0];
+        for (q, expected) in
+            [(0.0, 15.0), (0.05, 15.0), (0.3, 20.0), (0.4, 20.0), (0.5, 35.0), (0.99, 50.0), (1.0, 50.0)]
+        {
+            assert_eq!(quantile(&values, q), Some(expected), "{q}");
+        }
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    /// 10 of 100: (0.1 + 0.019207 ± 1.96 · √(0.0009 + 0.000096036)) / 1.0384146, which is 5.52 % to 17.44 %.
+    #[test]
+    fn wilson_by_hand() {
+        let (low, high) = wilson(10, 100);
+        assert!(near(low, 0.0552) && near(high, 0.1744), "{low} {high}");
+        let (low, high) = wilson(0, 100);
+        assert!(near(low, 0.0) && near(high, 0.0370), "{low} {high}");
+        assert_eq!(wilson(0, 0), (0.0, 1.0));
+    }
+}

@@ -1,0 +1,148 @@
+//! The lab: a run's report agrees with what the servers themselves have logged.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use harness::{Process, Signal, command, eventually};
+use serde_json::Value;
+
+const SCENARIO: &str = r#"
+title = "Small"
+duration = "3s"
+sessions = true
+[servers]
+count = 3
+[[group]]
+name = "office"
+users = 20
+addresses = 1
+rate = 60
+[[group]]
+name = "homes"
+users = 20
+rate = 60
+[[event]]
+at = "1500ms"
+do = { kill = 2 }
+[[policy]]
+name = "sticky"
+policy = "sticky_cookie"
+[[policy]]
+name = "hash"
+policy = "ip_hash"
+"#;
+
+fn report(out: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap()
+}
+
+/// Requests by server in the servers' own logs, health checks aside.
+fn counted(run: &Path) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for entry in std::fs::read_dir(run).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "arrivals") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let count = text.lines().filter(|line| !line.contains("/healthz")).count() as u64;
+            counts.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), count);
+        }
+    }
+    counts
+}
+
+#[test]
+fn a_run_reports_what_the_servers_have_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("small.toml"), dir.path().join("out"));
+    std::fs::write(&file, SCENARIO).unwrap();
+    let mut run = command(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let done = harness::run(&mut run).ends(0);
+    assert!(done.out.contains("POLICY") && done.out.contains("SESSIONS LOST"), "{}", done.out);
+    let report = report(&out);
+    let policies = report["policies"].as_array().unwrap();
+    assert_eq!(policies.len(), 2);
+    for (number, policy) in policies.iter().enumerate() {
+        let logs = counted(&out.join(format!("run-{}", number + 1)));
+        let mut answered = 0;
+        for server in policy["servers"].as_array().unwrap() {
+            let (name, requests) = (server["server"].as_str().unwrap(), server["requests"].as_u64().unwrap());
+            assert_eq!(server["logged"], logs[name], "{policy}");
+            // What died with its server was logged and never answered.
+            assert!(requests <= logs[name], "{policy}");
+            if name != "s2" {
+                assert!(logs[name] - requests <= 2, "{name}: {requests} of {}", logs[name]);
+            }
+            answered += requests;
+        }
+        let (requests, failed) = (policy["requests"].as_u64().unwrap(), policy["failed"].as_u64().unwrap());
+        // All that was due: what nobody answered has failed.
+        assert_eq!(requests, policies[0]["requests"].as_u64().unwrap());
+        assert!(answered <= requests && requests - answered <= failed, "{answered} of {requests}, {failed} failed");
+        let logged: u64 = logs.values().sum();
+        assert!(logged >= answered, "{logged} {answered}");
+        assert_eq!(policy["events"][0]["what"], "s2 is killed");
+        assert_eq!(policy["events"][0]["problem"], Value::Null);
+        assert!(policy["sessions_lost"].as_u64().unwrap() > 0, "its sessions were in its memory");
+    }
+    // The office is one address: by address it is on one server, by cookie it is not.
+    let skew = |n: usize| policies[n]["max_over_mean"].as_f64().unwrap();
+    assert!(skew(1) > 1.4 && skew(1) > skew(0), "{} {}", skew(0), skew(1));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.trim_end().ends_with("</html>"));
+}
+
+#[test]
+fn a_run_that_is_interrupted_reports_what_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("long.toml"), dir.path().join("out"));
+    std::fs::write(&file, SCENARIO.replace("\"3s\"", "\"9m\"")).unwrap();
+    let process = Process::spawn(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    eventually("requests arrive", || counted_or_none(&out.join("run-1")).filter(|n| *n > 20));
+    process.signal(Signal::INT);
+    let done = process.wait();
+    assert_eq!(done.code, Some(6), "{done:?}");
+    let report = report(&out);
+    assert_eq!(report["stopped"], true);
+    assert_eq!(report["policies"].as_array().unwrap().len(), 1);
+    assert!(report["policies"][0]["requests"].as_u64().unwrap() > 20);
+}
+
+fn counted_or_none(run: &Path) -> Option<u64> {
+    run.exists().then(|| counted(run).values().sum())
+}
+
+#[test]
+fn a_scenario_that_cannot_be_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wrong.toml");
+    let wrong = |text: String, code: i32| {
+        std::fs::write(&file, text).unwrap();
+        harness::run(&mut command(&["lab", "run", file.to_str().unwrap()])).ends(code).err
+    };
+    let error = wrong(SCENARIO.replace("ip_hash", "ip_hsh"), 3);
+    assert!(error.contains("policy \"hash\"") && error.contains("unknown policy `ip_hsh`"), "{error}");
+    let error = wrong(SCENARIO.replace("kill = 2", "kill = 4"), 3);
+    assert!(error.contains("there is no server 4"), "{error}");
+    let missing = harness::run(&mut command(&["lab", "run", "nowhere.toml"])).ends(1);
+    assert!(missing.err.contains("cannot read the scenario nowhere.toml"), "{}", missing.err);
+}
+
+/// Each scenario that is shipped is right; what they show is looked at by people.
+#[test]
+fn the_scenarios_that_are_shipped_can_be_read() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/lab")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let scenario = evenkeel::lab::scenario::Scenario::read(&text);
+        let scenario = scenario.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let all = scenario.duration * scenario.policies.len() as u32;
+        assert!(all.as_secs() <= 100, "{}: it takes {all:?}, and two minutes are the most", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 5);
+}
