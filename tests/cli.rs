@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::{Running, Signal, WebSocket, app, cli, command, eventually, origins, run};
 use serde_json::{Value, json};
 
-const VERBS: [&str; 23] = [
+const VERBS: &[&str] = &[
     "run",
     "check",
     "reload",
@@ -42,7 +42,7 @@ const VERBS: [&str; 23] = [
 fn help_lists_verbs_codes_and_signals() {
     let help = cli(&["--help"]).ends(0);
     assert_eq!(help.err, "");
-    for verb in VERBS {
+    for verb in VERBS.iter().copied() {
         assert!(help.out.lines().any(|line| line.starts_with(&format!("  {verb} "))), "{verb} in\n{}", help.out);
         cli(&[verb, "--help"]).ends(0);
     }
@@ -280,7 +280,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn completions_are_scripts_that_name_every_verb() {
     for shell in ["bash", "zsh", "fish"] {
         let script = cli(&["completions", shell]).ends(0).out;
-        for verb in VERBS {
+        for verb in VERBS.iter().copied() {
             assert!(script.contains(verb), "{verb} for {shell}");
         }
         let dir = tempfile::tempdir().unwrap();
@@ -308,7 +308,7 @@ fn man_pages_are_pages() {
     );
     let dir = tempfile::tempdir().unwrap();
     cli(&["man", "--dir", dir.path().to_str().unwrap()]).ends(0);
-    for verb in VERBS {
+    for verb in VERBS.iter().copied() {
         let page = std::fs::read_to_string(dir.path().join(format!("evenkeel-{verb}.1"))).expect(verb);
         assert!(page.contains(".TH "), "{verb}");
     }

@@ -87,7 +87,7 @@ pub fn send(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     let outcomes = Rc::new(RefCell::new(Vec::with_capacity(arrivals.len())));
-    let users: RefCell<HashMap<(u16, u32), Rc<RefCell<User>>>> = RefCell::default();
+    let mut users: HashMap<(u16, u32), Rc<RefCell<User>>> = HashMap::new();
     let start = Instant::from_std(start);
     let sending = local.run_until(async {
         let mut tasks = Vec::with_capacity(arrivals.len());
@@ -96,7 +96,7 @@ pub fn send(
             if meter.stop.load(Relaxed) {
                 break;
             }
-            let user = Rc::clone(users.borrow_mut().entry((arrival.group, arrival.user)).or_default());
+            let user = Rc::clone(users.entry((arrival.group, arrival.user)).or_default());
             let from = address(arrival.group, &scenario.groups[usize::from(arrival.group)], arrival.user);
             let stay = scenario.groups[usize::from(arrival.group)].visits;
             let (arrival, sessions, outcomes) = (*arrival, scenario.sessions, Rc::clone(&outcomes));

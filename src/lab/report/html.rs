@@ -85,9 +85,9 @@ fn setup(page: &mut String, report: &Report) {
 }
 
 fn table(page: &mut String, report: &Report) {
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<div class=\"scroll\"><table><tr><th>Policy<th>Max / mean<th>Jain<th>p50<th>p90<th>p99<th>Failed{}</tr>\n",
+        "<div class=\"scroll\"><table><tr><th>Policy<th>Max / mean<th>Jain<th>p50<th>p90<th>p99<th>Failed{}</tr>",
         if report.sessions { "<th>Sessions lost" } else { "" }
     );
     for policy in &report.policies {
@@ -292,9 +292,9 @@ fn totals(page: &mut String, report: &Report) {
 fn servers(page: &mut String, report: &Report) {
     page.push_str("<h2>Server by server</h2>\n");
     for policy in &report.policies {
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<details><summary>{}</summary><div class=\"scroll\"><table><tr><th>Server<th>Answered<th>In its own log<th>Share<th>p50<th>p99<th>5xx</tr>\n",
+            "<details><summary>{}</summary><div class=\"scroll\"><table><tr><th>Server<th>Answered<th>In its own log<th>Share<th>p50<th>p99<th>5xx</tr>",
             escape(&policy.policy)
         );
         for server in &policy.servers {
