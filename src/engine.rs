@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::config::Loaded;
 pub use crate::control::Adjust;
 use crate::control::{self, Control, Outcome};
-pub use crate::control::{Inherited, Program};
+pub use crate::control::{Activated, Inherited, Program};
 use crate::metrics::export::Exporter;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::{self, Cores};
@@ -33,6 +33,8 @@ pub struct Options {
     pub program: Option<Program>,
     /// What the process before this one has given, if there is one to take over from.
     pub inherited: Option<Inherited>,
+    /// What the service manager listens on for this process.
+    pub activated: Activated,
 }
 
 impl std::fmt::Debug for Options {
@@ -102,6 +104,7 @@ pub fn start(loaded: Loaded, options: Options) -> Result<Evenkeel, StartError> {
             handle_signals: options.signals,
             program: options.program,
             inherited: options.inherited,
+            activated: options.activated,
         },
         data_plane,
         reports,

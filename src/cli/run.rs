@@ -14,7 +14,7 @@ use super::logging;
 use crate::config::plan::AdminPlan;
 use crate::config::{self, Loaded, Plan};
 use crate::control::{CommandError, Outcome, default_socket};
-use crate::engine::{self, Adjust, Evenkeel, Inherited, Options, Program, StartError};
+use crate::engine::{self, Activated, Adjust, Evenkeel, Inherited, Options, Program, StartError};
 
 /// `run`: returns when the proxy has stopped, or another process has taken over from it.
 pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
@@ -22,7 +22,8 @@ pub(super) fn run(flags: &RunArgs, global: &Global, console: &mut Console) -> Re
     let inherited = Inherited::from_parent().map_err(|error| failed("cannot take over", error))?;
     let regret = inherited.as_ref().map(Inherited::regret).transpose();
     let regret = regret.map_err(|error| failed("cannot take over", error))?;
-    match begin(flags, global, inherited, console) {
+    let activated = Activated::from_env().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+    match begin(flags, global, (inherited, activated), console) {
         Ok(evenkeel) => {
             drop(regret);
             wait(evenkeel)
@@ -49,7 +50,7 @@ fn program() -> Option<Program> {
 fn begin(
     flags: &RunArgs,
     global: &Global,
-    inherited: Option<Inherited>,
+    (inherited, activated): (Option<Inherited>, Activated),
     console: &mut Console,
 ) -> Result<Evenkeel, Failure> {
     let (mut loaded, file) = if flags.listen.is_empty() {
@@ -79,6 +80,7 @@ fn begin(
         signals: true,
         program: program(),
         inherited,
+        activated,
     };
     engine::start(loaded, options).map_err(not_started)
 }

@@ -4,6 +4,7 @@
 //! name resolution, signals, the admin API. It meets the data plane in [`crate::upstream`] alone; no
 //! request waits for anything in here, and nothing in here may import the data plane.
 
+mod activation;
 pub mod admin;
 pub mod api;
 pub mod default_socket;
@@ -55,6 +56,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub use activation::Activated;
 pub use error::CommandError;
 pub use handle::Handle;
 pub use shared::Phase;
@@ -63,6 +65,7 @@ pub use upgrade::{Inherited, Program};
 use admin::AdminAddresses;
 use certificates::Terminators;
 use listeners::Listeners;
+use notify::Notify;
 use registry::Registry;
 use reload::{Load, Source};
 use resolve::Resolver;
@@ -100,6 +103,8 @@ pub struct Options {
     pub program: Option<Program>,
     /// What the process before this one has given, if there is one to take over from.
     pub inherited: Option<Inherited>,
+    /// What the service manager listens on for this process.
+    pub activated: Activated,
 }
 
 impl std::fmt::Debug for Options {
@@ -211,8 +216,17 @@ async fn begin(
     handle: Handle,
     load: Load,
 ) -> Result<Supervisor, StartError> {
-    let Options { plan, config_path, adjust: _, metrics, reopen_logs, handle_signals, program, mut inherited } =
-        options;
+    let Options {
+        plan,
+        config_path,
+        adjust: _,
+        metrics,
+        reopen_logs,
+        handle_signals,
+        program,
+        mut inherited,
+        activated,
+    } = options;
     if handle_signals {
         signals::watch(&inbox).map_err(|source| CommandError::System { doing: "listening for signals", source })?;
     }
@@ -222,6 +236,7 @@ async fn begin(
         inherited.offer(&mut listeners.offered, &mut offered);
     }
     let inheriting = inherited.map(Inheriting::new);
+    activated.offer(&mut listeners, &mut offered);
     let begun = Instant::now();
     let (store, started) = match &inheriting {
         None => (Store::open(plan.state_dir.as_deref()), begun),
@@ -234,6 +249,12 @@ async fn begin(
     members.prune(&plan);
     let deploys = store.deploys();
     let (file, plan) = (plan.clone(), members.over(&plan));
+    if let Some(bind) = plan.admin.bind {
+        let (admin, others) = listeners.offered.into_iter().partition(|one| one.slot.is_none() && one.address == bind);
+        listeners.offered = others;
+        let admin: Vec<listeners::Offered> = admin;
+        offered.tcp.extend(admin.into_iter().map(|one| (bind, one.socket)));
+    }
     let admin = admin::bind(&plan.admin, handle, metrics, &mut offered)?;
     let mut supervisor = Supervisor {
         config_path,
@@ -251,7 +272,8 @@ async fn begin(
         // What another process says of them holds.
         restored: inheriting.is_some(),
         admin,
-        notify: notify::Notify::from_env(),
+        // Of a program that embeds evenkeel others know when it is ready.
+        notify: if handle_signals { Notify::from_env() } else { Notify::default() },
         row: Row::new(program, inheriting),
         file,
         resolver: Resolver::new(&plan.dns),
@@ -267,6 +289,7 @@ async fn begin(
         plan: plan.clone(),
     };
     let prepared = supervisor.prepare(&plan)?;
+    activation::nothing_left(&supervisor.listeners, &offered)?;
     if !supervisor.row.is_inheriting() {
         let refused = |source| CommandError::System { doing: "serving the admin API", source };
         supervisor.admin.start().map_err(refused)?;

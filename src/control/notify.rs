@@ -28,6 +28,20 @@ impl Notify {
         }))
     }
 
+    /// The configuration is read again; [`Self::ready`] says that it has been.
+    pub(super) fn reloading(&self) {
+        if self.0.is_some() {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+            self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+        }
+    }
+
+    /// It serves.
+    pub(super) fn ready(&self) {
+        self.tell("READY=1");
+    }
+
     /// Says it: lines of `KEY=value`.
     pub(super) fn tell(&self, words: &str) {
         if let Some((socket, address)) = &self.0

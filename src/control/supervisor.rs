@@ -307,7 +307,11 @@ impl Supervisor {
             }
             Message::Signal(Signal::Stop { because, insist }) => self.begin_stop(because, insist),
             Message::Signal(Signal::StopNow) => self.stop_now(),
-            Message::Signal(Signal::Reload) => drop(self.reload().await),
+            Message::Signal(Signal::Reload) => {
+                self.notify.reloading();
+                drop(self.reload().await);
+                self.notify.ready();
+            }
             Message::Signal(Signal::ReopenLogs) => {
                 info!("reopening log files");
                 (self.reopen_logs)();

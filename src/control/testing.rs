@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::reload::{Load, Source};
-use super::{CommandError, Control, Options, start_with};
+use super::{Activated, CommandError, Control, Options, start_with};
 use crate::balance::{Policy, RoundRobin, StickyCookie};
 use crate::config::Plan;
 use crate::config::plan::*;
@@ -167,6 +167,7 @@ fn start_by(
         handle_signals,
         program: None,
         inherited: None,
+        activated: Activated::default(),
     };
     let plane = DataPlane { swap: Arc::clone(&swap), orders: senders, cells: Arc::clone(&cells) };
     let control = start_with(options, plane, received, load)?;

@@ -51,7 +51,8 @@ pub struct AdminAddresses {
 /// Sockets that listen already, of the process before this one or of the service manager.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Offered {
-    pub(in crate::control) unix: Vec<(PathBuf, StdUnixListener)>,
+    /// With the path, and whether its file is evenkeel's to take away.
+    pub(in crate::control) unix: Vec<(PathBuf, StdUnixListener, bool)>,
     /// With the address that was asked for.
     pub(in crate::control) tcp: Vec<(SocketAddr, StdTcpListener)>,
 }
@@ -65,6 +66,8 @@ pub(in crate::control) struct Server {
     tcp: Option<(SocketAddr, StdTcpListener)>,
     /// Whether the Unix socket is one that was offered: its file is not this process's before it starts.
     pub(in crate::control) is_taken: bool,
+    /// Whether the file of the Unix socket goes when this process does.
+    pub(in crate::control) is_ours: bool,
     file: Option<SocketFile>,
     router: Router,
     token: Option<Arc<str>>,
@@ -97,6 +100,7 @@ pub(in crate::control) fn bind(
         unix: None,
         tcp: None,
         is_taken: false,
+        is_ours: true,
         file: None,
         router: router(handle, metrics),
         token: plan.token.as_deref().map(Arc::from),
@@ -110,10 +114,11 @@ pub(in crate::control) fn bind(
             address: format!("unix:{}", path.display()),
             source,
         };
-        let listener = match offered.unix.iter().position(|(offered, _)| offered == path) {
+        let listener = match offered.unix.iter().position(|(offered, ..)| offered == path) {
             Some(at) => {
                 server.is_taken = true;
-                let listener = offered.unix.remove(at).1;
+                let (_, listener, is_ours) = offered.unix.remove(at);
+                server.is_ours = is_ours;
                 listener.set_nonblocking(true).map_err(refuse)?;
                 listener
             }
@@ -160,7 +165,7 @@ impl Server {
     pub(in crate::control) fn start(&mut self) -> io::Result<()> {
         if let Some((path, listener)) = &self.unix {
             let listener = UnixListener::from_std(listener.try_clone()?)?;
-            if self.file.is_none() {
+            if self.file.is_none() && self.is_ours {
                 self.file = Some(SocketFile::of(path)?);
             }
             info!(socket = %path.display(), "admin API");

@@ -63,6 +63,9 @@ pub(in crate::control) enum Descriptor {
     },
     AdminSocket {
         path: PathBuf,
+        /// Whether the file belongs to the service manager.
+        #[serde(default)]
+        foreign: bool,
     },
     AdminTcp {
         /// As it was asked for, and as it really is.

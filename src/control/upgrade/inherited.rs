@@ -84,7 +84,9 @@ impl Inherited {
                     slot: Some(slot),
                     socket: TcpListener::from(socket),
                 }),
-                Descriptor::AdminSocket { path } => admin.unix.push((path, UnixListener::from(socket))),
+                Descriptor::AdminSocket { path, foreign } => {
+                    admin.unix.push((path, UnixListener::from(socket), !foreign));
+                }
                 Descriptor::AdminTcp { bind, .. } => admin.tcp.push((bind, TcpListener::from(socket))),
                 Descriptor::Unknown => {}
             }

@@ -40,6 +40,8 @@ pub(super) struct Row {
     attempts: u64,
     /// Once it has taken over.
     successor: Option<Successor>,
+    /// Whether there was a process before this one.
+    is_later: bool,
     /// While this process gets ready to take over.
     inheriting: Option<Inheriting>,
     /// While the process before this one still has connections.
@@ -48,7 +50,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn new(program: Option<Program>, inheriting: Option<Inheriting>) -> Self {
-        Self { program, inheriting, ..Self::default() }
+        Self { program, is_later: inheriting.is_some(), inheriting, ..Self::default() }
     }
 
     /// Whether another process begins or ends, so that it has to be looked after.

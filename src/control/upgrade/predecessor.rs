@@ -28,6 +28,7 @@ pub(super) struct Predecessor {
     pub(super) progress: Progress,
     heard: Instant,
     /// The number of the newest states that it was sent, and those.
+    has_spoken: bool,
     number: u64,
     states: Vec<ServerState>,
     services: Vec<(String, Service)>,
@@ -113,6 +114,7 @@ impl Supervisor {
             since: now,
             progress: Progress { ends_within: self.plan.upgrade.deadline, ..Progress::default() },
             heard: now,
+            has_spoken: false,
             number: 0,
             states: Vec::new(),
             services: Vec::new(),
@@ -123,6 +125,10 @@ impl Supervisor {
     /// The old process says what it still has.
     fn note(&mut self, progress: Progress) {
         let Some(predecessor) = &mut self.row.predecessor else { return };
+        if !std::mem::replace(&mut predecessor.has_spoken, true) {
+            // It has said by now which process is the main one.
+            self.notify.ready();
+        }
         let is_news = predecessor.progress.in_flight != progress.in_flight
             || predecessor.progress.heard != progress.heard
             || predecessor.progress.connections != progress.connections;
@@ -230,6 +236,9 @@ impl Supervisor {
     pub(in crate::control) fn serving(&mut self) {
         info!("serving");
         self.shared.set_phase(Phase::Serving);
-        self.notify.tell("READY=1");
+        // The service manager believes the main process alone, and that is the one before for a moment yet.
+        if !self.row.is_later {
+            self.notify.ready();
+        }
     }
 }

@@ -144,7 +144,10 @@ impl Supervisor {
             let one = Descriptor::Listener { bind, name: name.map(str::to_owned), address: bound.address, slot };
             std::iter::repeat_n(one, bound.sockets.len())
         });
-        let unix = self.admin.unix().map(|(path, _)| Descriptor::AdminSocket { path: path.clone() });
+        let unix = self
+            .admin
+            .unix()
+            .map(|(path, _)| Descriptor::AdminSocket { path: path.clone(), foreign: !self.admin.is_ours });
         let tcp = self.admin.tcp().zip(self.admin.addresses.tcp);
         let tcp = tcp.map(|((bind, _), address)| Descriptor::AdminTcp { bind: *bind, address });
         Hello {
