@@ -282,9 +282,9 @@ fn a_server_is_drained_once_both_processes_have_nothing_on_it() {
     evenkeel.upgrade();
 
     evenkeel.change("app", "a", &json!({ "admin": "draining" }));
-    let server = eventually("what the old process has", || {
-        Some(evenkeel.server("app", "a")).filter(|server| server.in_flight_of_predecessor == 1)
-    });
+    eventually("the old process knows", || evenkeel.status().predecessor.filter(|before| before.in_step));
+    let server = evenkeel.server("app", "a");
+    assert_eq!(server.in_flight_of_predecessor, 1);
     assert_eq!((server.admin.as_str(), server.in_flight), ("draining", 1));
     // The old process sends nothing more to it either, and says that its connections end.
     for kept in &mut kept {

@@ -74,7 +74,8 @@ fn text(status: &Status, now: i64, color: bool) -> String {
 
 /// What the process before this one still has.
 fn predecessor(before: &PredecessorStatus) -> String {
-    let PredecessorStatus { pid, version, seconds, connections, tunnels, in_flight, ends_within_seconds } = before;
+    let PredecessorStatus { pid, version, seconds, connections, tunnels, in_flight, in_step: _, ends_within_seconds } =
+        before;
     let time = |seconds: f64| ago(seconds.max(0.0).ceil() as u64);
     format!(
         "process {pid} (evenkeel {version}) drains for {}: {}, {} in flight, {}, ends within {}",
@@ -297,6 +298,7 @@ api  round_robin  FAILING OPEN: no server is healthy, every ready one gets traff
             connections: 3,
             tunnels: 1,
             in_flight: 2,
+            in_step: true,
             ends_within_seconds: 47.2,
         };
         let next = UpgradeStatus { pid: 43, seconds: 1.0, ends_within_seconds: 59.0 };

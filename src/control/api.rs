@@ -61,6 +61,9 @@ pub struct PredecessorStatus {
     pub connections: u64,
     pub tunnels: u64,
     pub in_flight: u64,
+    /// Whether it has heard how servers are by now: a moment after each change.
+    #[serde(default)]
+    pub in_step: bool,
     /// Latest moment at which it ends, in seconds from now.
     pub ends_within_seconds: f64,
 }

@@ -228,6 +228,7 @@ impl Supervisor {
             connections: old.progress.connections,
             tunnels: old.progress.tunnels,
             in_flight: old.progress.in_flight.iter().map(|(_, count)| u64::from(*count)).sum(),
+            in_step: old.progress.heard >= old.number,
             ends_within_seconds: old.ends_within().as_secs_f64(),
         })
     }
