@@ -344,6 +344,23 @@ fn clients_of_ip_hash_wait_for_their_server() {
     assert_eq!(mine.paths(), ["/1", "/2"]);
 }
 
+/// Whose server by the address is another one meanwhile goes there, and does not wait for the one before.
+#[test]
+fn clients_of_ip_hash_look_again_when_servers_change() {
+    let (a, b) = (Held::start("a"), Held::start("b"));
+    let more = format!("policy = \"ip_hash\"\nmax_requests = 1\n{LONG}");
+    let proxy = Proxy::start(&held(&more, &[("a", &a), ("b", &b)]));
+    proxy.change("app", "b", &json!({ "weight": 0 }));
+    let _first = ask(&proxy, "/1");
+    a.has(1);
+    let mut second = ask(&proxy, "/2");
+    waiting(&proxy, 1);
+    b.release(1);
+    // By far the most clients are b's now, this one too.
+    proxy.change("app", "b", &json!({ "weight": 1000 }));
+    assert_eq!(second.answer().server(), "b");
+}
+
 #[test]
 fn a_request_that_failed_waits_for_another_server() {
     let (a, dead) = (Held::start("a"), Refusing::new());

@@ -106,6 +106,9 @@ pub(super) struct Core {
     seed: u64,
     busy: Notify,
     sleeping: Cell<bool>,
+    /// How much later it is here than elsewhere.
+    #[cfg(test)]
+    pub(super) ahead: Cell<Duration>,
 }
 
 impl Core {
@@ -143,6 +146,8 @@ impl Core {
             seed,
             busy: Notify::new(),
             sleeping: Cell::new(false),
+            #[cfg(test)]
+            ahead: Cell::default(),
         }
     }
 
@@ -207,6 +212,8 @@ impl Core {
     /// Notes and returns the time.
     pub(super) fn now(&self) -> Instant {
         let now = Instant::now();
+        #[cfg(test)]
+        let now = now + self.ahead.get();
         self.clock.set(now);
         now
     }
@@ -433,8 +440,14 @@ pub(super) mod tests {
 
     /// A core that no thread runs.
     pub(in crate::proxy) fn core() -> Core {
+        cores(1, &Arc::default()).remove(0)
+    }
+
+    /// Some, that are those of one process.
+    pub(in crate::proxy) fn cores(count: usize, swap: &Arc<Swap>) -> Vec<Core> {
         let (events, _) = tokio::sync::mpsc::channel(1);
-        let cells = Arc::from([CoreCells::default()]);
-        Core::new(0, 1, Arc::new(Swap::default()), cells, events, None, Arc::default())
+        let cells: Arc<[CoreCells]> = (0..count).map(|_| CoreCells::default()).collect();
+        let core = |id| Core::new(id, 1, Arc::clone(swap), Arc::clone(&cells), events.clone(), None, Arc::default());
+        (0..count).map(core).collect()
     }
 }

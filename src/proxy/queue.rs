@@ -54,8 +54,19 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     wish: RefCell<Wish>,
+    /// The generation of the Snapshot that the wish was made by.
+    made_by: Cell<u64>,
     called: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+impl Waiter {
+    /// Whether another server may be the one it wants by now: servers have come, gone or changed since it was
+    /// picked, and who is picked by the client's address may be another. A pin stays what it is.
+    fn is_outdated(&self, view: &View) -> bool {
+        let wish = self.wish.borrow();
+        wish.server.is_some() && !wish.pinned && self.made_by.get() != view.generation
+    }
 }
 
 /// A place in a line; dropping it leaves the line.
@@ -78,6 +89,15 @@ impl Lines {
     /// Whether anybody waits for that upstream already.
     pub(super) fn has_waiters(&self, upstream: &Upstream) -> bool {
         self.0.borrow().get(&upstream.slot).is_some_and(|line| !line.waiters.borrow().is_empty())
+    }
+
+    /// Whether nobody waits for what one who wants `wish` would take from them.
+    fn lets_pass(&self, view: &View, upstream: &Upstream, wish: &Wish) -> bool {
+        let wants_another = |waiter: &Rc<Waiter>| {
+            let server = waiter.wish.borrow().server;
+            server.is_some() && server != wish.server && !waiter.is_outdated(view)
+        };
+        self.0.borrow().get(&upstream.slot).is_none_or(|line| line.waiters.borrow().values().all(wants_another))
     }
 
     fn line(&self, core: usize, upstream: &Upstream) -> Rc<Line> {
@@ -119,7 +139,11 @@ impl Line {
             if waiter.called.get() {
                 return;
             }
-            if upstream.is_none_or(|upstream| upstream.has_news_for(&waiter.wish.borrow())) {
+            let has_news = |upstream: &Upstream| {
+                let is_paused = matches!(upstream.service, Service::Paused { .. });
+                upstream.has_news_for(&waiter.wish.borrow()) || (waiter.is_outdated(view) && !is_paused)
+            };
+            if upstream.is_none_or(has_news) {
                 if let Some(rate) = upstream.and_then(released_at)
                     && !self.queue.pace.take(rate)
                 {
@@ -186,23 +210,28 @@ fn is_choosy(wish: &Wish) -> bool {
 }
 
 impl Place {
-    /// The last place in the line, or none where as many wait as may.
-    fn take(core: &Rc<Core>, upstream: &Upstream, wish: Wish) -> Option<Self> {
+    /// The last place in the line, or the wish back where as many wait as may.
+    fn take(core: &Rc<Core>, view: &View, upstream: &Upstream, wish: Wish) -> Result<Self, Wish> {
         let line = core.lines.line(core.id, upstream);
         if !line.queue.join(core.id, upstream.plan.queue.size) {
-            return None;
+            return Err(wish);
         }
         line.counts().queued.inc();
         let ticket = line.next.replace(line.next.get() + 1);
         line.set_choosy(false, is_choosy(&wish));
-        let waiter = Rc::new(Waiter { wish: RefCell::new(wish), called: Cell::new(false), waker: RefCell::default() });
+        let waiter = Rc::new(Waiter {
+            wish: RefCell::new(wish),
+            made_by: Cell::new(view.generation),
+            called: Cell::new(false),
+            waker: RefCell::default(),
+        });
         line.waiters.borrow_mut().insert(ticket, Rc::clone(&waiter));
         if !line.attended.replace(true) {
             tokio::task::spawn_local(attend(Rc::clone(core), Rc::clone(&line)));
         }
         // What ended meanwhile has told nobody.
         line.call(&core.view(), 0);
-        Some(Self { core: Rc::clone(core), line, ticket, waiter, since: core.clock.get() })
+        Ok(Self { core: Rc::clone(core), line, ticket, waiter, since: core.clock.get() })
     }
 
     /// Waits for news, or for what comes up for the connection.
@@ -227,6 +256,7 @@ impl Place {
         let is_new = *self.waiter.wish.borrow() != wish;
         self.line.set_choosy(is_choosy(&self.waiter.wish.borrow()), is_choosy(&wish));
         *self.waiter.wish.borrow_mut() = wish;
+        self.waiter.made_by.set(self.core.view().generation);
         self.waiter.called.set(false);
         // What it wants now may have come free before anybody knew that it does.
         self.line.call(&self.core.view(), if is_new { self.ticket } else { self.ticket + 1 });
@@ -240,7 +270,8 @@ impl Drop for Place {
         line.set_choosy(is_choosy(&self.waiter.wish.borrow()), false);
         line.queue.leave(line.core);
         line.counts().waited.record(self.core.now().duration_since(self.since));
-        line.call(&self.core.view(), self.ticket);
+        // From the front: who leaves may not have been called, and what is free now is for the first.
+        line.call(&self.core.view(), 0);
     }
 }
 
@@ -280,15 +311,19 @@ pub(super) async fn claim(
             Err(Unclaimed::Full(wish)) => wish,
         }
     };
-    let Some(place) = Place::take(core, upstream, first) else {
-        // Those who wait for another server do not keep this one from its own clients.
-        if matches!(upstream.service, Service::Open)
-            && let Ok(claimed) = request::claim(exchange, upstream, position, session, tried)
-        {
-            return Ok(Some(claimed));
+    let place = match Place::take(core, &view, upstream, first) {
+        Ok(place) => place,
+        Err(wish) => {
+            // Those who wait for another server do not keep this one from its own clients.
+            if matches!(upstream.service, Service::Open)
+                && core.lines.lets_pass(&view, upstream, &wish)
+                && let Ok(claimed) = request::claim(exchange, upstream, position, session, tried)
+            {
+                return Ok(Some(claimed));
+            }
+            core.lines.line(core.id, upstream).counts().overflows.inc();
+            return Err(ProxyError::new(Kind::QueueFull));
         }
-        core.lines.line(core.id, upstream).counts().overflows.inc();
-        return Err(ProxyError::new(Kind::QueueFull));
     };
     conn.watch.uses(None);
     conn.watch.enter(Phase::Queue, core.clock.get(), patience(upstream, core.clock.get()));
@@ -336,3 +371,6 @@ pub(super) async fn claim(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

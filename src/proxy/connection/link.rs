@@ -59,7 +59,7 @@ pub(in crate::proxy) struct Conn {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(in crate::proxy) fn new(
         core: &Rc<Core>,
         slot: usize,
         entry: &Rc<Entry>,
