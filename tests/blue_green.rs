@@ -72,9 +72,9 @@ fn a_new_set_takes_over_under_load_and_nobody_notices() {
         }
         let done = run(&evenkeel, dir.path(), &to(&new), &["--max-failed", "0"]);
         // From then on all of it is the new set's.
-        let before: Vec<_> = old.iter().map(|o| asked(o)).collect();
+        let before: Vec<_> = old.iter().map(asked).collect();
         assert_eq!(Client::to(address).get("/echo").status, 200);
-        assert_eq!(old.iter().map(|o| asked(o)).collect::<Vec<_>>(), before);
+        assert_eq!(old.iter().map(asked).collect::<Vec<_>>(), before);
         over.store(true, Relaxed);
         done
     })

@@ -10,6 +10,7 @@
 //! Nothing in this room may import another room of the crate (the leaves [`crate::named`] and
 //! [`crate::units`] aside).
 
+pub mod canary;
 pub mod first;
 pub mod hash;
 pub mod ip_hash;

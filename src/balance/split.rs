@@ -132,6 +132,11 @@ impl User {
         Self(xxh3_64_with_seed(&number.to_be_bytes(), SEED))
     }
 
+    /// What stands for the user.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
     /// Who is at this address. An IPv4 address written as IPv6 (RFC 4291 §2.5.5.2) is the IPv4 address.
     #[must_use]
     pub fn of_address(address: IpAddr) -> Self {

@@ -309,6 +309,23 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = parse_replacement, conflicts_with_all = ["attach", "abandon"])]
     pub replace: Vec<Replacement>,
 
+    /// Before the swap, send this share of users to the new servers and compare them with the old ones: the swap
+    /// comes when they are not worse, and otherwise they are taken away again
+    #[arg(long, value_name = "PERCENT", requires = "replace", value_parser = parse_percent)]
+    pub percent: Option<f64>,
+
+    /// How long they are compared
+    #[arg(long = "for", value_name = "TIME", default_value = "5m", requires = "percent", value_parser = parse_duration)]
+    pub lasts: Duration,
+
+    /// All clients of this network meet the new servers; may be given several times
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', requires = "percent")]
+    pub allow: Vec<String>,
+
+    /// What users are known by, where they have no sticky cookie [default: cookie]
+    #[arg(long, value_name = "WHAT", requires = "percent")]
+    pub by: Option<CanaryBy>,
+
     /// A command for each old server once it is drained and removed, such as one that stops it; run like --each
     #[arg(long, value_name = "COMMAND", requires = "replace")]
     pub after: Option<String>,
@@ -334,6 +351,20 @@ pub(super) struct DeployArgs {
 pub(super) struct Replacement {
     pub name: String,
     pub address: String,
+}
+
+/// What the users of a canary are known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CanaryBy {
+    Cookie,
+    Address,
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim_end_matches('%').trim().parse::<f64>().ok();
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| "write a share of users, 0 to 100".to_owned())
 }
 
 fn parse_replacement(text: &str) -> Result<Replacement, String> {

@@ -2,6 +2,7 @@
 //!
 //! Servers and who may deploy them are the proxy's; what runs hooks is this command, and it alone.
 
+mod canary;
 mod histogram;
 mod hook;
 mod hooks;
@@ -15,6 +16,7 @@ mod rolling;
 mod sample;
 pub(super) mod shown;
 mod skew;
+mod stats;
 
 use std::time::Duration;
 

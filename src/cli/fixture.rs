@@ -97,6 +97,7 @@ pub(super) fn status() -> Status {
             UpstreamStatus {
                 removed: Vec::new(),
                 deploy: None,
+                canary: None,
                 name: "shop".into(),
                 policy: "sticky_cookie".into(),
                 failing_open: false,
@@ -107,6 +108,7 @@ pub(super) fn status() -> Status {
             UpstreamStatus {
                 removed: Vec::new(),
                 deploy: None,
+                canary: None,
                 name: "api".into(),
                 policy: "round_robin".into(),
                 failing_open: true,

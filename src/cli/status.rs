@@ -134,6 +134,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
     if let Some(service) = &upstream.service {
         out.push_str(&format!("  {}\n", Style::Warn.paint(&service::said(service), color)));
     }
+    if let Some(canary) = &upstream.canary {
+        out.push_str(&format!("  {}\n", Style::Warn.paint(&shown::canary(canary), color)));
+    }
     if let Some(deploy) = &upstream.deploy {
         let (first, wrong) = shown::lines(&upstream.name, deploy);
         out.push_str(&format!("  {}\n", Style::Warn.paint(&first, color)));

@@ -6,7 +6,8 @@ mod plan;
 use serde::{Deserialize, Serialize};
 
 pub use deploy::{
-    AttachDeploy, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewDeploy, Swap,
+    AttachDeploy, CanaryStatus, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewCanary,
+    NewDeploy, Swap,
 };
 pub use plan::{NewPlan, Planned, PlannedClients, PlannedRemoval, PlannedUpstream};
 
@@ -120,6 +121,9 @@ pub struct UpstreamStatus {
     /// While somebody deploys it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployStatus>,
+    /// While some users meet new servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
     pub servers: Vec<ServerStatus>,
 }
 

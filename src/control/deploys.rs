@@ -109,6 +109,11 @@ impl Supervisor {
     fn end_deploy(&mut self, upstream: &str, end: &EndDeploy) -> Result<Deploy, CommandError> {
         let ledger = self.ledger(upstream)?;
         let told = ledger.told();
+        let is_its = end.id.as_ref().is_none_or(|id| ledger.is_of(id));
+        if is_its {
+            self.end_canary(upstream);
+        }
+        let ledger = self.ledger(upstream)?;
         match &end.id {
             Some(id) if !ledger.is_of(id) => {
                 return Err(conflict(format!("{} goes on with this deploy", ledger.by)));
@@ -197,6 +202,7 @@ impl Supervisor {
             "the command that deploys has not reported: `evenkeel deploy {upstream} --attach` goes on, `--abandon` ends it"
         );
         if ledger.kind != "rolling" {
+            self.end_canary(upstream);
             // New servers that were not swapped in get no clients; old ones that drain are the drain's.
             return;
         }

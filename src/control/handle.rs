@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::{
-    Deadlines, Deploy, NewPlan, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap,
-    Upgraded, UpstreamStatus,
+    Deadlines, Deploy, NewCanary, NewPlan, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange,
+    Status, Swap, Upgraded, UpstreamStatus,
 };
 use super::deploys::DeployOrder;
 use super::error::CommandError;
@@ -127,6 +127,15 @@ impl Handle {
     pub async fn swap(&self, upstream: &str, swap: Swap) -> Result<UpstreamStatus, CommandError> {
         let upstream = upstream.to_owned();
         self.ask(|reply| Command::Swap { upstream, swap, reply }).await?
+    }
+
+    /// Begins a canary; none ends it. When this returns, it is in force.
+    ///
+    /// # Errors
+    /// There is no such upstream, nobody deploys it, or it makes no sense; then nothing was done.
+    pub async fn canary(&self, upstream: &str, canary: Option<NewCanary>) -> Result<UpstreamStatus, CommandError> {
+        let upstream = upstream.to_owned();
+        self.ask(|reply| Command::Canary { upstream, canary, reply }).await?
     }
 
     /// Begins a deploy, or says something of one.

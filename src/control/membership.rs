@@ -202,10 +202,12 @@ impl Supervisor {
             let marks: BTreeMap<String, Mark> = self
                 .registry
                 .members_of(name)
-                .map(|(_, member)| {
+                .map(|(uid, member)| {
                     let weight = member.weight_set.then(|| member.server.weight());
                     // What a server has asked for, it asks for again.
                     let admin = Kept::of(member.state().admin).filter(|_| member.by == By::Operator);
+                    // Who judges a canary is gone with this process.
+                    let admin = if self.registry.is_canary(name, uid) { Some(Kept::Drained) } else { admin };
                     let mark = Mark { admin, weight, leaving: member.leaving };
                     (member.server.name.to_string(), mark)
                 })

@@ -13,6 +13,7 @@ pub mod outlier;
 
 mod asked;
 mod bind;
+mod canary;
 mod certificates;
 mod change;
 mod checks;

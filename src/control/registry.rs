@@ -16,11 +16,12 @@ use super::error::CommandError;
 use super::outlier::Outlier;
 use super::prober::Probing;
 use super::resolve::Resolving;
+use crate::balance::canary::Canary;
 use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::health::Check;
 use crate::health::streak::Streak;
 use crate::upstream::server::State;
-use crate::upstream::{Admin, Gate, Operational, Queue, Server, Service, Sticky, Upstream};
+use crate::upstream::{Admin, Change, Gate, Operational, Queue, Server, Service, Sticky, Upstream};
 
 /// Failed connections in a row that take down a server without a check.
 const PASSIVE_FAILURES: u32 = 3;
@@ -113,6 +114,8 @@ pub(super) struct Group {
     failing_open: bool,
     /// Servers that are about to drain.
     outgoing: Vec<u32>,
+    /// Servers that only some users meet.
+    pub(super) canary: Option<(Arc<Canary>, Vec<u32>)>,
 }
 
 /// A server that is no longer configured but still has requests in flight.
@@ -243,6 +246,19 @@ impl Registry {
         }
     }
 
+    /// Says which servers only some users meet.
+    pub(super) fn set_canary(&mut self, upstream: &str, canary: Option<(Arc<Canary>, Vec<u32>)>) {
+        if let Some(group) = self.groups.get_mut(upstream) {
+            group.canary = canary;
+            group.fresh = false;
+        }
+    }
+
+    /// Whether only some users meet a server.
+    pub(super) fn is_canary(&self, upstream: &str, uid: u32) -> bool {
+        self.groups.get(upstream).and_then(|group| group.canary.as_ref()).is_some_and(|(_, new)| new.contains(&uid))
+    }
+
     /// Every upstream.
     pub(super) fn groups(&self) -> impl Iterator<Item = (&str, &Group)> {
         self.groups.iter().map(|(name, group)| (name.as_str(), group))
@@ -265,7 +281,9 @@ impl Registry {
         let servers = members.iter().map(|m| Arc::clone(&m.server)).collect();
         let plan = Arc::clone(&group.plan);
         let (sticky, previous) = (group.sticky.clone(), group.built.as_deref());
-        let built = Upstream::without(&group.outgoing, group.slot, plan, servers, sticky, previous);
+        let canary = group.canary.as_ref().map(|(canary, new)| (canary, new.as_slice()));
+        let change = Change { outgoing: &group.outgoing, canary };
+        let built = Upstream::with(change, group.slot, plan, servers, sticky, previous);
         let built = Arc::new(built.behind(Arc::clone(&group.queue), group.service.clone()));
         // At the start all servers are unknown for a moment: no news.
         if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
@@ -295,6 +313,7 @@ impl Registry {
         let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
         applied.check_changed = before.as_ref().is_some_and(|g| probed_by(&g.plan) != probed_by(plan));
         let service = before.as_ref().map_or(Service::Open, |g| g.service.clone());
+        let canary = before.as_ref().and_then(|g| g.canary.clone());
         let queue = before.as_ref().map_or_else(|| Arc::new(Queue::new(cores)), |g| Arc::clone(&g.queue));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
@@ -327,6 +346,7 @@ impl Registry {
             failing_open,
             plan: Arc::clone(&plan),
             outgoing: Vec::new(),
+            canary,
         };
         self.groups.insert(plan.name.clone(), group);
         applied

@@ -55,6 +55,7 @@ impl Supervisor {
             service: service_status(&group.service),
             queue: has_queue.then(|| queue_status(group)),
             deploy: self.deploy_status(name),
+            canary: self.canary_status(name),
             servers,
         })
     }

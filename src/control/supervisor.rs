@@ -19,8 +19,8 @@ use tracing::info;
 use super::Outcome;
 use super::admin;
 use super::api::{
-    Deadlines, Deploy, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange, Status, Swap, Upgraded,
-    UpstreamStatus,
+    Deadlines, Deploy, NewCanary, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange, Status,
+    Swap, Upgraded, UpstreamStatus,
 };
 use super::certificates::{Terminator, Terminators};
 use super::deploys::DeployOrder;
@@ -90,6 +90,11 @@ pub(super) enum Command {
         change: ServiceChange,
         reply: Reply<UpstreamStatus>,
     },
+    Canary {
+        upstream: String,
+        canary: Option<NewCanary>,
+        reply: Reply<UpstreamStatus>,
+    },
     Swap {
         upstream: String,
         swap: Swap,
@@ -134,7 +139,9 @@ impl Command {
             | Self::Server { reply, .. }
             | Self::Add { reply, .. }
             | Self::Remove { reply, .. } => drop(reply.send(Err(why))),
-            Self::Serve { reply, .. } | Self::Swap { reply, .. } => drop(reply.send(Err(why))),
+            Self::Serve { reply, .. } | Self::Canary { reply, .. } | Self::Swap { reply, .. } => {
+                drop(reply.send(Err(why)));
+            }
             Self::Deploy { reply, .. } => drop(reply.send(Err(why))),
             Self::Upgrade { reply } => drop(reply.send(Err(why))),
             Self::Propose { reply, .. } => drop(reply.send(Err(why))),
@@ -355,6 +362,18 @@ impl Supervisor {
             }
             Command::Serve { upstream, change, reply } => {
                 let result = self.serve(&upstream, &change);
+                self.publish();
+                let status = || self.upstream_status(&upstream).ok_or_else(|| CommandError::no_upstream(&upstream));
+                drop(reply.send(result.and_then(|()| status())));
+            }
+            Command::Canary { upstream, canary, reply } => {
+                let result = match canary {
+                    Some(new) => self.begin_canary(&upstream, &new),
+                    None => {
+                        self.end_canary(&upstream);
+                        Ok(())
+                    }
+                };
                 self.publish();
                 let status = || self.upstream_status(&upstream).ok_or_else(|| CommandError::no_upstream(&upstream));
                 drop(reply.send(result.and_then(|()| status())));

@@ -40,6 +40,7 @@ impl Supervisor {
         // Cores learn of both at once, and only then the old ones take nobody: whoever still holds the
         // Snapshot before finds them open until then, and a newer one after.
         self.registry.set_outgoing(upstream, outgoing.clone());
+        self.registry.set_canary(upstream, None);
         self.stale = true;
         self.publish();
         self.registry.set_outgoing(upstream, Vec::new());

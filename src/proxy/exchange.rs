@@ -48,6 +48,10 @@ pub(super) struct Exchange {
     pub(super) target: Option<usize>,
     /// The number that a new user of a split is known by from now on: the answer sets the cookie.
     pub(super) new_user: Option<u64>,
+    /// The same of a canary.
+    pub(super) new_canary: Option<u64>,
+    /// Whether it belongs to the new servers of a canary.
+    pub(super) to_new: bool,
     /// Whether the client came over TLS.
     pub(super) is_https: bool,
     pub(super) claim: Option<CoreClaim>,
@@ -115,6 +119,8 @@ impl Exchange {
             route: None,
             target: None,
             new_user: None,
+            new_canary: None,
+            to_new: false,
             is_https: false,
             claim: None,
             lease: None,
@@ -147,7 +153,7 @@ impl Exchange {
 
     /// Whose request a server is picked for.
     pub(super) fn asker<'a>(&self, pin: Option<&'a Pin>) -> Asker<'a> {
-        Asker { client: self.client, key: self.key, pin }
+        Asker { client: self.client, key: self.key, pin, to_new: self.to_new }
     }
 
     /// The route taken.

@@ -11,6 +11,7 @@ mod answer;
 mod asked;
 mod basic_auth;
 mod body;
+mod canary;
 mod census;
 mod check;
 mod client;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, head
 use http_body::Body as _;
 
 use super::body::{Body, RequestBody, RequestLimits};
+use super::canary;
 use super::check::{self, LONGEST_HOST};
 use super::connection::{Conn, Protocol};
 use super::edits::{self, Asking, Known};
@@ -183,6 +184,9 @@ pub(super) fn prepare(
         let navigates = upstream.plan.drain.move_sessions == MoveSessions::Navigation && sticky::navigates(request);
         sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https, navigates)
     });
+    if let Some(branch) = &upstream.canary {
+        canary::draw(exchange, &branch.canary, session.is_some(), request.headers_mut(), noted);
+    }
     if !plan.request_headers.is_empty() {
         if noted.has(Noted::UNDERSCORE) {
             underscores::yield_to(&plan.request_headers, request.headers_mut(), conn.core.cells());

@@ -15,6 +15,7 @@ use super::answer::{self, Form};
 use super::asked;
 use super::basic_auth;
 use super::body::Body;
+use super::canary;
 use super::check;
 use super::compress;
 use super::connection::{Conn, Protocol};
@@ -398,7 +399,7 @@ fn respond(
             head.headers.append(header::SET_COOKIE, cookie);
         }
     }
-    if let Some(cookie) = split::cookie(&exchange) {
+    for cookie in [split::cookie(&exchange), canary::cookie(&exchange)].into_iter().flatten() {
         head.headers.append(header::SET_COOKIE, cookie);
     }
     if let Some(route) = exchange.route()

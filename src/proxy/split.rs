@@ -34,7 +34,7 @@ pub(super) fn target(exchange: &mut Exchange, route: &Route, headers: &mut Heade
 }
 
 /// The number in the client's cookie.
-fn number(headers: &mut HeaderMap, name: &str, noted: Noted) -> Option<u64> {
+pub(super) fn number(headers: &mut HeaderMap, name: &str, noted: Noted) -> Option<u64> {
     if !noted.has(Noted::COOKIE) {
         return None;
     }

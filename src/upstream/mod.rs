@@ -5,6 +5,7 @@
 //! Nothing in here waits.
 
 pub mod bridge;
+pub mod canary;
 pub mod claim;
 pub mod clock;
 pub mod gate;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use bridge::{DataPlane, Event, Events, Order};
+pub use canary::Branch;
 pub use claim::{Claim, Refused};
 pub use gate::{Gate, Queue};
 pub use route::{Asked, Route, Routes};
@@ -31,6 +33,7 @@ pub use service::{Notice, Pace, Service};
 pub use sessions::Ledger;
 pub use snapshot::{Snapshot, Swap};
 
+use crate::balance::canary::Canary;
 use crate::balance::sticky_cookie::{Keys, Pin};
 use crate::balance::{self, Input, Member, Pick, Scratch, Table};
 use crate::config::plan::UpstreamPlan;
@@ -71,6 +74,8 @@ pub struct Upstream {
     passes_full: bool,
     /// How fast averages of latency fade, where the policy looks at them.
     pub decay: Option<Duration>,
+    /// New servers that only some users meet.
+    pub canary: Option<Box<Branch>>,
     table: Table,
     /// The same of the backups, for requests that no other server can take.
     backups: Option<Table>,
@@ -88,14 +93,13 @@ impl Upstream {
         sticky: Option<Arc<Sticky>>,
         previous: Option<&Upstream>,
     ) -> Self {
-        Self::without(&[], slot, plan, servers, sticky, previous)
+        Self::with(Change::default(), slot, plan, servers, sticky, previous)
     }
 
-    /// The same as it is once the servers `out`, by uid, drain. It may be put in force before they do: who
-    /// still has the one before goes to them meanwhile, and at no moment is there nobody to go to.
+    /// The same in the middle of a change.
     #[must_use]
-    pub fn without(
-        out: &[u32],
+    pub fn with(
+        change: Change<'_>,
         slot: usize,
         plan: Arc<UpstreamPlan>,
         servers: Vec<Arc<Server>>,
@@ -104,7 +108,7 @@ impl Upstream {
     ) -> Self {
         let state = |s: &Server| {
             let state = s.state();
-            if out.contains(&s.uid) { State { admin: Admin::Draining, ..state } } else { state }
+            if change.outgoing.contains(&s.uid) { State { admin: Admin::Draining, ..state } } else { state }
         };
         let any = servers.iter().any(|s| state(s).takes_new(false) && s.weight() > 0);
         // Where every server was taken out by order, nothing has failed and nothing is open.
@@ -113,10 +117,14 @@ impl Upstream {
         // than the least weight.
         let slow = plan.policy.spreads_anew() && servers.iter().any(|s| s.share() < WHOLE_SHARE);
         let weight = |s: &Server| if slow { s.weight() * s.share() } else { s.weight() };
-        let members: Vec<Member> = servers
+        let mut members: Vec<Member> = servers
             .iter()
             .map(|s| Member { key: s.key, weight: weight(s), takes_new: state(s).takes_new(failing_open) })
             .collect();
+        let canary = change.canary.map(|(canary, new)| {
+            let is_new = servers.iter().map(|s| new.contains(&s.uid)).collect();
+            Box::new(Branch::new(Arc::clone(canary), is_new, &plan.policy, &mut members))
+        });
         // Positions are the same in both tables; who is not meant has no weight there.
         let only = |backup: bool| -> Vec<Member> {
             let out = |member: Member| Member { weight: 0, takes_new: false, ..member };
@@ -145,6 +153,7 @@ impl Upstream {
             is_limited,
             passes_full,
             decay,
+            canary,
             table,
             backups,
             by_key,
@@ -217,13 +226,34 @@ impl Upstream {
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
     pub fn pick(&self, asker: &Asker<'_>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
-        let Asker { client, key, pin } = *asker;
+        let Asker { client, key, pin, .. } = *asker;
         let pinned = pin.and_then(|pin| self.position_of(pin));
         let (input, live) = (Input { client, key, pinned }, Live { upstream: self, tried });
-        let pick = self.table.pick(&input, scratch, &live);
+        let pick = match &self.canary {
+            None => self.table.pick(&input, scratch, &live),
+            Some(branch) => self.pick_side(branch, asker.to_new, &input, scratch, &live),
+        };
         match &self.backups {
             Some(backups) if pick.is_none() && !self.has_primary(tried) => backups.pick(&input, scratch, &live),
             _ => pick,
+        }
+    }
+
+    /// Picks among the new servers of a canary or the others; where nobody there can take the request, among
+    /// the rest.
+    #[cold]
+    fn pick_side(
+        &self,
+        branch: &Branch,
+        to_new: bool,
+        input: &Input,
+        scratch: &mut Scratch,
+        live: &Live<'_>,
+    ) -> Option<Pick> {
+        if branch.is_for(input.pinned, to_new) {
+            branch.pick(input, scratch, live).or_else(|| self.table.pick(input, scratch, live))
+        } else {
+            self.table.pick(input, scratch, live).or_else(|| branch.pick(input, scratch, live))
         }
     }
 
@@ -263,6 +293,19 @@ pub struct Asker<'a> {
     pub key: Option<u64>,
     /// What a valid sticky cookie says.
     pub pin: Option<&'a Pin>,
+    /// Whether it belongs to the new servers of a canary, if there is one.
+    pub to_new: bool,
+}
+
+/// What an upstream is in the middle of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    /// Servers, by uid, that are about to drain: nobody new is sent there. This may be put in force before
+    /// they do. Who still has the Snapshot before goes to them meanwhile, and at no moment is there nobody
+    /// to go to.
+    pub outgoing: &'a [u32],
+    /// Servers, by uid, that only some users meet.
+    pub canary: Option<(&'a Arc<Canary>, &'a [u32])>,
 }
 
 /// What one who waits wants.

@@ -29,6 +29,10 @@ impl Histogram {
         self.all += other.all;
     }
 
+    pub(super) fn all(&self) -> u64 {
+        self.all
+    }
+
     /// What came since `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         let old = |bound: f64| before.bounds.iter().find(|(b, _)| *b == bound).map_or(0, |(_, count)| *count);
@@ -41,6 +45,12 @@ impl Histogram {
         let wanted = part * self.all as f64;
         let (bound, _) = self.bounds.iter().find(|(_, count)| self.all > 0 && *count as f64 >= wanted)?;
         Some(*bound)
+    }
+
+    /// How many took longer than `bound`, which has to be one of the bounds.
+    pub(super) fn above(&self, bound: f64) -> u64 {
+        let within = self.bounds.iter().rfind(|(b, _)| *b <= bound).map_or(0, |(_, count)| *count);
+        self.all.saturating_sub(within)
     }
 }
 
@@ -61,6 +71,7 @@ mod tests {
         let all = histogram(&[(f64::INFINITY, 100), (0.01, 99), (0.001, 60)]);
         assert_eq!((all.quantile(0.5), all.quantile(0.99), all.quantile(0.995)), (Some(0.001), Some(0.01), None));
         assert_eq!(Histogram::default().quantile(0.5), None);
+        assert_eq!((all.above(0.001), all.above(0.01), all.above(0.0001)), (40, 1, 100));
         let later = histogram(&[(0.001, 60), (0.01, 103), (f64::INFINITY, 104)]);
         assert_eq!(later.since(&all), histogram(&[(0.001, 0), (0.01, 4), (f64::INFINITY, 4)]));
     }

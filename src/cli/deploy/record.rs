@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep};
 
+use super::canary::Comparison;
 use super::interrupt::Interrupts;
 use super::ledger::Notes;
 use super::proof::{Counts, Span, Toll};
@@ -21,6 +22,8 @@ use crate::units::show_duration;
 pub(super) struct Record {
     notes: Notes,
     skew: Skew,
+    /// What a canary has shown.
+    pub(super) canary: Option<Comparison>,
 }
 
 pub(super) async fn count(client: &Client, upstream: &str) -> Result<Counts, Failure> {
@@ -54,12 +57,12 @@ impl Record {
         };
         let (started, batch) = (unix(), args.batch);
         let notes = Notes { began, started, batch, deadlines, everyone, turns: turns.to_vec(), before, start };
-        Ok(Self { notes, skew })
+        Ok(Self { notes, skew, canary: None })
     }
 
     /// Goes on with what another command has seen.
     pub(super) fn go_on(client: &Client, args: &DeployArgs, notes: Notes) -> Self {
-        Self { notes, skew: Skew::watch(client, &args.upstream) }
+        Self { notes, skew: Skew::watch(client, &args.upstream), canary: None }
     }
 
     /// What another command would need.
@@ -104,6 +107,7 @@ impl Record {
             during: Span::between(&start, &end, during),
             after: Span::between(&end, &last, after),
             toll: Toll::between(&start, &last, &everyone),
+            canary: self.canary,
             skew_over_time: self.skew.seen(),
         };
         let file = report::write(&proof, args)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::{Instant, sleep};
 
+use super::canary::{Canary, Comparison};
 use super::hooks::{self, Ended, Line, Of};
 use super::interrupt::Interrupts;
 use super::ledger::Ledger;
@@ -36,7 +37,7 @@ pub(super) async fn replace(
     let ledger = Ledger::open(client, args, "replace", new.clone(), interrupts).await?;
     let everyone = upstream.servers.iter().map(|server| server.name.clone()).chain(new).collect();
     let turns: Vec<Turn> = args.replace.iter().map(|server| Turn::of(&server.name)).collect();
-    let record = match Record::begin(client, args, everyone, &turns, interrupts, console).await {
+    let mut record = match Record::begin(client, args, everyone, &turns, interrupts, console).await {
         Ok(record) => record,
         Err(failure) => {
             let _ = ledger.end().await;
@@ -44,7 +45,8 @@ pub(super) async fn replace(
         }
     };
     let deadlines = record.deadlines().clone();
-    let mut set = Set { client, args, turns, old, added: Vec::new(), deadlines, interrupts, ledger: &ledger };
+    let mut set =
+        Set { client, args, turns, old, added: Vec::new(), deadlines, interrupts, ledger: &ledger, seen: None };
     let result = match set.bring(console).await {
         Ok(()) => set.see_off(console).await,
         Err(why) => {
@@ -53,6 +55,7 @@ pub(super) async fn replace(
         }
     };
     let turns = std::mem::take(&mut set.turns);
+    record.canary = set.seen.take();
     finish(client, args, (ledger, record), (turns, result), interrupts, console).await
 }
 
@@ -99,6 +102,8 @@ struct Set<'a> {
     deadlines: Deadlines,
     interrupts: &'a Interrupts,
     ledger: &'a Ledger,
+    /// What a canary has shown.
+    seen: Option<Comparison>,
 }
 
 impl Set<'_> {
@@ -124,6 +129,9 @@ impl Set<'_> {
             self.phase(&all, DeployPhase::Returning).await
         };
         interrupts.unless(gate).await?;
+        if let Some(percent) = self.args.percent {
+            self.try_out(percent, console).await?;
+        }
         // From here on it happens or it does not: nothing interrupts it.
         self.swap().await?;
         self.added.clear();
@@ -200,6 +208,30 @@ impl Set<'_> {
             let _ = console.confirm(&format!("{target} is healthy"));
         }
         Ok(())
+    }
+
+    /// Lets some users meet the new servers. The error is why they must go: then nobody meets them any more.
+    async fn try_out(&mut self, percent: f64, console: &mut Console) -> Result<(), String> {
+        let canary = Canary {
+            client: self.client,
+            args: self.args,
+            percent,
+            new: self.turns.iter().map(|turn| turn.server.clone()).collect(),
+            old: self.old.iter().map(|old| old.name.clone()).collect(),
+        };
+        canary.begin(console).await?;
+        let mut seen = None;
+        let interrupts = self.interrupts;
+        let result = interrupts.unless(canary.compare(&mut seen, console)).await;
+        if let Some(seen) = &seen {
+            let verdict = if result.is_ok() { "the new servers were not worse: " } else { "" };
+            console.note(&format!("{verdict}{}", seen.limits()));
+        }
+        if result.is_err() && interrupts.lost().is_none() {
+            canary.end(console).await;
+        }
+        self.seen = seen;
+        result
     }
 
     async fn swap(&self) -> Result<(), String> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Comparison;
 use super::proof::{Span, Toll};
 use super::skew::Look;
 use crate::cli::args::DeployArgs;
@@ -22,6 +23,9 @@ pub(super) struct Proof {
     pub(super) after: Span,
     #[serde(flatten)]
     pub(super) toll: Toll,
+    /// New servers and old ones in the same minutes, where there was a canary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) canary: Option<Comparison>,
     /// Each second of what one command has seen; one that attaches begins anew.
     pub(super) skew_over_time: Vec<Look>,
 }

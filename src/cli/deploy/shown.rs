@@ -1,7 +1,7 @@
 //! What `status` says of a deploy.
 
 use crate::cli::table::ago;
-use crate::control::api::{DeployPhase, DeployStatus};
+use crate::control::api::{CanaryStatus, DeployPhase, DeployStatus};
 
 /// A line on the deploy of an upstream, and those on what is wrong with it.
 pub(in crate::cli) fn lines(upstream: &str, deploy: &DeployStatus) -> (String, Vec<String>) {
@@ -39,10 +39,30 @@ pub(in crate::cli) fn lines(upstream: &str, deploy: &DeployStatus) -> (String, V
     (first, wrong)
 }
 
+/// A line on a canary.
+pub(in crate::cli) fn canary(canary: &CanaryStatus) -> String {
+    let CanaryStatus { servers, percent, allow, by } = canary;
+    let allowed = if allow.is_empty() { String::new() } else { format!(", and all of {}", allow.join(", ")) };
+    format!("canary: {percent} % of users, by {by}{allowed}, meet {}", servers.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::api::DeployTurn;
+
+    #[test]
+    fn a_canary_says_who_meets_it() {
+        let canary_of = |allow: &[&str]| CanaryStatus {
+            servers: vec!["c".into(), "d".into()],
+            percent: 2.5,
+            allow: allow.iter().map(|net| (*net).to_owned()).collect(),
+            by: "cookie".into(),
+        };
+        assert_eq!(canary(&canary_of(&[])), "canary: 2.5 % of users, by cookie, meet c, d");
+        let both = "canary: 2.5 % of users, by cookie, and all of 10.0.0.0/8, meet c, d";
+        assert_eq!(canary(&canary_of(&["10.0.0.0/8"])), both);
+    }
 
     #[test]
     fn a_deploy_is_told_with_what_is_wrong() {

@@ -26,7 +26,7 @@ use serde_json::json;
 pub use listen::AdminAddresses;
 pub(super) use listen::{Offered, Server, bind};
 
-use super::api::{Deadlines, Deploy, NewPlan, NewServer, ServerChange, ServiceChange, Swap};
+use super::api::{Deadlines, Deploy, NewCanary, NewPlan, NewServer, ServerChange, ServiceChange, Swap};
 use super::deploys::DeployOrder;
 use super::error::CommandError;
 use super::handle::Handle;
@@ -64,6 +64,7 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/upstreams/{upstream}/servers", post(add))
         .route("/upstreams/{upstream}/servers/{server}", get(server).put(change).delete(remove))
         .route("/upstreams/{upstream}/swap", post(swap))
+        .route("/upstreams/{upstream}/canary", put(begin_canary).delete(end_canary))
         .route("/upstreams/{upstream}/deploy", post(open_deploy).put(report_deploy).delete(end_deploy))
         .route("/upstreams/{upstream}/deploy/attach", post(attach_deploy))
         .fallback(
@@ -221,6 +222,21 @@ async fn end_deploy(
     request: Request,
 ) -> Result<Json<Deploy>, CommandError> {
     deploy(&admin, path, request, DeployOrder::End).await
+}
+
+async fn begin_canary(
+    State(admin): State<Admin>,
+    path: UpstreamPath,
+    request: Request,
+) -> Result<Response, CommandError> {
+    let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
+    let canary: NewCanary = json_of(request.into_body()).await?;
+    Ok(Json(admin.handle.canary(&upstream, Some(canary)).await?).into_response())
+}
+
+async fn end_canary(State(admin): State<Admin>, path: UpstreamPath) -> Result<Response, CommandError> {
+    let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
+    Ok(Json(admin.handle.canary(&upstream, None).await?).into_response())
 }
 
 async fn swap(State(admin): State<Admin>, path: UpstreamPath, request: Request) -> Result<Response, CommandError> {

@@ -118,6 +118,33 @@ impl Swap {
     }
 }
 
+/// `PUT /upstreams/{upstream}/canary`: within a deploy, some users meet new servers. `DELETE` ends it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCanary {
+    /// Healthy servers that have had no clients.
+    pub servers: Vec<String>,
+    /// The share of users, 0 to 100.
+    pub percent: f64,
+    /// Networks whose clients all meet them, such as `"10.0.0.0/8"`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// What users are known by, where they have no sticky cookie: `cookie` by default, or `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// What `status` says of a canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    pub servers: Vec<String>,
+    pub percent: f64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// `cookie`, `address` or `sticky_cookie`.
+    pub by: String,
+}
+
 /// What the proxy knows of a deploy: the answer to all that is said of one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deploy {

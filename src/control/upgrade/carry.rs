@@ -43,9 +43,16 @@ impl Supervisor {
         Some(CarriedUpstream {
             name: name.to_owned(),
             service: service_carried(&group.service),
-            servers: members.iter().map(|(_, member)| server_carried(member)).collect(),
+            servers: members.iter().map(|(uid, member)| self.server_carried(name, *uid, member)).collect(),
             sessions: sessions.unwrap_or_default(),
         })
+    }
+
+    fn server_carried(&self, upstream: &str, uid: u32, member: &Member) -> CarriedServer {
+        let carried = server_carried(member);
+        // A canary ends with the process that has begun it.
+        let admin = if self.registry.is_canary(upstream, uid) { Admin::Drained } else { carried.admin };
+        CarriedServer { admin, ..carried }
     }
 
     /// What is known of the health of servers that are new here: they need not be waited for.
