@@ -26,7 +26,7 @@
 //! | [`lab`] | the toy server that the demo, the tests and the examples put behind the proxy |
 //! | [`proxy_protocol`] | the header that says, ahead of a connection, who the client is: read from clients, written to servers |
 //! | [`server_stream`] | the bytes of a connection to a server: TCP, a Unix socket, TLS over either |
-//! | [`named`], [`units`], [`path`], [`asks`] | leaves: how choices, durations and sizes are written; the one form of a path; what a server says of itself |
+//! | [`named`], [`units`], [`path`], [`asks`], [`debug_header`] | leaves: how choices, durations and sizes are written; the one form of a path; what a server says of itself; who may be told why |
 //!
 //! Two rooms are made to grow: a new policy is a file and a variant in [`balance`], a new check is a
 //! file and a variant in [`health`]; the compiler asks for the rest.
@@ -94,6 +94,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod debug_header;
 pub mod engine;
 pub mod error;
 #[doc(hidden)]

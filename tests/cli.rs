@@ -17,6 +17,7 @@ const VERBS: &[&str] = &[
     "reload",
     "upgrade",
     "plan",
+    "why",
     "stop",
     "status",
     "drain",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, and the rooms of the crate that each may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("asks", &[]),
+    ("debug_header", &[]),
     ("named", &[]),
     ("units", &[]),
     ("path", &[]),
@@ -19,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("health", &["asks", "named", "proxy_protocol", "server_stream", "tls", "units"]),
     ("config", &["balance", "health", "named", "path", "proxy_protocol", "tls", "units"]),
     ("metrics", &["balance", "config", "error", "upstream"]),
-    ("upstream", &["balance", "config", "metrics", "tls"]),
+    ("upstream", &["balance", "config", "debug_header", "metrics", "tls"]),
     (
         "proxy",
         &[
@@ -39,7 +40,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lab", &["balance", "units"]),
     ("fuzzing", &["balance", "config", "proxy"]),
     ("engine", &["config", "control", "metrics", "proxy", "upstream"]),
-    ("cli", &["balance", "config", "control", "engine", "error", "health", "lab", "path", "proxy_protocol", "units"]),
+    (
+        "cli",
+        &[
+            "balance",
+            "config",
+            "control",
+            "debug_header",
+            "engine",
+            "error",
+            "health",
+            "lab",
+            "path",
+            "proxy_protocol",
+            "units",
+        ],
+    ),
 ];
 
 /// Pure rooms: what time it is and what chance decides are arguments there.

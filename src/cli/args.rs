@@ -117,6 +117,8 @@ pub(super) enum Verb {
     Check,
     /// Make the running evenkeel read its configuration again
     Reload,
+    /// Say why a request went where it went, where [debug] has evenkeel remember it
+    Why(WhyArgs),
     /// Have another process take over: a new binary, or what a reload cannot change
     ///
     /// The running evenkeel starts a process like itself, gives it its sockets and all it knows, and drains once
@@ -408,6 +410,19 @@ pub(super) struct PlanArgs {
     /// How long to look at who comes, where that matters; at most 5m, and 0s for not at all
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub sample: Duration,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct WhyArgs {
+    /// The `X-Request-Id` of an answer, or of a line of the access log
+    #[arg(value_name = "REQUEST_ID", required_unless_present = "sign", conflicts_with = "sign")]
+    pub request_id: Option<String>,
+
+    /// Print a header instead with which answers tell why themselves, for this long
+    ///
+    /// It is signed with the key of the configuration; nobody is asked.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub sign: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]

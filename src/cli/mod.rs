@@ -30,11 +30,12 @@ mod show;
 mod status;
 mod table;
 mod target;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use args::{Args, ConfigVerb, Global, LabVerb, Verb};
+use args::{Args, ConfigVerb, Global, LabVerb, Verb, WhyArgs};
 use client::Client;
 use console::Console;
 use exit::{Exit, Failure};
@@ -89,6 +90,11 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Reload => with_client(global, console, process::reload),
         Verb::Upgrade => with_client(global, console, process::upgrade),
         Verb::Stop => with_client(global, console, process::stop),
+        Verb::Why(WhyArgs { sign: Some(lasts), .. }) => why::sign(lasts, global, console),
+        Verb::Why(WhyArgs { request_id, .. }) => {
+            let id = request_id.unwrap_or_default();
+            with_client(global, console, async |client, console| why::why(client, &id, console).await)
+        }
         Verb::Plan(plan) => {
             with_client(global, console, async |client, console| plan::plan(client, &plan, console).await)
         }

@@ -23,8 +23,8 @@ use upstream_tls::UpstreamTlsView;
 
 use crate::config::Plan;
 use crate::config::plan::{
-    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, DrainPlan, LogFormat, LogPlan, PoolPlan, QueuePlan, RetryPlan,
-    ServerPlan, ShutdownPlan, UpgradePlan, UpstreamPlan, UpstreamTimeouts,
+    AccessLogFormat, AccessLogPlan, AdminPlan, DebugPlan, DnsPlan, DrainPlan, LogFormat, LogPlan, PoolPlan, QueuePlan,
+    RetryPlan, ServerPlan, ShutdownPlan, UpgradePlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::Hears;
 use crate::proxy_protocol::Version;
@@ -61,6 +61,7 @@ struct PlanView<'a> {
     access_log: Option<AccessLogView>,
     shutdown: ShutdownView,
     upgrade: UpgradeView,
+    debug: DebugView,
     dns: DnsView,
     listener: Vec<ListenerView<'a>>,
     route: Vec<RouteView<'a>>,
@@ -78,6 +79,7 @@ impl<'a> PlanView<'a> {
             access_log,
             shutdown,
             upgrade,
+            debug,
             dns,
             listeners,
             routes,
@@ -92,11 +94,25 @@ impl<'a> PlanView<'a> {
             access_log: access_log.as_ref().map(AccessLogView::of),
             shutdown: ShutdownView::of(shutdown),
             upgrade: UpgradeView::of(upgrade),
+            debug: DebugView::of(debug),
             dns: DnsView::of(dns),
             listener: listeners.iter().map(ListenerView::of).collect(),
             route: routes.iter().map(|route| RouteView::of(route, plan)).collect(),
             upstream: Upstreams(upstreams.iter().map(|u| (u.name.as_str(), UpstreamView::of(u))).collect()),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct DebugView {
+    remember: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'static str>,
+}
+
+impl DebugView {
+    fn of(DebugPlan { remember, key }: &DebugPlan) -> Self {
+        Self { remember: *remember, key: key.as_ref().map(|_| MASK) }
     }
 }
 

@@ -41,6 +41,11 @@ pub(super) fn path_of_deploy(upstream: &str) -> String {
     format!("/upstreams/{}/deploy", segment(upstream))
 }
 
+/// The path of a request in the admin API.
+pub(super) fn path_of_why(request_id: &str) -> String {
+    format!("/why/{}", segment(request_id))
+}
+
 /// Encodes everything but the unreserved characters of RFC 3986 §2.3, so that a name with a slash
 /// (servers named by the path of a socket) stays one segment.
 fn segment(text: &str) -> String {

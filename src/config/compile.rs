@@ -84,6 +84,7 @@ pub(super) fn compile(
         access_log: c.access_log(spec.access_log.as_ref()),
         shutdown: c.shutdown(&spec.shutdown),
         upgrade: c.upgrade(&spec.upgrade),
+        debug: c.debug(&spec.debug),
         dns: c.dns(&spec.dns),
         admin,
         listeners,

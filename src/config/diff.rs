@@ -12,7 +12,9 @@ mod upstream;
 use std::fmt;
 use std::time::Duration;
 
-use super::plan::{Access, AccessLogPlan, AdminPlan, DnsPlan, ListenerPlan, LogPlan, Plan, ShutdownPlan, UpgradePlan};
+use super::plan::{
+    Access, AccessLogPlan, AdminPlan, DebugPlan, DnsPlan, ListenerPlan, LogPlan, Plan, ShutdownPlan, UpgradePlan,
+};
 use crate::units::show_duration;
 
 /// The difference between two Plans.
@@ -58,6 +60,7 @@ pub enum Subject {
     Process,
     Shutdown,
     Upgrade,
+    Debug,
     Listener(String),
     Route(String),
     Upstream(String),
@@ -85,6 +88,7 @@ impl fmt::Display for Change {
             Subject::Process => f.write_str("process")?,
             Subject::Shutdown => f.write_str("shutdown")?,
             Subject::Upgrade => f.write_str("upgrade")?,
+            Subject::Debug => f.write_str("debug")?,
             Subject::Listener(name) => write!(f, "listener {name}")?,
             Subject::Route(name) => write!(f, "route {name}")?,
             Subject::Upstream(name) => write!(f, "upstream {name}")?,
@@ -167,6 +171,7 @@ impl Diff {
             access_log,
             shutdown,
             upgrade,
+            debug,
             dns,
             listeners: _,
             routes: _,
@@ -201,6 +206,10 @@ impl Diff {
         fields.time("announce", announce, new.shutdown.announce);
         fields.time("idle_grace", idle_grace, new.shutdown.idle_grace);
         fields.time("deadline", deadline, new.shutdown.deadline);
+        let DebugPlan { remember, key } = debug;
+        let mut fields = self.of(Subject::Debug);
+        fields.value("remember", remember, &new.debug.remember);
+        fields.key("key", *key == new.debug.key);
         let UpgradePlan { ready_within, idle_grace, deadline } = *upgrade;
         let mut fields = self.of(Subject::Upgrade);
         fields.time("ready_within", ready_within, new.upgrade.ready_within);

@@ -47,6 +47,7 @@ pub struct Plan {
     pub access_log: Option<AccessLogPlan>,
     pub shutdown: ShutdownPlan,
     pub upgrade: UpgradePlan,
+    pub debug: DebugPlan,
     pub dns: DnsPlan,
     /// At least one.
     pub listeners: Vec<ListenerPlan>,
@@ -62,6 +63,21 @@ pub struct AdminPlan {
     pub bind: Option<SocketAddr>,
     /// What a TCP client must send as `Authorization: Bearer …`.
     pub token: Option<String>,
+}
+
+/// What is noted of requests, so that it can be told why they went where they went.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct DebugPlan {
+    /// Requests that each core remembers.
+    pub remember: usize,
+    /// What the header is signed with by which a client is told; none honours no header.
+    pub key: Option<String>,
+}
+
+impl std::fmt::Debug for DebugPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DebugPlan").field("remember", &self.remember).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -63,6 +63,7 @@ pub struct Spec {
     pub access_log: Option<AccessLogSpec>,
     pub shutdown: ShutdownSpec,
     pub upgrade: UpgradeSpec,
+    pub debug: DebugSpec,
     pub dns: DnsSpec,
     pub listener: Vec<At<ListenerSpec>>,
     pub route: Vec<At<RouteSpec>>,
@@ -134,6 +135,21 @@ pub struct ShutdownSpec {
 impl Default for ShutdownSpec {
     fn default() -> Self {
         Self { announce: nowhere(seconds(0)), idle_grace: nowhere(seconds(1)), deadline: nowhere(seconds(30)) }
+    }
+}
+
+/// `[debug]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct DebugSpec {
+    pub remember: At<usize>,
+    pub key: Option<At<Secret>>,
+    pub key_file: Option<At<PathBuf>>,
+}
+
+impl Default for DebugSpec {
+    fn default() -> Self {
+        Self { remember: nowhere(0), key: None, key_file: None }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod deploy;
 mod plan;
+mod why;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ pub use deploy::{
     NewDeploy, Swap,
 };
 pub use plan::{NewPlan, Planned, PlannedClients, PlannedRemoval, PlannedUpstream};
+pub use why::Explained;
 
 /// `GET /status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::{
-    Deadlines, Deploy, NewCanary, NewPlan, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange,
-    Status, Swap, Upgraded, UpstreamStatus,
+    Deadlines, Deploy, Explained, NewCanary, NewPlan, NewServer, Planned, Reloaded, ServerChange, ServerStatus,
+    ServiceChange, Status, Swap, Upgraded, UpstreamStatus,
 };
 use super::deploys::DeployOrder;
 use super::error::CommandError;
@@ -145,6 +145,15 @@ impl Handle {
     pub(super) async fn deploy(&self, upstream: &str, order: DeployOrder) -> Result<Deploy, CommandError> {
         let upstream = upstream.to_owned();
         self.ask(|reply| Command::Deploy { upstream, order, reply }).await?
+    }
+
+    /// What is remembered of a request, the oldest first where its id came several times.
+    ///
+    /// # Errors
+    /// Nothing is remembered, or not that request.
+    pub async fn why(&self, request_id: &str) -> Result<Vec<Explained>, CommandError> {
+        let request_id = request_id.to_owned();
+        self.ask(|reply| Command::Why { request_id, reply }).await?
     }
 
     /// What a reload of another configuration would do. Where it takes one, looks at who comes for a while.

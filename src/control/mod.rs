@@ -46,6 +46,7 @@ mod testing;
 mod tests;
 mod traffic;
 mod upgrade;
+mod why;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -287,6 +288,7 @@ async fn begin(
         stale: false,
         next_look: Duration::ZERO,
         sampling: None,
+        debug: None,
         plan: plan.clone(),
     };
     let prepared = supervisor.prepare(&plan)?;

@@ -180,6 +180,7 @@ impl Supervisor {
             self.leave(upstream, applied.gone);
         }
         self.compile_routes(&plan, cores);
+        self.set_debug(&plan.debug);
         let orders = self.listeners.adopt(&plan.listeners, opened, cores);
         self.terminators.replace(&tls);
         self.tls = tls;

@@ -19,8 +19,8 @@ use tracing::info;
 use super::Outcome;
 use super::admin;
 use super::api::{
-    Deadlines, Deploy, NewCanary, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange, Status,
-    Swap, Upgraded, UpstreamStatus,
+    Deadlines, Deploy, Explained, NewCanary, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange,
+    Status, Swap, Upgraded, UpstreamStatus,
 };
 use super::certificates::{Terminator, Terminators};
 use super::deploys::DeployOrder;
@@ -40,8 +40,10 @@ use super::stop::Stopping;
 use super::upgrade::frames::Frame;
 use super::upgrade::{News, Row};
 use crate::config::Plan;
+use crate::config::plan::DebugPlan;
 use crate::health::Says;
 use crate::metrics::cells::RouteCell;
+use crate::upstream::explain::Debug;
 use crate::upstream::sampler::Sampler;
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{DataPlane, Event, Routes, Snapshot};
@@ -111,6 +113,11 @@ pub(super) enum Command {
         text: String,
         reply: Reply<Proposed>,
     },
+    /// What is remembered of a request.
+    Why {
+        request_id: String,
+        reply: Reply<Vec<Explained>>,
+    },
     Sample {
         lasts: Duration,
         reply: Reply<Arc<Sampler>>,
@@ -146,6 +153,7 @@ impl Command {
             Self::Upgrade { reply } => drop(reply.send(Err(why))),
             Self::Propose { reply, .. } => drop(reply.send(Err(why))),
             Self::Sample { reply, .. } => drop(reply.send(Err(why))),
+            Self::Why { reply, .. } => drop(reply.send(Err(why))),
             Self::Foretell { reply, .. } => drop(reply),
             Self::Status { reply } => drop(reply),
         }
@@ -230,6 +238,8 @@ pub(super) struct Supervisor {
     pub(super) stale: bool,
     /// When what live traffic shows of servers is looked at again.
     pub(super) next_look: Duration,
+    /// What cores note of requests, and what asked for it.
+    pub(super) debug: Option<(DebugPlan, Arc<Debug>)>,
     /// Who comes, while somebody wants to know, and until when that is.
     pub(super) sampling: Option<(Arc<Sampler>, Instant)>,
 }
@@ -390,6 +400,7 @@ impl Supervisor {
                 drop(reply.send(result));
             }
             Command::Propose { name, text, reply } => drop(reply.send(self.propose(name, text).await)),
+            Command::Why { request_id, reply } => drop(reply.send(self.why(&request_id))),
             Command::Sample { lasts, reply } => {
                 let result = self.begin_sample(lasts);
                 self.publish();
@@ -433,6 +444,7 @@ impl Supervisor {
         self.plane.publish(Snapshot {
             generation: 0,
             max_connections: self.plan.max_connections,
+            debug: self.debug.as_ref().map(|(_, debug)| Arc::clone(debug)),
             sampler: self.sampling.as_ref().map(|(sampler, _)| Arc::clone(sampler)),
             tells_local: self.plan.upstreams.iter().any(|upstream| upstream.send_proxy.is_some()),
             listeners,

@@ -106,6 +106,7 @@ pub(super) fn plan(upstreams: Vec<UpstreamPlan>) -> Plan {
             idle_grace: Duration::ZERO,
             deadline: Duration::from_secs(30),
         },
+        debug: DebugPlan::default(),
         upgrade: UpgradePlan {
             ready_within: Duration::from_secs(30),
             idle_grace: Duration::ZERO,

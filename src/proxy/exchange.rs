@@ -16,6 +16,7 @@ use super::answer::Form;
 use super::body::Flow;
 use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, View};
+use super::explain::{self, Noting};
 use super::fault;
 use super::pool::Lease;
 use super::watch::{FOREVER, Phase};
@@ -74,6 +75,8 @@ pub(super) struct Exchange {
     pub(super) form: Form,
     /// Who has said a name and its password, where there is a log.
     pub(super) user: Option<Box<str>>,
+    /// What is noted of it, where that is asked for.
+    pub(super) noting: Option<Box<Noting>>,
     status: u16,
     reason: Option<Kind>,
     started: Instant,
@@ -136,6 +139,7 @@ impl Exchange {
             encoding: None,
             form: Form::default(),
             user: None,
+            noting: None,
             status: 0,
             reason: None,
             started: now,
@@ -390,6 +394,9 @@ impl Drop for Exchange {
         self.release();
         let duration = self.conn.core.now().duration_since(self.started);
         self.count(duration);
+        if self.noting.is_some() {
+            explain::end(self, self.status, self.reason, duration);
+        }
         if let Some(line) = self.line.take() {
             self.log(&line, duration);
         }

@@ -23,6 +23,7 @@ mod core;
 mod edits;
 mod error_page;
 mod exchange;
+mod explain;
 mod fault;
 mod forward;
 #[doc(hidden)]

@@ -20,7 +20,7 @@ use super::inbound::Inbound;
 use super::rewrite::rewrite;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, grpc, http2, mirror, reply, request_id, retry, split, upgrade};
+use super::{client, compress, explain, grpc, http2, mirror, reply, request_id, retry, split, upgrade};
 use super::{client_cert, https, underscores};
 use crate::config::plan::{ListenerPlan, MoveSessions};
 use crate::error::{Kind, ProxyError};
@@ -62,6 +62,9 @@ pub(super) fn find(exchange: &mut Exchange, request: &mut Request<Inbound>) -> R
     let listening = view.listeners.get(conn.slot).and_then(Option::as_ref).ok_or(ProxyError::new(Kind::Stopping))?;
     let noted = headers::note(request.headers());
     exchange.request_id = take_request_id(&conn, &listening.plan, request.headers_mut(), noted);
+    if view.debug.is_some() {
+        explain::begin(exchange, request.headers_mut());
+    }
     if noted.has(Noted::UNDERSCORE) {
         underscores::settle(listening.plan.underscores_in_headers, request.headers_mut(), conn.core.cells())?;
     }

@@ -23,6 +23,7 @@ use super::core::{CoreClaim, ServerRef, View};
 use super::edits::{self, Known};
 use super::error_page;
 use super::exchange::Exchange;
+use super::explain;
 use super::forward::{self, Failure};
 use super::headers::{self, Noted, X_REQUEST_ID, has_token};
 use super::https;
@@ -53,6 +54,7 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
         Err(refused) => {
             let (mut exchange, error) = refused;
             let (mut response, mut bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            explain::tell(&exchange, response.headers_mut(), Some(&error));
             https::tell(&error, &mut response);
             basic_auth::tell(&error, &exchange, response.headers_mut());
             let kind = error.kind;
@@ -127,6 +129,7 @@ async fn serve(
 
 /// Ends an exchange with the answer of its route.
 fn reply(mut exchange: Box<Exchange>, mut response: Response<Body>, bytes: usize) -> Response<Body> {
+    explain::tell(&exchange, response.headers_mut(), None);
     exchange.replied(response.status().as_u16(), bytes);
     let conn = Rc::clone(&exchange.conn);
     drop(exchange);
@@ -175,12 +178,19 @@ async fn send(
         let (pick, claim) = match claimed {
             Ok(claimed) => claimed,
             Err(Unclaimed::Nobody) => {
+                explain::chosen(exchange, None, &tried, session, None);
                 view = newer(exchange, &view, &mut tried, &mut last)?;
                 continue;
             }
             Err(Unclaimed::Full(_)) => {
+                let since = explain::waits(exchange);
                 // Boxed, since most upstreams have no limit.
-                let Some(claimed) = Box::pin(queue::claim(exchange, session, &mut tried)).await? else {
+                let claimed = Box::pin(queue::claim(exchange, session, &mut tried)).await;
+                explain::has_waited(exchange, since);
+                if !matches!(claimed, Ok(Some(_))) {
+                    explain::chosen(exchange, None, &tried, session, None);
+                }
+                let Some(claimed) = claimed? else {
                     view = newer(exchange, &view, &mut tried, &mut last)?;
                     continue;
                 };
@@ -192,11 +202,13 @@ async fn send(
         let upstream = &view.upstreams[position];
         let moved = session.and_then(|session| session.moved(upstream, claim.server(), leaves));
         outgoing.moved = moved.as_ref().and_then(|moved| moved.told.clone());
+        explain::chosen(exchange, Some(pick), &tried, session, moved.as_ref().map(|moved| moved.reason.name()));
         exchange.claim = Some(claim);
         let error = match attempt(&conn, exchange, upstream, &mut outgoing, false).await {
             Ok(answer) => return Ok(Answered { answer, moved: moved.map(|moved| moved.reason) }),
             Err(error) => error,
         };
+        explain::failed(exchange, pick.index, error.kind);
         tried.add(pick.index);
         let again = exchange.retries < upstream.plan.retry.attempts
             && retry::allowed(error.sent, outgoing.idempotent)
@@ -402,6 +414,7 @@ fn respond(
     for cookie in [split::cookie(&exchange), canary::cookie(&exchange)].into_iter().flatten() {
         head.headers.append(header::SET_COOKIE, cookie);
     }
+    explain::tell(&exchange, &mut head.headers, None);
     if let Some(route) = exchange.route()
         && !route.plan.response_headers.is_empty()
     {

@@ -33,6 +33,11 @@ impl Session {
         self.pin.as_ref()
     }
 
+    /// Seconds since the client was pinned, if it is.
+    pub(super) fn age(&self) -> Option<u64> {
+        self.pin.as_ref().map(|pin| self.now.saturating_sub(pin.issued))
+    }
+
     /// Whether this request takes the session away from its server.
     pub(super) fn leaves(&self, upstream: &Upstream) -> bool {
         self.navigates && self.pin.as_ref().is_some_and(|pin| upstream.may_leave(pin))

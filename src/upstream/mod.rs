@@ -8,6 +8,7 @@ pub mod bridge;
 pub mod canary;
 pub mod claim;
 pub mod clock;
+pub mod explain;
 pub mod gate;
 mod moves;
 pub mod route;

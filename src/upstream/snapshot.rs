@@ -12,6 +12,7 @@ use std::sync::atomic::{
 
 use arc_swap::ArcSwap;
 
+use super::explain::Debug;
 use super::sampler::Sampler;
 use super::{Routes, Upstream};
 use crate::config::plan::ListenerPlan;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Who comes, while somebody wants to know.
     pub sampler: Option<Arc<Sampler>>,
+    /// What is noted of requests, where that is asked for.
+    pub debug: Option<Arc<Debug>>,
 }
 
 /// The one place where Snapshots are published.

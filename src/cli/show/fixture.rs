@@ -54,6 +54,7 @@ pub(crate) fn plan() -> Plan {
         access_log: Some(AccessLogPlan { file: None, format: AccessLogFormat::Json }),
         shutdown: ShutdownPlan { announce: seconds(0), idle_grace: seconds(1), deadline: seconds(30) },
         upgrade: UpgradePlan { ready_within: seconds(60), idle_grace: seconds(10), deadline: seconds(600) },
+        debug: DebugPlan::default(),
         dns: DnsPlan { servers: vec!["10.0.0.2:53".parse().unwrap()], min_ttl: seconds(1), max_ttl: seconds(300) },
         listeners: vec![ListenerPlan {
             name: "main".into(),

@@ -6,10 +6,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Compiler, listener};
 use crate::config::plan::{
-    AccessLogFormat, AccessLogPlan, AdminPlan, DnsPlan, LogFormat, LogPlan, ShutdownPlan, UpgradePlan,
+    AccessLogFormat, AccessLogPlan, AdminPlan, DebugPlan, DnsPlan, LogFormat, LogPlan, ShutdownPlan, UpgradePlan,
 };
 use crate::config::spec::{
-    AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, Count, DnsSpec, LogFormatSpec, LogSpec, ShutdownSpec,
+    AccessLogFormatSpec, AccessLogSpec, AdminSpec, At, Count, DebugSpec, DnsSpec, LogFormatSpec, LogSpec, ShutdownSpec,
     UpgradeSpec,
 };
 use crate::config::suggest;
@@ -18,6 +18,8 @@ const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 /// Descriptors that are not for connections: listeners, pollers, logs, checks, the admin API.
 const OWN_DESCRIPTORS: u64 = 128;
 const SHORTEST_TOKEN: usize = 16;
+/// Requests that a core may remember: some hundred MiB at the very most.
+const MOST_REMEMBERED: usize = 100_000;
 /// The longest path of a Unix socket, its end mark aside: `sun_path` of unix(7).
 pub(super) const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -127,6 +129,23 @@ impl Compiler<'_> {
             self.warn(spec.idle_grace.span(), message, "write a shorter one");
         }
         plan
+    }
+
+    pub(super) fn debug(&mut self, spec: &DebugSpec) -> DebugPlan {
+        let remember = self.within(&spec.remember, "remember", &(0..=MOST_REMEMBERED));
+        if let (Some(key), Some(file)) = (&spec.key, &spec.key_file) {
+            self.twice(file.span(), key.span(), "`key` and `key_file` are both set", "keep one of them");
+        }
+        let (place, key) = match (&spec.key, &spec.key_file) {
+            (Some(key), _) => (key.span(), Some(key.get_ref().0.clone())),
+            (None, Some(file)) => (file.span(), self.file(file, "key_file").map(|text| text.trim().to_owned())),
+            (None, None) => return DebugPlan { remember, key: None },
+        };
+        if let Some(key) = key.as_ref().filter(|key| key.len() < SHORTEST_TOKEN) {
+            let message = format!("the key has {} characters: it is to have {SHORTEST_TOKEN} or more", key.len());
+            self.error(place, message, "make one with `openssl rand -hex 32`");
+        }
+        DebugPlan { remember, key }
     }
 
     pub(super) fn upgrade(&mut self, spec: &UpgradeSpec) -> UpgradePlan {

@@ -3,6 +3,7 @@
 mod access;
 mod actions;
 mod choices;
+mod debug;
 mod drain;
 mod edits;
 mod filters;

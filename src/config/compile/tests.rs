@@ -134,7 +134,7 @@ fn every_key_reaches_the_plan() {
         "cores = 2\nstate_dir = '/s'\nmax_connections = 77\n\
          [admin]\nsocket = '/a.sock'\nbind = 9191\ntoken = '0123456789abcdef'\n\
          [log]\nlevel = 'info,evenkeel=debug'\nformat = 'json'\n[access_log]\nfile = '-'\nformat = 'combined'\n\
-         [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n[upgrade]\nready_within = '7s'\nidle_grace = '8s'\ndeadline = '9s'\n[dns]\nservers = ['10.0.0.2', '[::1]:8600']\nmin_ttl = '2s'\nmax_ttl = '4s'\n\
+         [shutdown]\nannounce = '5s'\nidle_grace = '2s'\ndeadline = '1m'\n[upgrade]\nready_within = '7s'\nidle_grace = '8s'\ndeadline = '9s'\n[debug]\nremember = 5\nkey = '0123456789abcdef'\n[dns]\nservers = ['10.0.0.2', '[::1]:8600']\nmin_ttl = '2s'\nmax_ttl = '4s'\n\
          [[listener]]\nname = 'l'\nbind = '1.2.3.4:80'\nbacklog = 9\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
          forwarded = 'both'\nallow = '10.2.0.0/16'\ndeny = ['10.2.3.0/24', '::1']\nrequest_id = false\nunderscores_in_headers = 'refuse'\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
          http2 = false\nhttp2_max_streams = 7\nmin_rate = 7\nmax_request_line = 8192\nmax_header_bytes = 8192\nmax_headers = 50\nmax_body = '1MiB'\nmax_connections_per_client = 5\nunlimited_clients = []\nmax_requests_per_connection = 6\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
@@ -162,6 +162,7 @@ fn every_key_reaches_the_plan() {
         log: LogPlan { level: "info,evenkeel=debug".into(), format: LogFormat::Json },
         access_log: Some(AccessLogPlan { file: None, format: AccessLogFormat::Combined }),
         shutdown: ShutdownPlan { announce: s(5), idle_grace: s(2), deadline: s(60) },
+        debug: DebugPlan { remember: 5, key: Some("0123456789abcdef".into()) },
         upgrade: UpgradePlan { ready_within: s(7), idle_grace: s(8), deadline: s(9) },
         dns: DnsPlan {
             servers: vec!["10.0.0.2:53".parse().unwrap(), "[::1]:8600".parse().unwrap()],

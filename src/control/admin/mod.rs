@@ -58,6 +58,7 @@ fn router(handle: Handle, metrics: Metrics) -> Router {
         .route("/status", get(status))
         .route("/reload", post(reload))
         .route("/plan", post(plan))
+        .route("/why/{id}", get(why))
         .route("/stop", post(stop))
         .route("/upgrade", post(upgrade))
         .route("/upstreams/{upstream}", put(serve_upstream))
@@ -115,6 +116,11 @@ async fn reload(State(admin): State<Admin>) -> Result<Response, CommandError> {
 async fn plan(State(admin): State<Admin>, request: Request) -> Result<Response, CommandError> {
     let plan: NewPlan = parse(&read_up_to(MOST_TEXT, request.into_body()).await?)?;
     Ok(Json(admin.handle.plan(plan).await?).into_response())
+}
+
+async fn why(State(admin): State<Admin>, path: UpstreamPath) -> Result<Response, CommandError> {
+    let Path(id) = path.map_err(|error| bad(error.body_text()))?;
+    Ok(Json(admin.handle.why(&id).await?).into_response())
 }
 
 async fn stop(State(admin): State<Admin>) -> Response {

@@ -183,6 +183,7 @@ fn world() -> World {
         max_connections: 100,
         tells_local: false,
         sampler: None,
+        debug: None,
         listeners: vec![
             listening("http", vec![Arc::clone(&route)]),
             None,
