@@ -129,6 +129,36 @@ def rolling(there):
             assert not os.path.exists(f"/proc/{pid}/exe"), f"the old {server} still runs"
 
 
+def switch(example, load, colour, version):
+    """Switches to a set, and waits until all that is answered is answered by it."""
+    gone = example.pids()
+    (example.dir / "run" / "version").write_text(version)
+    proof = f"{colour}.json"
+    done = subprocess.run(["./switch.sh", colour, "--watch", "500ms", "--max-failed", "0", "--proof", proof],
+                          cwd=example.dir, capture_output=True, text=True, check=False,
+                          env={**os.environ, "EVENKEEL": EVENKEEL})
+    assert done.returncode == 0, f"switch.sh {colour}: {done.returncode}\n{done.stdout}{done.stderr}"
+    print(done.stdout)
+    proof = json.loads((example.dir / proof).read_text())
+    assert (proof["outcome"], proof["failed"]) == ("done", 0), proof
+    names = {f"{colour}-a", f"{colour}-b"}
+    assert set(example.servers("shop")) == names, example.servers("shop")
+    load.versions.clear()
+    eventually("the new servers answer, and nobody else",
+               lambda: load.versions == {name: version for name in names})
+    assert set(example.pids()) == {f"shop-{name}" for name in names}, example.pids()
+    for server, pid in gone.items():
+        assert not os.path.exists(f"/proc/{pid}/exe"), f"{server} still runs"
+
+
+def blue_green(there):
+    with Example(there, "blue_green") as example:
+        with Load(example.address, board=False) as load:
+            switch(example, load, "green", "2")
+            switch(example, load, "blue", "3")
+        load.check(example.dir / "run" / "orders")
+
+
 def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as there:
@@ -136,6 +166,7 @@ def main():
             if example.is_dir():
                 shutil.copytree(example, pathlib.Path(there, example.name), ignore=shutil.ignore_patterns("run"))
         rolling(there)
+        blue_green(there)
     print(f"all deploys went unnoticed, in {time.monotonic() - began:.0f} s")
 
 
