@@ -60,7 +60,8 @@
 //!
 //! Errors on the way are [`error::ProxyError`]; `proxy/answer` turns them into what the client reads,
 //! which never names a server, and `proxy/error_page` lets it wear a page of the user's own. `proxy/mirror`
-//! sends copies of requests to a second upstream, beside this path and never in its way.
+//! sends copies of requests to a second upstream, beside this path and never in its way. `proxy/explain` notes what
+//! was picked and why, where the configuration asks for it ([`upstream::explain`]).
 //!
 //! # What changes while it runs
 //!

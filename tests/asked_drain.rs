@@ -263,3 +263,35 @@ fn without_a_check_a_server_comes_back_by_order() {
         is(&proxy, "b", "drained", "server").then_some(())
     });
 }
+
+#[test]
+fn the_status_says_who_has_taken_a_server_out() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let proxy = Proxy::start(&config(CHECK, "{ on_check = true }", &[&a, &b]));
+    b.says(|says| says.check = Some((404, "")));
+    becomes(&proxy, "b", "drained", "server");
+    // A deploy begins where a server has begun, and what it does is kept like an operator's order.
+    let opened = json!({ "by": "a test", "kind": "rolling", "servers": ["b"], "lease": "10m" });
+    let (status, body) = proxy.admin("POST", "/upstreams/app/deploy", &opened.to_string());
+    assert_eq!(status, 201, "{body}");
+    let id = serde_json::from_str::<serde_json::Value>(&body).unwrap()["id"].clone();
+    let report = |phase: &str| {
+        let said = json!({ "id": id, "turns": [{ "server": "b", "phase": phase }] });
+        let (status, body) = proxy.admin("PUT", "/upstreams/app/deploy", &said.to_string());
+        assert_eq!(status, 200, "{body}");
+    };
+    report("draining");
+    set(&proxy, "b", "draining");
+    assert!(is(&proxy, "b", "drained", "deploy"));
+    // The server stops to ask when it is another process; the deploy takes it back.
+    report("hook");
+    b.says(|says| says.check = Some((200, "fine")));
+    some_checks(&b);
+    assert!(is(&proxy, "b", "drained", "deploy"));
+    report("returning");
+    set(&proxy, "b", "ready");
+    report("done");
+    assert!(is(&proxy, "b", "ready", ""));
+    set(&proxy, "b", "disabled");
+    assert!(is(&proxy, "b", "disabled", "operator"), "its turn is over");
+}

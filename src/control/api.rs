@@ -187,7 +187,7 @@ pub struct ServerStatus {
     pub operational: String,
     /// `ready`, `draining`, `drained`, `disabled`.
     pub admin: String,
-    /// Who set the administrative state: `operator`, or `server` where it has asked for its drain itself;
+    /// Who set the administrative state: `operator`, `deploy`, or `server` where it has asked for its drain itself;
     /// empty while it is ready.
     pub set_by: String,
     /// Share now, and the one configured.

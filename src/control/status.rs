@@ -6,6 +6,7 @@ use super::api::{
     DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, ServiceStatus, SlowStartStatus, Status,
     UpstreamStatus,
 };
+use super::asked::By;
 use super::registry::{Group, Member, Running};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::{Counter, QueueCell, Totals};
@@ -77,7 +78,7 @@ impl Supervisor {
             address: server.address.to_string(),
             operational: operational(state.operational).to_owned(),
             admin: admin(state.admin).to_owned(),
-            set_by: if state.admin == Admin::Ready { "" } else { member.by.name() }.to_owned(),
+            set_by: self.set_by(member).to_owned(),
             weight: server.weight(),
             configured_weight: member.configured_weight,
             backup: server.is_backup(),
@@ -97,6 +98,17 @@ impl Supervisor {
             ejection: self.ejection_status(member),
             slow_start: self.slow_start_status(group, member),
         })
+    }
+
+    /// Who has taken a server out of service, if somebody has.
+    fn set_by(&self, member: &Member) -> &'static str {
+        let (upstream, server) = (&*member.server.upstream, &*member.server.name);
+        let mut turns = self.deploys.get(upstream).into_iter().flat_map(|ledger| &ledger.turns);
+        match (member.state().admin, member.by) {
+            (Admin::Ready, _) => "",
+            (_, By::Operator) if turns.any(|turn| turn.server == server && turn.phase.is_out()) => "deploy",
+            (_, by) => by.name(),
+        }
     }
 
     fn ejection_status(&self, member: &Member) -> Option<EjectionStatus> {
