@@ -141,9 +141,9 @@ impl Command {
     fn changes(&self) -> bool {
         match self {
             Self::Server { .. } | Self::Status { .. } | Self::Upgrade { .. } => false,
-            Self::Propose { .. } | Self::Sample { .. } | Self::Foretell { .. } => false,
+            Self::Propose { .. } | Self::Sample { .. } | Self::Foretell { .. } | Self::Why { .. } => false,
             Self::Reload { .. } | Self::Change { .. } | Self::Add { .. } | Self::Remove { .. } => true,
-            Self::Serve { .. } | Self::Swap { .. } | Self::Deploy { .. } => true,
+            Self::Serve { .. } | Self::Swap { .. } | Self::Canary { .. } | Self::Deploy { .. } => true,
         }
     }
 
