@@ -26,6 +26,8 @@ pub(super) struct Console {
     pub verbose: u8,
     /// Length of the line that will be written over.
     live_width: usize,
+    /// Whether that line goes when the next one comes.
+    passing: bool,
 }
 
 impl std::fmt::Debug for Console {
@@ -56,6 +58,7 @@ impl Console {
             quiet: global.quiet,
             verbose: global.verbose,
             live_width: 0,
+            passing: false,
         }
     }
 
@@ -105,8 +108,29 @@ impl Console {
         self.write(format!("\r{text}{padding}").as_bytes())
     }
 
+    /// Writes over the last line on a terminal, and leaves nothing of it behind. Only for [`Console::live`].
+    ///
+    /// # Errors
+    /// When standard output is closed or full.
+    pub(super) fn progress(&mut self, text: &str) -> Result<(), Failure> {
+        if self.quiet {
+            return Ok(());
+        }
+        // A line that the terminal breaks could not be written over.
+        let most = rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| usize::from(size.ws_col).max(20));
+        let text: String = text.chars().take(most - 1).collect();
+        self.refresh(&text)?;
+        self.passing = true;
+        Ok(())
+    }
+
     fn end_live(&mut self) -> Result<(), Failure> {
-        if std::mem::take(&mut self.live_width) > 0 { self.write(b"\n") } else { Ok(()) }
+        let width = std::mem::take(&mut self.live_width);
+        match (width, std::mem::take(&mut self.passing)) {
+            (0, _) => Ok(()),
+            (_, false) => self.write(b"\n"),
+            (_, true) => self.write(format!("\r{}\r", " ".repeat(width)).as_bytes()),
+        }
     }
 
     /// Writes to standard error. Losing such a text is no reason to fail.
@@ -176,6 +200,7 @@ pub(super) mod capture {
             quiet: false,
             verbose: 0,
             live_width: 0,
+            passing: false,
         };
         (console, out, err)
     }
@@ -192,6 +217,15 @@ mod tests {
         console.refresh("9 left").unwrap();
         console.line("done").unwrap();
         assert_eq!(out.read(), "\r12 left\r9 left \ndone\n");
+    }
+
+    #[test]
+    fn progress_leaves_nothing_behind() {
+        let (mut console, out, _) = capture::console();
+        console.progress("12 left").unwrap();
+        console.progress("9 left").unwrap();
+        console.line("done").unwrap();
+        assert_eq!(out.read(), "\r12 left\r9 left \r      \rdone\n");
     }
 
     #[test]

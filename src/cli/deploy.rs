@@ -2,6 +2,7 @@
 //!
 //! Servers and who may deploy them are the proxy's; what runs hooks is this command, and it alone.
 
+mod bar;
 mod canary;
 mod histogram;
 mod hook;
@@ -20,6 +21,7 @@ mod stats;
 
 use std::time::Duration;
 
+use self::bar::Bar;
 use self::interrupt::Interrupts;
 use self::ledger::{Ledger, Notes};
 use self::record::Record;
@@ -127,6 +129,8 @@ async fn roll(
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     let (batch, deadlines) = (record.batch(), record.deadlines().clone());
+    let done = turns.iter().filter(|turn| turn.result == TurnResult::Restarted).count();
+    let bar = Bar::begin(done, turns.len());
     let mut rolling = Rolling {
         client,
         args,
@@ -137,6 +141,7 @@ async fn roll(
         record: &record,
         batch,
         deadlines: &deadlines,
+        bar,
     };
     let result = match ledger.note(&record.notes(&rolling.turns)).await {
         Ok(()) => rolling.all(console).await,

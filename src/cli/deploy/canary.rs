@@ -238,7 +238,7 @@ impl Canary<'_> {
             let seen = Comparison::between(&new_now, &old_now, alpha, self.percent, seconds);
             let text = format!("canary, {} left: {}", show_seconds(end.duration_since(now)), seen.progress());
             if console.live {
-                let _ = console.refresh(&text);
+                let _ = console.progress(&text);
             } else if now >= tell && !is_last {
                 tell += TELL;
                 let _ = console.confirm(&text);

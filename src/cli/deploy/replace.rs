@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::{Instant, sleep};
 
+use super::bar::Bar;
 use super::canary::{Canary, Comparison};
 use super::hooks::{self, Ended, Line, Of};
 use super::interrupt::Interrupts;
@@ -187,7 +188,7 @@ impl Set<'_> {
     }
 
     async fn wait_until_healthy(&mut self, console: &mut Console) -> Result<(), String> {
-        let began = Instant::now();
+        let (began, bar) = (Instant::now(), Bar::begin(0, self.turns.len()));
         for at in 0..self.turns.len() {
             let target = self.target(&self.turns[at].server);
             loop {
@@ -196,6 +197,8 @@ impl Set<'_> {
                 if server.operational == "healthy" {
                     break;
                 }
+                let text = format!("{target} is {}: waiting for its check", server.operational);
+                bar.show(at, 0.0, &text, console);
                 if began.elapsed() >= self.args.healthy_within {
                     self.turns[at].result = TurnResult::Failed;
                     let why = server.last_check_error.map(|error| format!(" ({error})")).unwrap_or_default();
@@ -248,10 +251,11 @@ impl Set<'_> {
     async fn see_off(&mut self, console: &mut Console) -> Result<(), String> {
         let (interrupts, began) = (self.interrupts, Instant::now());
         let all: Vec<usize> = (0..self.turns.len()).collect();
+        let bar = Bar::begin(0, self.old.len());
         let gone = async {
             self.phase(&all, DeployPhase::Done).await?;
             for at in 0..self.old.len() {
-                self.wait_until_gone(at, console).await?;
+                self.wait_until_gone(at, &bar, console).await?;
                 let turn = Turn::of(&self.old[at].name);
                 let drain_seconds = began.elapsed().as_secs_f64();
                 self.turns.push(Turn { result: TurnResult::Removed, drain_seconds, ..turn });
@@ -278,7 +282,7 @@ impl Set<'_> {
         result
     }
 
-    async fn wait_until_gone(&self, at: usize, console: &mut Console) -> Result<(), String> {
+    async fn wait_until_gone(&self, at: usize, bar: &Bar, console: &mut Console) -> Result<(), String> {
         let target = self.target(&self.old[at].name);
         let mut told = None;
         loop {
@@ -294,7 +298,7 @@ impl Set<'_> {
             let left = (server.drain.as_ref().map_or(0, |drain| drain.sessions_left), server.in_flight);
             let text = format!("{target} drains: {}", servers::left(&server));
             if console.live {
-                let _ = console.refresh(&text);
+                bar.show(at, 0.0, &text, console);
             } else if told != Some(left) {
                 let _ = console.confirm(&text);
             }

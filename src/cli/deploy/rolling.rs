@@ -5,6 +5,7 @@
 
 use tokio::time::{Instant, sleep};
 
+use super::bar::Bar;
 use super::hooks::{self, Ended, Line, Of};
 use super::interrupt::Interrupts;
 use super::ledger::Ledger;
@@ -33,6 +34,7 @@ pub(super) struct Rolling<'a> {
     pub(super) record: &'a Record,
     pub(super) batch: usize,
     pub(super) deadlines: &'a Deadlines,
+    pub(super) bar: Bar,
 }
 
 /// Whose turn comes when; servers that somebody else took out are left alone.
@@ -123,6 +125,11 @@ impl Rolling<'_> {
         Ok(())
     }
 
+    /// Turns that are over.
+    fn done(&self) -> usize {
+        self.turns.iter().filter(|turn| turn.result == TurnResult::Restarted).count()
+    }
+
     async fn set(&self, at: usize, change: &ServerChange) -> Result<ServerStatus, String> {
         self.client.put(&self.target(at).path(), change, PROMPT).await.map_err(|error| error.to_string())
     }
@@ -153,7 +160,8 @@ impl Rolling<'_> {
                 }
                 let left = (server.drain.as_ref().map_or(0, |d| d.sessions_left), server.in_flight);
                 if console.live {
-                    let _ = console.refresh(&format!("{} drains: {}", self.place(at), servers::left(&server)));
+                    let text = format!("{} drains: {}", self.target(at), servers::left(&server));
+                    self.bar.show(self.done(), 0.2, &text, console);
                 } else if told != Some(left) {
                     let _ = console.confirm(&format!("{} drains: {}", self.place(at), servers::left(&server)));
                 }
@@ -179,6 +187,8 @@ impl Rolling<'_> {
         let mut left = servers.len();
         let (upstream, within) = (self.args.upstream.clone(), self.args.hook_within);
         let interrupts = self.interrupts;
+        let names: Vec<String> = batch.iter().map(|at| self.target(*at).to_string()).collect();
+        self.bar.show(self.done(), 0.5, &format!("{} in the hook", names.join(", ")), console);
         hooks::together(&line, servers, (&upstream, within), interrupts, console, |ended, console| {
             let Ended { at, result: how, seconds } = ended;
             left -= 1;
@@ -214,6 +224,8 @@ impl Rolling<'_> {
                 if serves(&server) {
                     break;
                 }
+                let text = format!("{} is {}: waiting for its check", self.target(at), server.operational);
+                self.bar.show(self.done(), 0.8, &text, console);
                 if server.admin != "ready" {
                     return Err(format!("{} was taken out by somebody else", self.target(at)));
                 }
