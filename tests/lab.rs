@@ -7,6 +7,7 @@ mod harness;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use evenkeel::lab::scenario::{Limits, Scenario};
 use harness::{Process, Signal, command, eventually};
 use serde_json::Value;
 
@@ -95,6 +96,33 @@ fn a_run_reports_what_the_servers_have_logged() {
     assert!(page.contains("<svg") && page.trim_end().ends_with("</html>"));
 }
 
+/// Without a limit of what servers can do nothing that was left out of the simulation matters: by address every
+/// request goes to the same server in both, and in turn each server gets the same.
+#[test]
+fn a_simulation_agrees_with_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("small.toml");
+    let text = SCENARIO.replace("[[event]]\nat = \"1500ms\"\ndo = { kill = 2 }\n", "");
+    let text =
+        text.replace("name = \"sticky\"\npolicy = \"sticky_cookie\"", "name = \"turns\"\npolicy = \"round_robin\"");
+    std::fs::write(&file, text).unwrap();
+    let [real, simulated] = ["run", "simulate"].map(|how| {
+        let out = dir.path().join(how);
+        harness::run(&mut command(&["lab", how, file.to_str().unwrap(), "--out", out.to_str().unwrap()])).ends(0);
+        report(&out)
+    });
+    assert_eq!((&real["simulated"], &simulated["simulated"]), (&false.into(), &true.into()));
+    let loads = |report: &Value, policy: usize| -> Vec<f64> {
+        let servers = report["policies"][policy]["servers"].as_array().unwrap();
+        servers.iter().map(|server| server["requests"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(loads(&real, 1), loads(&simulated, 1), "by address");
+    // Of each core's turns the last may be unfinished.
+    for (real, simulated) in loads(&real, 0).iter().zip(loads(&simulated, 0)) {
+        assert!((real - simulated).abs() <= 4.0, "{real} {simulated}");
+    }
+}
+
 #[test]
 fn a_run_that_is_interrupted_reports_what_was_seen() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +169,8 @@ fn the_scenarios_that_are_shipped_can_be_read() {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let scenario = evenkeel::lab::scenario::Scenario::read(&text);
+        let limits = if text.contains("evenkeel lab simulate") { Limits::VIRTUAL } else { Limits::REAL };
+        let scenario = Scenario::read(&text, limits);
         let scenario = scenario.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let all = scenario.duration * scenario.policies.len() as u32;
         assert!(all.as_secs() <= 100, "{}: it takes {all:?}, and two minutes are the most", path.display());

@@ -1,9 +1,8 @@
 //! The least busy of all servers.
 //!
 //! Load is requests in flight for each unit of weight. Among equally busy servers the choice is random, by
-//! weight, so that idle servers are used by their weights and cores do not all choose the same one. A server
-//! with nothing to do comes before one that has something, whatever their weights. Every server is looked at:
-//! for many hundreds of them [`super::random_two`] costs less and is nearly as even.
+//! weight, so that idle servers are used by their weights and cores do not all choose the same one. Every
+//! server is looked at: for many hundreds of them [`super::random_two`] costs less and is nearly as even.
 
 use serde::Deserialize;
 
@@ -30,31 +29,48 @@ impl LeastRequests {
 
 impl Table {
     pub(super) fn pick(&self, scratch: &mut Scratch, view: &impl View) -> Option<usize> {
-        let mut best: Option<(usize, u64, u64)> = None;
-        // The weights of those that are as busy as the best.
+        let mut best: Option<Loaded> = None;
+        // The weights of those that are neither busier nor less busy than the best.
         let mut equal = 0;
         for &(index, weight) in &self.servers {
             let index = index as usize;
             if view.tried(index) || !view.takes_new(index) {
                 continue;
             }
-            let (load, weight) = (u64::from(view.in_flight(index)), u64::from(weight));
-            let order = best.map(|(_, least, of)| (load * of).cmp(&(least * weight)));
-            match order {
-                Some(std::cmp::Ordering::Greater) => {}
-                Some(std::cmp::Ordering::Equal) => {
-                    equal += weight;
+            let one = Loaded { index, load: u64::from(view.in_flight(index)), weight: u64::from(weight) };
+            match &best {
+                Some(best) if best.is_less_than(&one) => {}
+                Some(other) if !one.is_less_than(other) => {
+                    equal += one.weight;
                     // Each of the equal ones is kept with the chance of its weight (reservoir sampling).
-                    if u64::from(scratch.below(u32::try_from(equal).unwrap_or(u32::MAX))) < weight {
-                        best = Some((index, load, weight));
+                    if u64::from(scratch.below(u32::try_from(equal).unwrap_or(u32::MAX))) < one.weight {
+                        best = Some(one);
                     }
                 }
-                Some(std::cmp::Ordering::Less) | None => {
-                    equal = weight;
-                    best = Some((index, load, weight));
+                _ => {
+                    equal = one.weight;
+                    best = Some(one);
                 }
             }
         }
-        best.map(|(index, _, _)| index)
+        best.map(|best| best.index)
+    }
+}
+
+/// A server with what it has to do.
+#[derive(Debug, Clone, Copy)]
+struct Loaded {
+    index: usize,
+    load: u64,
+    weight: u64,
+}
+
+impl Loaded {
+    /// Whether it has less to do for its weight, both as things are and with one request more. The first alone
+    /// would send to a server of weight 1 whenever one of weight 1000 has a single request; the second alone
+    /// would starve the light server while little goes on.
+    fn is_less_than(&self, other: &Self) -> bool {
+        self.load * other.weight < other.load * self.weight
+            && (self.load + 1) * other.weight < (other.load + 1) * self.weight
     }
 }

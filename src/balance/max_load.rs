@@ -91,12 +91,13 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn total(&mut self, servers: usize, view: &impl View) -> u64 {
+    /// Of these servers.
+    pub(super) fn total(&mut self, servers: &[u32], view: &impl View) -> u64 {
         match self.picks_left.checked_sub(1) {
             Some(left) => self.picks_left = left,
             None => {
-                self.total = (0..servers).map(|index| u64::from(view.in_flight(index))).sum();
-                self.picks_left = servers as u32 / 8;
+                self.total = servers.iter().map(|index| u64::from(view.in_flight(*index as usize))).sum();
+                self.picks_left = servers.len() as u32 / 8;
             }
         }
         self.total

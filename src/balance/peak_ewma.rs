@@ -40,6 +40,9 @@ fn decay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Erro
     }
 }
 
+/// What a server is taken to need that has failed before it ever answered, in microseconds.
+const UNKNOWN: f32 = 1e6;
+
 /// A server's average latency and when it was last seen; packed, it fits an atomic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Average {
@@ -62,17 +65,17 @@ impl Average {
         u64::from(self.latency.to_bits()) << 32 | u64::from(self.at)
     }
 
-    /// The average after an answer that took `latency`; `before` is none for the first.
+    /// The average after an answer that took `latency`, or a failure; `before` is none for the first.
     #[must_use]
     pub fn after(before: Option<Self>, latency: Duration, is_error: bool, now: u32, decay: Duration) -> Self {
         let sample = (latency.as_secs_f32() * 1e6).max(1.0);
-        let Some(before) = before else { return Self { latency: sample, at: now } };
-        let faded = before.latency_at(now, decay).max(1.0);
-        let latency = match (is_error, sample >= faded) {
-            // The peak.
-            (_, true) => sample,
-            (true, false) => before.latency,
-            (false, false) => {
+        let latency = match before {
+            // How fast a server fails says nothing of how fast it answers.
+            None if is_error => sample.max(UNKNOWN),
+            Some(before) if is_error => sample.max(before.latency),
+            None => sample,
+            Some(before) if sample >= before.latency_at(now, decay) => sample,
+            Some(before) => {
                 let kept = before.kept(now, decay);
                 before.latency * kept + sample * (1.0 - kept)
             }
@@ -178,6 +181,8 @@ mod tests {
         let slow = Average::after(None, ms(100), false, 0, DECAY);
         let error = Average::after(Some(slow), ms(1), true, 5_000, DECAY);
         assert_eq!(error.latency_at(5_000, DECAY), 100_000.0);
+        let failed_first = Average::after(None, ms(1), true, 0, DECAY);
+        assert_eq!(failed_first.latency_at(0, DECAY), 1_000_000.0);
     }
 
     #[test]

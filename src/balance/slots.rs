@@ -38,7 +38,9 @@ const PROBES: u64 = 16;
 pub(super) struct Slots {
     owners: Arc<Owners>,
     max_load: Option<MaxLoad>,
-    /// Sum of the weights of those that take new clients.
+    /// Those that take new clients, where a bound counts what they have; one that drains has what it has.
+    open: Arc<[u32]>,
+    /// Sum of their weights.
     open_weight: u64,
 }
 
@@ -66,8 +68,10 @@ impl Slots {
             Some(slots) if servers.clone().eq(slots.owners.servers.iter().copied()) => Arc::clone(&slots.owners),
             _ => Arc::new(Owners::new(servers.collect())),
         };
-        let open_weight = members.iter().filter(|m| m.takes_new).map(|m| u64::from(m.weight)).sum();
-        Self { owners, max_load, open_weight }
+        let open = || (0u32..).zip(members).filter(|(_, m)| m.takes_new && m.weight > 0);
+        let open_weight = open().map(|(_, m)| u64::from(m.weight)).sum();
+        let open = if max_load.is_some() { open().map(|(index, _)| index).collect() } else { Arc::default() };
+        Self { owners, max_load, open, open_weight }
     }
 
     /// Whether a server may be passed over for its load.
@@ -97,7 +101,7 @@ impl Slots {
         view: &impl View,
     ) -> Option<usize> {
         let servers = &self.owners.servers;
-        let total = scratch.load.total(servers.len(), view);
+        let total = scratch.load.total(&self.open, view);
         let has_room = |index: usize| {
             let most = bound.most(total, servers[index].weight, self.open_weight);
             usable(view, index) && u64::from(view.in_flight(index)) < most

@@ -214,6 +214,11 @@ pub(super) enum LabVerb {
     /// requests are sent when they are due, whatever has become of those before. Ctrl-C ends it early: the
     /// report is written all the same, and the exit code is 6.
     Run(LabRunArgs),
+    /// Work out the same in virtual time: a million clients and a thousand servers in seconds
+    ///
+    /// Policies are the real ones, servers are queues. What a proxy does beside picking is not in it: checks,
+    /// retries, ejection, deadlines. Events that drain are for `lab run`.
+    Simulate(LabRunArgs),
 }
 
 #[derive(Debug, ClapArgs)]

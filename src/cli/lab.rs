@@ -16,22 +16,39 @@ use crate::lab::fleet;
 use crate::lab::load::Meter;
 use crate::lab::report::{Report, html};
 use crate::lab::run::{self, Measured};
-use crate::lab::scenario::{Candidate, Scenario};
+use crate::lab::scenario::{Candidate, Limits, Scenario};
+use crate::lab::simulate;
 
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(200);
 
+/// `lab simulate`: the same in virtual time.
+pub(super) fn simulate(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
+    let scenario = read(args, Limits::VIRTUAL)?;
+    let arrivals = arrivals::schedule(&scenario);
+    let mut measured = Vec::new();
+    for candidate in &scenario.policies {
+        let began = Instant::now();
+        let one = simulate::simulate(&scenario, candidate, &arrivals)
+            .map_err(|error| Failure::new(Exit::InvalidConfig, format!("{}: {error}", args.scenario.display())))?;
+        let (name, requests, took) = (&candidate.name, one.outcomes.len(), began.elapsed().as_secs_f64());
+        console.confirm(&format!("{name}: {requests} requests in {took:.1} s"))?;
+        measured.push(one);
+    }
+    let report = Report { simulated: true, ..Report::of(&scenario, &measured) };
+    let out = args.out.clone().unwrap_or_else(|| default_out(&args.scenario));
+    tell(&report, &out, console)?;
+    Ok(Exit::Ok)
+}
+
 /// `lab run`: a scenario against each of its policies in turn, and a report of it.
 pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
-    let scenario = read(args)?;
+    let scenario = read(args, Limits::REAL)?;
     let arrivals = arrivals::schedule(&scenario);
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot find this program: {error}")))?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.scenario));
-    let fail = |what: &Path, error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Failure, format!("cannot write {}: {error}", what.display()))
-    };
-    fs::create_dir_all(&out).map_err(|error| fail(&out, &error))?;
+    fs::create_dir_all(&out).map_err(|error| unwritten(&out, &error))?;
     let meter = Arc::new(Meter::default());
     stop_on_signal(&meter)?;
 
@@ -42,25 +59,18 @@ pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Fail
         }
         let dir = out.join(format!("run-{}", number + 1));
         if dir.exists() {
-            // Logs of a run before would be added to.
-            fs::remove_dir_all(&dir).map_err(|error| fail(&dir, &error))?;
+            // Logs of a run before would be added to. What is somebody else's is left alone.
+            if !dir.join("proxy.toml").exists() {
+                let why = "it is there and not of a run before; choose another --out";
+                return Err(unwritten(&dir, &why));
+            }
+            fs::remove_dir_all(&dir).map_err(|error| unwritten(&dir, &error))?;
         }
         let place = format!("{}/{} {}", number + 1, scenario.policies.len(), candidate.name);
         measured.push(one(&program, &dir, &scenario, candidate, &arrivals, &meter, &place, console)?);
     }
     let report = Report::of(&scenario, &measured);
-    let (json, page) = (out.join("report.json"), out.join("report.html"));
-    let text = serde_json::to_string_pretty(&report).map_err(|error| fail(&json, &error))?;
-    fs::write(&json, text + "\n").map_err(|error| fail(&json, &error))?;
-    fs::write(&page, html::page(&report)).map_err(|error| fail(&page, &error))?;
-    let picture = out.join("load.svg");
-    fs::write(&picture, html::picture(&report)).map_err(|error| fail(&picture, &error))?;
-    if console.json {
-        console.json_line(&report)?;
-    } else {
-        show(&report, console)?;
-        console.confirm(&format!("report: {}\nfigures: {}", page.display(), json.display()))?;
-    }
+    tell(&report, &out, console)?;
     for policy in &report.policies {
         for event in policy.events.iter().filter(|event| event.problem.is_some()) {
             let problem = event.problem.as_deref().unwrap_or_default();
@@ -76,13 +86,35 @@ pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Fail
     Ok(Exit::Ok)
 }
 
+fn unwritten(what: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failure, format!("cannot write {}: {error}", what.display()))
+}
+
+/// Writes the report and shows its table.
+fn tell(report: &Report, out: &Path, console: &mut Console) -> Result<(), Failure> {
+    fs::create_dir_all(out).map_err(|error| unwritten(out, &error))?;
+    let (json, page) = (out.join("report.json"), out.join("report.html"));
+    let text = serde_json::to_string_pretty(report).map_err(|error| unwritten(&json, &error))?;
+    fs::write(&json, text + "\n").map_err(|error| unwritten(&json, &error))?;
+    fs::write(&page, html::page(report)).map_err(|error| unwritten(&page, &error))?;
+    let picture = out.join("load.svg");
+    fs::write(&picture, html::picture(report)).map_err(|error| unwritten(&picture, &error))?;
+    if console.json {
+        console.json_line(report)?;
+    } else {
+        show(report, console)?;
+        console.confirm(&format!("report: {}\nfigures: {}", page.display(), json.display()))?;
+    }
+    Ok(())
+}
+
 /// The scenario with the policies that are wanted, each of which makes a configuration that is right.
-fn read(args: &LabRunArgs) -> Result<Scenario, Failure> {
+fn read(args: &LabRunArgs, limits: Limits) -> Result<Scenario, Failure> {
     let name = args.scenario.display();
     let text = fs::read_to_string(&args.scenario)
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the scenario {name}: {error}")))?;
     let wrong = |error: String| Failure::new(Exit::InvalidConfig, format!("{name}: {}", error.trim_end()));
-    let mut scenario = Scenario::read(&text).map_err(wrong)?;
+    let mut scenario = Scenario::read(&text, limits).map_err(wrong)?;
     if let Some(seed) = args.seed {
         scenario.seed = seed;
     }
@@ -112,14 +144,15 @@ fn default_out(scenario: &Path) -> PathBuf {
     PathBuf::from(format!("evenkeel-lab-{stem}"))
 }
 
-/// Ctrl-C and TERM end the load; the report is written all the same.
+/// Ctrl-C, TERM and a terminal that goes end the load; the report is written all the same.
 fn stop_on_signal(meter: &Arc<Meter>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let fail = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot wait for signals: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
     let guard = runtime.enter();
-    let (mut term, mut int) =
-        (signal(SignalKind::terminate()).map_err(fail)?, signal(SignalKind::interrupt()).map_err(fail)?);
+    let mut term = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(fail)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
     drop(guard);
     let meter = Arc::clone(meter);
     std::thread::spawn(move || {
@@ -127,6 +160,7 @@ fn stop_on_signal(meter: &Arc<Meter>) -> Result<(), Failure> {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                _ = hangup.recv() => {}
             }
             meter.stop.store(true, Relaxed);
         });

@@ -82,6 +82,7 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Check => check::check(global, console),
         Verb::Config(ConfigVerb::Show) => check::show(global, console),
         Verb::Lab(LabVerb::Run(args)) => lab::run(&args, console),
+        Verb::Lab(LabVerb::Simulate(args)) => lab::simulate(&args, console),
         Verb::Origin(options) => origin::origin(&options, console),
         Verb::Demo(options) => demo::demo(&options, global, program, console),
         Verb::Completions { shell } => document::completions(shell, console),

@@ -43,10 +43,14 @@ pub fn schedule(scenario: &Scenario) -> Vec<Arrival> {
     all
 }
 
-/// The source address of a user: one of 127.16.0.0 and on, each group in a network of its own.
+/// The source address of a user: one of 127.16.0.0 and on, each group in a network of its own. Where a group
+/// has more addresses than there are, which is in virtual time only, it is one that nobody listens on.
 #[must_use]
 pub fn address(number: u16, group: &Group, user: u32) -> Ipv4Addr {
     let place = user % group.addresses();
+    if group.addresses() > 250 * 256 {
+        return Ipv4Addr::from_bits((1 + u32::from(number)) << 24 | place);
+    }
     Ipv4Addr::new(127, 16 + number as u8, (place / 250) as u8, 1 + (place % 250) as u8)
 }
 
@@ -55,14 +59,18 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::lab::scenario::Limits;
 
     fn scenario(seed: u64) -> Scenario {
-        Scenario::read(&format!(
-            "title = 't'\nduration = '20s'\nseed = {seed}\n[servers]\ncount = 2\n\
+        Scenario::read(
+            &format!(
+                "title = 't'\nduration = '20s'\nseed = {seed}\n[servers]\ncount = 2\n\
              [[group]]\nname = 'office'\nusers = 300\naddresses = 1\nrate = 100\n\
              [[group]]\nname = 'home'\nusers = 300\nrate = 50\nfrom = '10s'\n\
              [[policy]]\nname = 'p'\npolicy = 'round_robin'\n"
-        ))
+            ),
+            Limits::REAL,
+        )
         .unwrap()
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -123,19 +123,19 @@ impl Fleet {
         self.address
     }
 
-    /// Does what an event says, and returns when it is done.
+    /// Does what an event says, and returns when it is done, or when it is over before that.
     ///
     /// # Errors
     /// What of it failed.
-    pub fn act(&self, action: Action) -> io::Result<()> {
+    pub fn act(&self, action: Action, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         match action {
             Action::Kill(number) => self.with(number - 1, |origin| end(origin, Signal::KILL)),
             Action::Start(number) => self.restart(number - 1),
-            Action::Add(count) => (0..count).try_for_each(|_| self.add()),
-            Action::Remove(count) => (0..count).try_for_each(|_| self.remove()),
+            Action::Add(count) => (0..count).try_for_each(|_| self.add(is_over)),
+            Action::Remove(count) => (0..count).try_for_each(|_| self.remove(is_over)),
             Action::Deploy => {
                 let count = self.origins.lock().unwrap_or_else(PoisonError::into_inner).len();
-                (0..count).try_for_each(|at| self.renew(at))
+                (0..count).try_for_each(|at| self.renew(at, is_over))
             }
         }
     }
@@ -154,31 +154,31 @@ impl Fleet {
         })
     }
 
-    fn add(&self) -> io::Result<()> {
+    fn add(&self, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("s{}", origins.len() + 1);
         let (child, address) = origin(&self.program, &self.dir, &self.servers, &name, None)?;
         origins.push(Origin { name: name.clone(), address, child: Some(child) });
         drop(origins);
-        self.verb(&["add", &format!("app/{name}"), &address.to_string()])
+        self.verb(&["add", &format!("app/{name}"), &address.to_string()], is_over)
     }
 
-    fn remove(&self) -> io::Result<()> {
+    fn remove(&self, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut last) = origins.pop() else { return Ok(()) };
         drop(origins);
-        let removed = self.verb(&["remove", &format!("app/{}", last.name), "--wait"]);
+        let removed = self.verb(&["remove", &format!("app/{}", last.name), "--wait"], is_over);
         end(&mut last, Signal::TERM)?;
         removed
     }
 
     /// Drains a server, starts it anew, and takes it back once it is healthy.
-    fn renew(&self, at: usize) -> io::Result<()> {
+    fn renew(&self, at: usize, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         let target = format!("app/{}", self.with(at, |origin| Ok(origin.name.clone()))?);
-        self.verb(&["drain", &target, "--wait"])?;
-        self.verb(&["disable", &target])?;
+        self.verb(&["drain", &target, "--wait"], is_over)?;
+        self.verb(&["disable", &target], is_over)?;
         self.restart(at)?;
-        self.verb(&["ready", &target])?;
+        self.verb(&["ready", &target], is_over)?;
         let began = Instant::now();
         while !healthy(&self.status()?).contains(&target["app/".len()..]) {
             if began.elapsed() > PATIENCE {
@@ -193,30 +193,49 @@ impl Fleet {
         status(&self.program, &self.dir)
     }
 
-    fn verb(&self, args: &[&str]) -> io::Result<()> {
-        let output =
-            clean(&self.program).args(args).arg("-q").arg("--admin").arg(self.dir.join("admin.sock")).output()?;
-        if output.status.success() {
-            return Ok(());
+    fn verb(&self, args: &[&str], is_over: &dyn Fn() -> bool) -> io::Result<()> {
+        let mut command = clean(&self.program);
+        command.args(args).arg("-q").arg("--admin").arg(self.dir.join("admin.sock"));
+        let mut child = Guard(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?));
+        let running = child.0.as_mut().ok_or_else(|| io::Error::other("the verb is gone"))?;
+        let status = loop {
+            match running.try_wait()? {
+                Some(status) => break status,
+                None if is_over() => {
+                    return Err(io::Error::other(format!(
+                        "evenkeel {}: not done when the load was over",
+                        args.join(" ")
+                    )));
+                }
+                None => std::thread::sleep(PACE),
+            }
+        };
+        let mut said = String::new();
+        if let Some(mut stderr) = running.stderr.take() {
+            stderr.read_to_string(&mut said)?;
         }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(io::Error::other(format!("evenkeel {}: {said}", args.join(" "))))
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("evenkeel {}: {}", args.join(" "), said.trim())))
+        }
     }
 
     /// Ends everything and says how many requests each server has logged, health checks aside.
     ///
     /// # Errors
     /// When a log cannot be read.
-    pub fn stop(mut self) -> io::Result<BTreeMap<String, u64>> {
+    pub fn stop(mut self) -> io::Result<BTreeMap<u32, u64>> {
         self.end();
         let mut counts = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "arrivals") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let Some(number) = name.strip_prefix('s').and_then(|number| number.parse().ok()) else { continue };
                 let lines = BufReader::new(File::open(&path)?).lines();
                 let requests = lines.map_while(Result::ok).filter(|line| !line.contains(" GET /healthz "));
-                counts.insert(name, requests.count() as u64);
+                counts.insert(number, requests.count() as u64);
             }
         }
         Ok(counts)

@@ -37,8 +37,8 @@ pub struct Outcome {
     pub latency: f64,
     pub group: u16,
     pub user: u32,
-    /// The server that answered, as it calls itself.
-    pub server: Option<String>,
+    /// The number of the server that answered, from 1.
+    pub server: Option<u32>,
     /// None where no answer came.
     pub status: Option<u16>,
     /// Whether its user had a session that the server did not know.
@@ -141,7 +141,7 @@ fn come(user: &mut User, stay: Option<u32>) {
     }
 }
 
-type Seen = (Option<String>, Option<u16>, bool);
+type Seen = (Option<u32>, Option<u16>, bool);
 
 /// One request of a user.
 async fn visit(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, sessions: bool) -> Seen {
@@ -161,7 +161,7 @@ async fn visit(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, sessio
 }
 
 /// Asks on the connection that is kept, or on a new one where that turns out to be closed.
-async fn ask(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, path: &str) -> Option<(Option<String>, u16)> {
+async fn ask(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, path: &str) -> Option<(Option<u32>, u16)> {
     let kept = user.borrow_mut().connection.take();
     if let Some(mut connection) = kept
         && connection.ready().await.is_ok()
@@ -198,11 +198,11 @@ async fn settle(
     user: &Rc<RefCell<User>>,
     connection: SendRequest<Empty<Bytes>>,
     answer: http::Response<hyper::body::Incoming>,
-) -> Option<(Option<String>, u16)> {
+) -> Option<(Option<u32>, u16)> {
     let (head, body) = answer.into_parts();
     body.collect().await.ok()?;
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let server = text("x-server").map(str::to_owned);
+    let server = text("x-server").and_then(|name| name.strip_prefix('s')?.parse().ok());
     let closes = text("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let mut user = user.borrow_mut();
     for line in head.headers.get_all(header::SET_COOKIE) {

@@ -5,7 +5,8 @@
 //! [`origin`]s and evenkeel in front of them) is started, [`load`] sends what is due whether or not what came
 //! before was answered, and [`report`] says what came of it, by the [`stats`] that are told there.
 //!
-//! Nothing of the proxy is used in here but its command line, so that a fault of its own cannot hide itself.
+//! Nothing of the proxy is used for that but its command line, so that a fault of its own cannot hide itself.
+//! [`simulate`] works out the same in virtual time, from the policies alone.
 
 pub mod arrivals;
 pub mod fleet;
@@ -14,4 +15,5 @@ pub mod origin;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod simulate;
 pub mod stats;

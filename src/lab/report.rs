@@ -30,6 +30,8 @@ pub struct Report {
     pub sessions: bool,
     /// Whether it was stopped before its end.
     pub stopped: bool,
+    /// Whether nothing was sent: it was worked out in virtual time.
+    pub simulated: bool,
     pub servers: usize,
     pub workers: Option<usize>,
     pub work_ms: f64,
@@ -139,6 +141,7 @@ impl Report {
             seed: scenario.seed,
             duration_seconds: scenario.duration.as_secs_f64(),
             sessions: scenario.sessions,
+            simulated: false,
             stopped: measured.iter().any(|m| m.stopped) || measured.len() < scenario.policies.len(),
             servers: scenario.servers.count,
             workers: scenario.servers.workers.filter(|_| !scenario.servers.work.is_zero()),
@@ -195,22 +198,19 @@ fn millis(ms: f64) -> String {
     }
 }
 
-/// The names of all servers of a run, in the order of their numbers.
-fn names(scenario: &Scenario, measured: &Measured) -> Vec<String> {
-    let mut names: Vec<String> = (1..=scenario.most_servers()).map(|number| format!("s{number}")).collect();
+/// The numbers of all servers of a run.
+fn numbers(scenario: &Scenario, measured: &Measured) -> Vec<u32> {
     // One that was to be added and never was has no log.
-    names.retain(|name| measured.logged.contains_key(name));
-    names
+    (1..=scenario.most_servers() as u32).filter(|number| measured.logged.contains_key(number)).collect()
 }
 
 impl PolicyReport {
     fn of(scenario: &Scenario, measured: &Measured) -> Self {
         let Measured { policy, outcomes, events, logged, .. } = measured;
-        let names = names(scenario, measured);
+        let numbers = numbers(scenario, measured);
         let failed = outcomes.iter().filter(|o| o.failed()).count() as u64;
         let requests = outcomes.len() as u64;
-        let servers: Vec<ServerReport> =
-            names.iter().map(|name| server(name, outcomes, logged.get(name).copied().unwrap_or(0))).collect();
+        let servers = servers(&numbers, outcomes, logged);
         let loads: Vec<f64> = servers.iter().map(|s| s.requests as f64).collect();
         let lost = outcomes.iter().filter(|o| o.lost).count() as u64;
         let event = |event: &super::run::Happened| EventReport {
@@ -229,7 +229,7 @@ impl PolicyReport {
             jain: stats::jain(&loads),
             latency: latency(outcomes.iter()),
             groups: groups(scenario, outcomes),
-            over_time: over_time(scenario, outcomes, &names),
+            over_time: over_time(scenario, outcomes, &numbers),
             cdf: cdf(outcomes),
             servers,
             events: events.iter().map(event).collect(),
@@ -237,18 +237,23 @@ impl PolicyReport {
     }
 }
 
-fn server(name: &str, outcomes: &[Outcome], logged: u64) -> ServerReport {
-    let own = || outcomes.iter().filter(|o| o.server.as_deref() == Some(name));
-    let all = outcomes.iter().filter(|o| o.server.is_some()).count();
-    let requests = own().count() as u64;
-    ServerReport {
-        server: name.to_owned(),
-        requests,
-        logged,
-        share: requests as f64 / all.max(1) as f64,
-        failed: own().filter(|o| o.failed()).count() as u64,
-        latency: latency(own()),
+fn servers(numbers: &[u32], outcomes: &[Outcome], logged: &BTreeMap<u32, u64>) -> Vec<ServerReport> {
+    let mut own: BTreeMap<u32, Vec<&Outcome>> = numbers.iter().map(|number| (*number, Vec::new())).collect();
+    for outcome in outcomes {
+        if let Some(answered) = outcome.server.and_then(|server| own.get_mut(&server)) {
+            answered.push(outcome);
+        }
     }
+    let all: usize = own.values().map(Vec::len).sum();
+    let server = |(number, own): (&u32, &Vec<&Outcome>)| ServerReport {
+        server: format!("s{number}"),
+        requests: own.len() as u64,
+        logged: logged.get(number).copied().unwrap_or(0),
+        share: own.len() as f64 / all.max(1) as f64,
+        failed: own.iter().filter(|o| o.failed()).count() as u64,
+        latency: latency(own.iter().copied()),
+    };
+    own.iter().map(server).collect()
 }
 
 fn groups(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<GroupReport> {
@@ -290,18 +295,18 @@ fn cdf(outcomes: &[Outcome]) -> Vec<(f64, f64)> {
     (0..=POINTS).filter_map(point).collect()
 }
 
-fn over_time(scenario: &Scenario, outcomes: &[Outcome], names: &[String]) -> OverTime {
+fn over_time(scenario: &Scenario, outcomes: &[Outcome], numbers: &[u32]) -> OverTime {
     let step = scenario.duration.as_secs_f64() / STEPS as f64;
-    let places: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    let places: BTreeMap<u32, usize> = numbers.iter().enumerate().map(|(i, number)| (*number, i)).collect();
     let mut told = OverTime {
         step_seconds: step,
-        servers: vec![vec![0; STEPS]; names.len()],
+        servers: vec![vec![0; STEPS]; numbers.len()],
         failed: vec![0; STEPS],
         sessions_lost: vec![0; STEPS],
     };
     for outcome in outcomes {
         let at = ((outcome.at / step) as usize).min(STEPS - 1);
-        if let Some(place) = outcome.server.as_deref().and_then(|name| places.get(name)) {
+        if let Some(place) = outcome.server.and_then(|number| places.get(&number)) {
             told.servers[*place][at] += 1;
         }
         told.failed[at] += u32::from(outcome.failed());

@@ -1,9 +1,10 @@
 //! One scenario, one policy after the other.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::arrivals::Arrival;
@@ -23,8 +24,8 @@ pub struct Measured {
     pub outcomes: Vec<Outcome>,
     /// What happened: seconds after the beginning, seconds until it was done, what.
     pub events: Vec<Happened>,
-    /// Requests by server, as the servers' own logs say.
-    pub logged: std::collections::BTreeMap<String, u64>,
+    /// Requests by server's number, as the servers' own logs say.
+    pub logged: BTreeMap<u32, u64>,
     /// Whether it was stopped early.
     pub stopped: bool,
 }
@@ -55,9 +56,11 @@ pub fn run(
 ) -> io::Result<Measured> {
     let fleet = Fleet::start(program, dir, scenario, candidate)?;
     let start = Instant::now() + BREATH;
+    let over = AtomicBool::new(false);
     let (outcomes, events) = std::thread::scope(|scope| {
-        let acting = scope.spawn(|| act(&fleet, scenario, start, meter));
+        let acting = scope.spawn(|| act(&fleet, scenario, start, &|| over.load(Relaxed) || meter.stop.load(Relaxed)));
         let outcomes = load::send(fleet.address(), scenario, arrivals, start, meter);
+        over.store(true, Relaxed);
         // A thread that panics has nothing to tell.
         (outcomes, acting.join().unwrap_or_default())
     });
@@ -67,18 +70,18 @@ pub fn run(
 }
 
 /// Lets happen what the scenario says, each event once the one before it is done.
-fn act(fleet: &Fleet, scenario: &Scenario, start: Instant, meter: &Meter) -> Vec<Happened> {
+fn act(fleet: &Fleet, scenario: &Scenario, start: Instant, is_over: &dyn Fn() -> bool) -> Vec<Happened> {
     let mut happened = Vec::new();
     for event in &scenario.events {
         let due = start + event.at;
         while Instant::now() < due {
-            if meter.stop.load(Relaxed) {
+            if is_over() {
                 return happened;
             }
             std::thread::sleep(PACE.min(due.saturating_duration_since(Instant::now())));
         }
         let began = Instant::now();
-        let problem = fleet.act(event.action).err().map(|error| error.to_string());
+        let problem = fleet.act(event.action, is_over).err().map(|error| error.to_string());
         happened.push(Happened {
             at: began.saturating_duration_since(start).as_secs_f64(),
             took: began.elapsed().as_secs_f64(),

@@ -8,11 +8,22 @@ use toml::Spanned;
 
 use crate::units;
 
-/// The most servers and users: each server is a process, each address one of 127.0.0.0/8.
-const MOST_SERVERS: usize = 64;
-const MOST_USERS: u32 = 60_000;
-/// The most requests of a run.
-const MOST_REQUESTS: f64 = 1e6;
+/// How much of a scenario can be tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    servers: usize,
+    /// Of each group.
+    users: u32,
+    /// Of each policy.
+    requests: f64,
+}
+
+impl Limits {
+    /// Over real sockets: each server is a process, each address one of 127.0.0.0/8.
+    pub const REAL: Self = Self { servers: 64, users: 60_000, requests: 1e6 };
+    /// In virtual time.
+    pub const VIRTUAL: Self = Self { servers: 10_000, users: 10_000_000, requests: 2e7 };
+}
 
 /// A scenario.
 #[derive(Debug, Clone, Deserialize)]
@@ -149,17 +160,18 @@ impl Scenario {
     ///
     /// # Errors
     /// What is wrong with it, where, and what would be right.
-    pub fn read(text: &str) -> Result<Self, String> {
+    pub fn read(text: &str, limits: Limits) -> Result<Self, String> {
         let scenario: Spanned<Self> = toml::from_str(text).map_err(|error| error.to_string())?;
         let scenario = scenario.into_inner();
-        scenario.check()?;
+        scenario.check(limits)?;
         Ok(scenario)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, limits: Limits) -> Result<(), String> {
+        let most = limits.servers;
         let Servers { count, workers, .. } = self.servers;
-        if !(1..=MOST_SERVERS).contains(&count) {
-            return Err(format!("[servers] count = {count}: write 1 to {MOST_SERVERS}"));
+        if !(1..=most).contains(&count) {
+            return Err(format!("[servers] count = {count}: write 1 to {most}"));
         }
         if workers == Some(0) {
             return Err("[servers] workers = 0: nobody would work; write 1 or more, or leave it out".to_owned());
@@ -175,8 +187,8 @@ impl Scenario {
         }
         for group in &self.groups {
             let fail = |what: String| Err(format!("group \"{}\": {what}", group.name));
-            if !(1..=MOST_USERS).contains(&group.users) {
-                return fail(format!("users = {}: write 1 to {MOST_USERS}", group.users));
+            if !(1..=limits.users).contains(&group.users) {
+                return fail(format!("users = {}: write 1 to {}", group.users, limits.users));
             }
             if !(1..=group.users).contains(&group.addresses()) {
                 return fail(format!("addresses = {}: write 1 to the number of users", group.addresses()));
@@ -189,13 +201,13 @@ impl Scenario {
             }
         }
         let requests: f64 = self.groups.iter().map(|group| group.requests(self.duration)).sum();
-        if requests > MOST_REQUESTS {
-            return Err(format!("{requests:.0} requests for each policy: {MOST_REQUESTS:.0} at most"));
+        if requests > limits.requests {
+            return Err(format!("{requests:.0} requests for each policy: {:.0} at most", limits.requests));
         }
-        self.check_events()
+        self.check_events(limits)
     }
 
-    fn check_events(&self) -> Result<(), String> {
+    fn check_events(&self, limits: Limits) -> Result<(), String> {
         let mut count = self.servers.count;
         let mut before = Duration::ZERO;
         for Event { at, action } in &self.events {
@@ -211,8 +223,8 @@ impl Scenario {
                 Action::Kill(server) | Action::Start(server) if !(1..=count).contains(&server) => {
                     return fail(&format!("there is no server {server}, they are counted from 1 to {count}"));
                 }
-                Action::Add(more) if more == 0 || count + more > MOST_SERVERS => {
-                    return fail(&format!("add 1 to {} servers", MOST_SERVERS - count));
+                Action::Add(more) if more == 0 || count + more > limits.servers => {
+                    return fail(&format!("add 1 to {} servers", limits.servers - count));
                 }
                 Action::Add(more) => count += more,
                 Action::Remove(fewer) if fewer == 0 || fewer >= count => {
@@ -269,9 +281,9 @@ mod tests {
 
     #[test]
     fn a_small_one_is_read_with_its_defaults() {
-        let scenario = Scenario::read(SMALL).unwrap();
+        let scenario = Scenario::read(SMALL, Limits::REAL).unwrap();
         assert_eq!((scenario.seed, scenario.sessions, scenario.groups[0].addresses()), (1, false, 5));
-        let more = Scenario::read(&format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ add = 2 }}\n")).unwrap();
+        let more = Scenario::read(&format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ add = 2 }}\n"), Limits::REAL).unwrap();
         assert_eq!(more.most_servers(), 4);
         assert_eq!(more.events[0].action, Action::Add(2));
     }
@@ -289,7 +301,7 @@ mod tests {
             (format!("{SMALL}[[event]]\nat = '3s'\ndo = 'deploy'\n"), "event at 3s: that is after the end"),
             (format!("{SMALL}[[event]]\nat = '1s'\ndo = 'dance'\n"), "unknown variant `dance`"),
         ] {
-            let error = Scenario::read(&wrong).unwrap_err();
+            let error = Scenario::read(&wrong, Limits::REAL).unwrap_err();
             assert!(error.contains(says), "{says}: {error}");
         }
     }

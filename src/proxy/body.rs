@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -29,6 +30,8 @@ use crate::error::{Kind, ProxyError, Sent};
 #[derive(Debug)]
 pub(super) struct Flow {
     ended: Cell<bool>,
+    /// When the last byte was handed to the server's connection.
+    ended_at: Cell<Option<Instant>>,
     /// Whether the exchange is over, so that the watch serves another.
     over: Cell<bool>,
     bytes: Cell<u64>,
@@ -40,6 +43,11 @@ impl Flow {
     /// Whether the last byte has been handed to the server's connection.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// When that was, as the core's clock said.
+    pub(super) fn ended_at(&self) -> Option<Instant> {
+        self.ended_at.get()
     }
 
     /// The exchange is over; what is left of the body no longer counts.
@@ -91,6 +99,7 @@ impl RequestBody {
         }
         let flow = Rc::new(Flow {
             ended: Cell::new(false),
+            ended_at: Cell::new(None),
             over: Cell::new(false),
             bytes: Cell::new(0),
             fault: Cell::new(None),
@@ -122,6 +131,7 @@ impl RequestBody {
 impl Sending {
     fn end(&self) {
         self.flow.ended.set(true);
+        self.flow.ended_at.set(Some(self.core.clock.get()));
         self.enter(Phase::FirstByte, self.limits.first_byte);
     }
 

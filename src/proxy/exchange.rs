@@ -209,7 +209,10 @@ impl Exchange {
             counts.first_byte.record(now.duration_since(self.attempted));
             if let Some(upstream) = self.upstream() {
                 if let Some(decay) = upstream.decay {
-                    claim.server().observe(now.duration_since(self.attempted), status >= 500, decay);
+                    // The time that a client takes to send its body is not the server's.
+                    let asked = self.flow.as_ref().and_then(|flow| flow.ended_at()).unwrap_or(self.attempted);
+                    let took = now.saturating_duration_since(asked.max(self.attempted));
+                    claim.server().observe(took, status >= 500, decay);
                 }
                 fault::answered(&self.conn.core, &upstream.plan, claim, status);
             }

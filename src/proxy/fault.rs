@@ -3,6 +3,8 @@
 //! Nothing is decided in here. The control plane reads what is counted about once a second, and is told
 //! at once where a row of failures is as long as the upstream's plan allows.
 
+use std::time::Duration;
+
 use super::core::{Core, CoreClaim};
 use crate::config::plan::UpstreamPlan;
 use crate::upstream::Event;
@@ -25,6 +27,9 @@ pub(super) fn answered(core: &Core, plan: &UpstreamPlan, claim: &CoreClaim, stat
 /// A try counts against its server.
 #[cold]
 pub(super) fn note(core: &Core, plan: &UpstreamPlan, claim: &CoreClaim) {
+    if let Some(decay) = plan.policy.decay() {
+        claim.server().observe(Duration::ZERO, true, decay);
+    }
     let Some(outliers) = &plan.outliers else { return };
     claim.cell().counts.faults.inc();
     let in_a_row = claim.server().failed();

@@ -78,6 +78,7 @@ pub(super) struct Copying {
     place: Place,
     plan: MirrorPlan,
     client: IpAddr,
+    key: Option<u64>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -95,7 +96,9 @@ pub(super) fn begin(exchange: &Exchange, head: &http::request::Parts) -> Option<
     }
     let place = Place::take(&exchange.conn.link, &exchange.view, exchange.route?, plan.max_in_flight)?;
     let (client, method, uri) = (exchange.client, head.method.clone(), head.uri.clone());
-    Some(Copying { place, plan: *plan, client, method, uri, headers: head.headers.clone() })
+    let by = upstream.plan.policy.keyed();
+    let key = by.and_then(|by| by.key(uri.path(), uri.query(), &head.headers));
+    Some(Copying { place, plan: *plan, client, key, method, uri, headers: head.headers.clone() })
 }
 
 impl Copying {
@@ -194,7 +197,7 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
     let conn = Conn::new(&place.link, &watched.watch);
     let mut work = Box::pin(async {
         let mut tried = Tried::default();
-        let asker = Asker { client: copying.client, key: None, pin: None, to_new: false };
+        let asker = Asker { client: copying.client, key: copying.key, pin: None, to_new: false };
         let claim = loop {
             let pick = core.with_scratch(upstream.slot, |s| upstream.pick(&asker, &tried, &mut s.policy))?;
             let server = ServerRef::new(&place.view, copying.plan.upstream, pick.index);

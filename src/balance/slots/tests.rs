@@ -63,6 +63,18 @@ fn a_bound_spreads_what_one_key_sends() {
     }
 }
 
+/// What one that drains still has is nothing to share.
+#[test]
+fn a_server_that_drains_does_not_lift_the_bound() {
+    let mut members = members(&[1; 4]);
+    members[3].takes_new = false;
+    let bounded = Slots::new(&members, MaxLoad::from_thousandths(1250), None);
+    let mut view = Servers::up(4);
+    (view.takes_new[3], view.in_flight[3]) = (false, 1000);
+    spread(&bounded, &mut view, std::iter::repeat_n(7, 30));
+    assert!(view.in_flight[..3].iter().all(|n| *n <= 13), "{:?}", view.in_flight);
+}
+
 /// While nobody has more than the bound, a bound changes nothing.
 #[test]
 fn a_bound_moves_nobody_who_need_not_move() {

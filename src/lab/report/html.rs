@@ -9,6 +9,11 @@ use super::{EventReport, PolicyReport, Report, dash, millis, percent};
 const WIDE: f64 = 360.0;
 const HIGH: f64 = 190.0;
 
+/// More servers than this are in the JSON file only.
+const MOST_ROWS: usize = 200;
+/// More lines than this are one grey area.
+const MOST_LINES: usize = 40;
+
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fcfcfd;--fg:#1c2330;--dim:#667085;--line:#e3e6ec;--card:#fff;--hot:#c8372d;--bar:#8fa3bf;\
 --c0:#2563a8;--c1:#c8372d;--c2:#2e8540;--c3:#8a4fbf;--c4:#b5651d;--c5:#0e7f86;--c6:#a8326e;--c7:#5b6470}\
@@ -73,9 +78,10 @@ fn setup(page: &mut String, report: &Report) {
         (None, false) => String::new(),
     };
     let stopped = if report.stopped { " <b>Stopped before its end.</b>" } else { "" };
+    let how = if report.simulated { "worked out in virtual time by" } else { "over real sockets through" };
     let _ = writeln!(
         page,
-        "<p class=\"dim\">{} servers{each}. {}. {:.0} s for each policy, open loop, seed {}, through evenkeel {} over real sockets.{stopped}</p>",
+        "<p class=\"dim\">{} servers{each}. {}. {:.0} s for each policy, open loop, seed {}, {how} evenkeel {}.{stopped}</p>",
         report.servers,
         groups.join("; "),
         report.duration_seconds,
@@ -209,7 +215,7 @@ fn over_time(page: &mut String, report: &Report) {
         events(&mut chart, &policy.events);
         let hot = hottest(policy);
         // The one that stands out is drawn last, above the others.
-        let order = (0..policy.servers.len()).filter(|n| hot != Some(*n)).chain(hot);
+        let order = (0..policy.servers.len().min(MOST_LINES)).filter(|n| hot != Some(*n)).chain(hot);
         for n in order {
             let points = policy.over_time.servers[n].iter().enumerate();
             let points = points.map(|(i, c)| ((i as f64 + 0.5) * policy.over_time.step_seconds, rate(*c, policy)));
@@ -297,7 +303,7 @@ fn servers(page: &mut String, report: &Report) {
             "<details><summary>{}</summary><div class=\"scroll\"><table><tr><th>Server<th>Answered<th>In its own log<th>Share<th>p50<th>p99<th>5xx</tr>",
             escape(&policy.policy)
         );
-        for server in &policy.servers {
+        for server in policy.servers.iter().take(MOST_ROWS) {
             let show = |ms: Option<f64>| ms.map_or_else(dash, millis);
             let _ = writeln!(
                 page,

@@ -7,6 +7,8 @@ const LEFT: f64 = 46.0;
 const BOTTOM: f64 = 26.0;
 const TOP: f64 = 10.0;
 const RIGHT: f64 = 10.0;
+/// More bars than this have no room for a name each.
+const MOST_NAMES: usize = 24;
 
 /// How values become places.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +123,9 @@ impl Chart {
                 (bottom - top).max(0.0),
                 escape(name)
             );
+            if bars.len() > MOST_NAMES {
+                continue;
+            }
             let middle = f64::midpoint(left, right);
             let _ = writeln!(
                 self.text,

@@ -1,33 +1,35 @@
 use super::*;
 use crate::lab::run::Happened;
+use crate::lab::scenario::Limits;
 
 fn scenario() -> Scenario {
     Scenario::read(
         "title = 'A <b>title</b>'\nduration = '2s'\nsessions = true\n[servers]\ncount = 2\n\
          [[group]]\nname = 'g'\nusers = 5\nrate = 10\n[[policy]]\nname = 'p & q'\npolicy = 'round_robin'\n",
+        Limits::REAL,
     )
     .unwrap()
 }
 
-fn outcome(at: f64, server: Option<&str>, status: Option<u16>, lost: bool) -> Outcome {
-    Outcome { at, latency: 0.01 + at / 100.0, group: 0, user: 1, server: server.map(str::to_owned), status, lost }
+fn outcome(at: f64, server: Option<u32>, status: Option<u16>, lost: bool) -> Outcome {
+    Outcome { at, latency: 0.01 + at / 100.0, group: 0, user: 1, server, status, lost }
 }
 
 /// Six requests: four on s1, one on s2, one answered by nobody.
 fn measured() -> Measured {
     let outcomes = vec![
-        outcome(0.0, Some("s1"), Some(200), false),
-        outcome(0.5, Some("s1"), Some(401), true),
-        outcome(1.0, Some("s1"), Some(200), false),
-        outcome(1.5, Some("s1"), Some(500), false),
-        outcome(1.6, Some("s2"), Some(200), false),
+        outcome(0.0, Some(1), Some(200), false),
+        outcome(0.5, Some(1), Some(401), true),
+        outcome(1.0, Some(1), Some(200), false),
+        outcome(1.5, Some(1), Some(500), false),
+        outcome(1.6, Some(2), Some(200), false),
         outcome(1.9, None, None, false),
     ];
     Measured {
         policy: "p & q".to_owned(),
         outcomes,
         events: vec![Happened { at: 1.0, took: 0.1, what: "s1 is killed".to_owned(), problem: None }],
-        logged: BTreeMap::from([("s1".to_owned(), 4), ("s2".to_owned(), 2)]),
+        logged: BTreeMap::from([(1, 4), (2, 2)]),
         stopped: false,
     }
 }

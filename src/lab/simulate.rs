@@ -1,0 +1,284 @@
+//! The same arrivals in virtual time: no process, no socket, no waiting.
+//!
+//! Policies are the proxy's own ([`crate::balance`]); servers are queues with workers. What a proxy does beside
+//! picking is not in it: no health checks, no retries, no ejection, no deadlines, no cost of its own. A server
+//! that is killed is known to be down at once.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::arrivals::{Arrival, address};
+use super::load::Outcome;
+use super::run::{Happened, Measured};
+use super::scenario::{Action, Candidate, Event, Scenario};
+use crate::balance::peak_ewma::Average;
+use crate::balance::{Input, Member, Policy, Scratch, Table, View, key_of};
+
+/// Cores of the proxy, each with its own cursor, as in a proxy on a machine of two.
+const CORES: usize = 2;
+
+/// A server: when each worker is free again, or how many requests it has where it has no limit.
+#[derive(Debug)]
+struct Server {
+    is_up: bool,
+    /// When its workers are free, the soonest first; empty where there is no limit.
+    free: BinaryHeap<Reverse<Duration>>,
+    in_flight: u32,
+    average: Option<Average>,
+    /// Which life it is in: what it remembers ends with each.
+    life: u32,
+    requests: u64,
+}
+
+/// What a policy sees.
+struct Now<'a> {
+    servers: &'a [Server],
+    at: Duration,
+    decay: Option<Duration>,
+}
+
+impl View for Now<'_> {
+    fn tried(&self, _: usize) -> bool {
+        false
+    }
+
+    fn takes_new(&self, index: usize) -> bool {
+        self.servers[index].is_up
+    }
+
+    fn takes_pinned(&self, index: usize) -> bool {
+        self.servers[index].is_up
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.servers[index].in_flight
+    }
+
+    fn latency(&self, index: usize) -> Option<f32> {
+        Some(self.servers[index].average?.latency_at(self.at.as_millis() as u32, self.decay?))
+    }
+}
+
+/// What a user carries.
+#[derive(Debug, Default, Clone, Copy)]
+struct User {
+    visits: u32,
+    /// The server that the cookie names.
+    pin: Option<usize>,
+    /// Where the session is, and in which life of that server.
+    session: Option<(usize, u32)>,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    policy: Policy,
+    table: Table,
+    servers: Vec<Server>,
+    /// What ends when, soonest first.
+    ends: BinaryHeap<Reverse<(Duration, usize, u32)>>,
+    began: HashMap<u32, (usize, Duration)>,
+    users: HashMap<(u16, u32), User>,
+    scratch: Vec<Scratch>,
+}
+
+/// Works out a scenario for one candidate.
+///
+/// # Errors
+/// What of the scenario cannot be simulated, or is no policy.
+pub fn simulate(scenario: &Scenario, candidate: &Candidate, arrivals: &[Arrival]) -> Result<Measured, String> {
+    let policy: Policy = candidate.policy.clone().try_into().map_err(|error| format!("{}: {error}", candidate.name))?;
+    let can = |event: &Event| !matches!(event.action, Action::Remove(_) | Action::Deploy);
+    if let Some(event) = scenario.events.iter().find(|event| !can(event)) {
+        return Err(format!("\"{}\": drains take real time, use `lab run` for them", event.action));
+    }
+    let mut world = World::new(scenario, policy);
+    let mut outcomes = Vec::with_capacity(arrivals.len());
+    let mut events = scenario.events.iter().peekable();
+    let mut happened = Vec::new();
+    for (number, arrival) in (0u32..).zip(arrivals) {
+        while let Some(event) = events.next_if(|event| event.at <= arrival.at) {
+            world.settle(event.at);
+            world.act(event.action);
+            let at = event.at.as_secs_f64();
+            happened.push(Happened { at, took: 0.0, what: event.action.to_string(), problem: None });
+        }
+        world.settle(arrival.at);
+        outcomes.push(world.serve(number, arrival));
+    }
+    let logged: BTreeMap<u32, u64> = (1u32..).zip(&world.servers).map(|(number, s)| (number, s.requests)).collect();
+    Ok(Measured { policy: candidate.name.clone(), outcomes, events: happened, logged, stopped: false })
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, policy: Policy) -> Self {
+        let table = policy.table(&[], None);
+        let scratch = (0..CORES).map(|core| Scratch::new(core, scenario.seed)).collect();
+        let mut world = Self {
+            scenario,
+            policy,
+            table,
+            servers: Vec::new(),
+            ends: BinaryHeap::new(),
+            began: HashMap::new(),
+            users: HashMap::new(),
+            scratch,
+        };
+        world.act(Action::Add(scenario.servers.count));
+        world
+    }
+
+    fn server(&self) -> Server {
+        let workers = self.scenario.servers.workers.unwrap_or(0);
+        let free = (0..workers).map(|_| Reverse(Duration::ZERO)).collect();
+        Server { is_up: true, free, in_flight: 0, average: None, life: 0, requests: 0 }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Add(count) => (0..count).for_each(|_| self.servers.push(self.server())),
+            Action::Kill(number) => {
+                self.servers[number - 1].is_up = false;
+                self.servers[number - 1].life += 1;
+            }
+            Action::Start(number) => self.servers[number - 1].is_up = true,
+            Action::Remove(_) | Action::Deploy => {}
+        }
+        let member = |(number, server): (usize, &Server)| Member {
+            key: key_of(&format!("s{number}")),
+            weight: 1,
+            takes_new: server.is_up,
+        };
+        let members: Vec<Member> = (1..).zip(&self.servers).map(member).collect();
+        self.table = self.policy.table(&members, Some(&self.table));
+    }
+
+    /// Ends what has ended by then.
+    fn settle(&mut self, now: Duration) {
+        while let Some(Reverse((at, server, number))) = self.ends.peek().copied().filter(|end| end.0.0 <= now) {
+            self.ends.pop();
+            let server = &mut self.servers[server];
+            server.in_flight -= 1;
+            if let (Some(decay), Some((_, began))) = (self.policy.decay(), self.began.remove(&number)) {
+                let average = Average::after(server.average, at - began, false, at.as_millis() as u32, decay);
+                server.average = Some(average);
+            }
+        }
+    }
+
+    fn serve(&mut self, number: u32, arrival: &Arrival) -> Outcome {
+        let group = &self.scenario.groups[usize::from(arrival.group)];
+        let client = IpAddr::V4(address(arrival.group, group, arrival.user));
+        let user = self.users.entry((arrival.group, arrival.user)).or_default();
+        user.visits += 1;
+        if group.visits.is_some_and(|stay| user.visits > stay) {
+            *user = User { visits: 1, ..User::default() };
+        }
+        let is_sticky = self.policy.sticky().is_some();
+        let input = Input { client, key: None, pinned: user.pin.filter(|_| is_sticky) };
+        let view = Now { servers: &self.servers, at: arrival.at, decay: self.policy.decay() };
+        // A user keeps a connection, and a connection its core.
+        let core = (arrival.user as usize).wrapping_mul(0x9E37_79B9) >> 7 & (CORES - 1);
+        let picked = self.table.pick(&input, &mut self.scratch[core], &view);
+        let mut outcome = Outcome {
+            at: arrival.at.as_secs_f64(),
+            latency: 0.0,
+            group: arrival.group,
+            user: arrival.user,
+            server: None,
+            status: Some(503),
+            lost: false,
+        };
+        let Some(pick) = picked else { return outcome };
+        let life = self.servers[pick.index].life;
+        if self.scenario.sessions {
+            let here = Some((pick.index, life));
+            outcome.lost = user.session.is_some() && user.session != here;
+            // Whoever has lost a session logs in again with the next request.
+            user.session = if outcome.lost { None } else { here };
+        }
+        user.pin = Some(pick.index);
+        let took = self.work(pick.index, number, arrival.at);
+        outcome.latency = took.as_secs_f64();
+        outcome.server = Some(pick.index as u32 + 1);
+        outcome.status = Some(if outcome.lost { 401 } else { 200 });
+        outcome
+    }
+
+    /// Gives a server a request; how long it takes.
+    fn work(&mut self, index: usize, number: u32, now: Duration) -> Duration {
+        let work = self.scenario.servers.work;
+        let server = &mut self.servers[index];
+        let begins = match server.free.pop() {
+            Some(Reverse(free)) => {
+                let begins = free.max(now);
+                server.free.push(Reverse(begins + work));
+                begins
+            }
+            None => now,
+        };
+        server.requests += 1;
+        server.in_flight += 1;
+        self.ends.push(Reverse((begins + work, index, number)));
+        if self.policy.decay().is_some() {
+            self.began.insert(number, (index, now));
+        }
+        begins + work - now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::arrivals::schedule;
+    use crate::lab::scenario::Limits;
+
+    fn run(text: &str) -> Measured {
+        let scenario = Scenario::read(text, Limits::VIRTUAL).unwrap();
+        simulate(&scenario, &scenario.policies[0], &schedule(&scenario)).unwrap()
+    }
+
+    fn text(policy: &str, servers: &str, events: &str) -> String {
+        format!(
+            "title = 't'\nduration = '20s'\nsessions = true\n[servers]\n{servers}\n[[group]]\nname = 'g'\nusers = 200\n\
+             rate = 100\n[[policy]]\nname = 'p'\npolicy = '{policy}'\n{events}"
+        )
+    }
+
+    /// One worker, 5 ms of work, 100 requests a second at random moments: a queue of the kind M/D/1 with half its
+    /// capacity in use, whose mean wait is ρ/(2(1−ρ)) of the work, 2.5 ms (Pollaczek and Khinchine).
+    #[test]
+    fn queues_are_as_long_as_theory_says() {
+        let servers = "count = 1\nworkers = 1\nwork = '5ms'";
+        let measured = run(&text("round_robin", servers, "").replace("'20s'", "'600s'"));
+        let mean = measured.outcomes.iter().map(|o| o.latency).sum::<f64>() / measured.outcomes.len() as f64;
+        assert!((mean - 0.0075).abs() < 0.0003, "{mean}");
+    }
+
+    #[test]
+    fn sessions_are_lost_where_nobody_keeps_them() {
+        let lost = |policy: &str, events: &str| {
+            run(&text(policy, "count = 4", events)).outcomes.iter().filter(|o| o.lost).count()
+        };
+        assert_eq!((lost("sticky_cookie", ""), lost("ip_hash", "")), (0, 0));
+        assert!(lost("round_robin", "") > 500);
+        let kill = "[[event]]\nat = '10s'\ndo = { kill = 2 }\n";
+        // A quarter of two hundred users, give or take.
+        assert!((25..=80).contains(&lost("sticky_cookie", kill)), "{}", lost("sticky_cookie", kill));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_outcomes() {
+        let text = text("least_requests", "count = 4\nworkers = 1\nwork = '20ms'", "");
+        assert_eq!(run(&text).outcomes, run(&text).outcomes);
+    }
+
+    #[test]
+    fn what_needs_a_drain_is_refused() {
+        let scenario = text("round_robin", "count = 2", "[[event]]\nat = '1s'\ndo = 'deploy'\n");
+        let scenario = Scenario::read(&scenario, Limits::VIRTUAL).unwrap();
+        let refused = simulate(&scenario, &scenario.policies[0], &[]).unwrap_err();
+        assert!(refused.contains("use `lab run`"), "{refused}");
+    }
+}
