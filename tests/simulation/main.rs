@@ -16,7 +16,7 @@
 //!
 //! The queue is nobody's interface, so its world is with it: `src/proxy/queue/tests.rs`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends so")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 mod outliers;
 mod races;
