@@ -326,3 +326,6 @@ fn bad(message: String) -> CommandError {
 fn conflict(message: String) -> CommandError {
     CommandError::Conflict { message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,6 @@ impl Supervisor {
         let result = self.try_reload().await;
         match &result {
             Ok(reloaded) => {
-                self.row.reloaded();
                 for warning in &reloaded.warnings {
                     warn!("{warning}");
                 }

@@ -32,8 +32,6 @@ pub struct Gate {
     /// What follows from both.
     limit: AtomicU32,
     held: AtomicU32,
-    /// Requests of another process behind the same limit.
-    elsewhere: AtomicU32,
     queue: Arc<Queue>,
 }
 
@@ -52,7 +50,6 @@ impl Gate {
             share: AtomicU32::new(WHOLE_SHARE),
             limit: AtomicU32::new(UNLIMITED),
             held: AtomicU32::new(0),
-            elsewhere: AtomicU32::new(0),
             queue,
         };
         gate.set_limit(limit);
@@ -89,16 +86,7 @@ impl Gate {
     /// Most claims at once, if there is a limit.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {
-        let limit = Some(self.limit.load(Relaxed)).filter(|limit| *limit != UNLIMITED);
-        limit.map(|limit| limit.saturating_sub(self.elsewhere.load(Relaxed)))
-    }
-
-    /// Says how many requests another process has in flight behind the same limit. Only the control plane calls
-    /// this, and what that process takes before it is said here is not counted.
-    pub(super) fn set_elsewhere(&self, count: u32) {
-        if self.elsewhere.swap(count, SeqCst) > count {
-            self.queue.tell();
-        }
+        Some(self.limit.load(Relaxed)).filter(|limit| *limit != UNLIMITED)
     }
 
     /// Whether as many claims are held as there may be.

@@ -14,7 +14,8 @@
 //! | [`outliers`] | ejection alone, by any plan, with reloads |
 //! | [`races`] | claims and drains on real threads |
 //!
-//! The queue is nobody's interface, so its world is with it: `src/proxy/queue/tests.rs`.
+//! Two worlds are made of rooms that are nobody's interface, and are with them: the queue in
+//! `src/proxy/queue/tests.rs`, deploys in `src/control/deploys/tests.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
