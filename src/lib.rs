@@ -18,7 +18,7 @@
 //! | [`balance`] | the policies: pure functions from a client and some servers to a pick |
 //! | [`upstream`] | servers and their state, claims, routes, the ledger of sessions, the Snapshot |
 //! | [`health`] | what a check is, and when a row of results changes a server's state |
-//! | [`control`] | the supervisor, probes, drains, reload, signals, the admin API |
+//! | [`control`] | the supervisor, probes, drains, reload, upgrade, signals, the service manager, the admin API |
 //! | [`metrics`] | the table of names, the cells that cores count in, the text that is scraped |
 //! | [`tls`] | certificates, and what a TLS handshake is made from |
 //! | [`error`] | what can go wrong with a request, and the one table from that to a status |
@@ -69,6 +69,9 @@
 //! results of checks and signals come to it through one inbox; what follows from them is published as
 //! a new Snapshot, in one atomic exchange. A server's state is two fields, what checks say
 //! ([`upstream::Operational`]) and what an operator says ([`upstream::Admin`]), in one atomic byte.
+//!
+//! The process itself may change: `control/upgrade` starts another one, hands over every listening socket and all
+//! that is known, and drains once that one serves.
 //!
 //! # Embedding
 //!

@@ -332,3 +332,28 @@ fn a_pause_holds_for_both_processes_and_so_does_its_end() {
     assert_eq!(waiting.answer().status, 200);
     evenkeel.alone();
 }
+
+#[test]
+fn a_limit_of_requests_counts_those_of_both_processes() {
+    let a = Held::start("a");
+    let evenkeel = Upgrading::start(&of_held(RR, "max_requests = 1", &[("a", &a)]));
+    let ask = || {
+        let mut asking = evenkeel.raw();
+        asking.send(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n");
+        asking
+    };
+    let mut first = ask();
+    a.has(1);
+    evenkeel.upgrade();
+    eventually("what the old process has is known", || {
+        evenkeel.status().predecessor.filter(|before| before.in_flight == 1 && before.in_step)
+    });
+    let mut second = ask();
+    eventually("it waits", || evenkeel.status().upstreams[0].queue.clone().filter(|queue| queue.waiting == 1));
+    assert_eq!(a.paths().len(), 1);
+    a.release(1);
+    assert_eq!(first.answer().status, 200);
+    a.release(1);
+    assert_eq!(second.answer().status, 200);
+    assert_eq!(a.most(), 1);
+}

@@ -7,8 +7,8 @@ mod harness;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use harness::upgrading::{Upgrading, gone};
-use harness::{Origin, Signal, app, eventually, origins};
+use harness::upgrading::{Upgrading, gone, kill};
+use harness::{Client, Held, Origin, Signal, app, eventually, origins};
 
 const RR: &str = "\"round_robin\"";
 
@@ -132,6 +132,47 @@ fn while_one_gets_ready_another_is_refused_and_a_stop_ends_it() {
     evenkeel.verb(&["stop"]).ends(0);
     gone(hangs);
     gone(old);
+}
+
+/// Begins an upgrade to a process that gets ready as soon as `held` answers its check.
+fn begin(evenkeel: &Upgrading, held: &Held, origins: &[Origin]) -> u32 {
+    let slow = "check = { http = { interval = \"1h\", timeout = \"1h\" } }";
+    let slow = format!("[[route]]\nupstream = \"app\"\n[upstream.slow]\n{slow}\nservers = [\"{}\"]\n", held.address());
+    evenkeel.write(&format!("{slow}{}", app(RR, origins)));
+    evenkeel.process.signal(Signal::USR2);
+    held.has(1);
+    evenkeel.status().upgrade.unwrap().pid
+}
+
+#[test]
+fn a_process_that_dies_while_the_next_one_gets_ready_is_succeeded_by_it() {
+    let (origins, held) = (origins(1), Held::start("slow"));
+    let evenkeel = start("", &origins);
+    evenkeel.verb(&["weight", "app/a", "9"]).ends(0);
+    let next = begin(&evenkeel, &held, &origins);
+    kill(evenkeel.pid(), Signal::KILL);
+    gone(evenkeel.process.pid());
+    // The sockets are there: who comes waits.
+    let address = evenkeel.address;
+    let waiting = std::thread::spawn(move || Client::to(address).get("/echo").status);
+    held.release(usize::MAX);
+    assert_eq!(waiting.join().unwrap(), 200);
+    assert_eq!((evenkeel.pid(), evenkeel.server("app", "a").weight), (next, 9));
+    serves(&evenkeel);
+}
+
+#[test]
+fn a_reload_while_the_next_one_gets_ready_holds_for_it_too() {
+    let (origins, held) = (origins(1), Held::start("slow"));
+    let evenkeel = start("", &origins);
+    let next = begin(&evenkeel, &held, &origins);
+    evenkeel.write(&format!("{}weight = 4\n", app(RR, &origins)));
+    evenkeel.reload_file().unwrap();
+    held.release(usize::MAX);
+    eventually("the next one serves", || (evenkeel.pid() == next).then_some(()));
+    eventually("by the newest file", || (evenkeel.server("app", "a").weight == 4).then_some(()));
+    assert_eq!(evenkeel.status().upstreams.len(), 1);
+    serves_again(&evenkeel);
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Supervisor {
         let result = self.try_reload().await;
         match &result {
             Ok(reloaded) => {
+                self.row.reloaded();
                 for warning in &reloaded.warnings {
                     warn!("{warning}");
                 }

@@ -89,6 +89,13 @@ impl Store {
         self.foreign = true;
     }
 
+    /// Takes it back from one that has failed.
+    pub(super) fn take_back(&mut self) {
+        if std::mem::take(&mut self.foreign) {
+            self.keep("what was said", "it will be forgotten at the next start");
+        }
+    }
+
     /// Opens the store of `directory`; without one it is kept in memory.
     pub(super) fn open(directory: Option<&Path>) -> Self {
         let Some(directory) = directory else { return Self::new(None, State::default()) };

@@ -137,6 +137,16 @@ pub(super) enum Command {
 }
 
 impl Command {
+    /// Whether anything is another way afterwards.
+    fn changes(&self) -> bool {
+        match self {
+            Self::Server { .. } | Self::Status { .. } | Self::Upgrade { .. } => false,
+            Self::Propose { .. } | Self::Sample { .. } | Self::Foretell { .. } | Self::Why { .. } => false,
+            Self::Reload { .. } | Self::Change { .. } | Self::Add { .. } | Self::Remove { .. } => true,
+            Self::Serve { .. } | Self::Swap { .. } | Self::Canary { .. } | Self::Deploy { .. } => true,
+        }
+    }
+
     /// Answers that it was not done.
     fn refuse(self, why: CommandError) {
         // Whoever asked for the status alone sees that nobody answers.
@@ -340,8 +350,8 @@ impl Supervisor {
     }
 
     async fn command(&mut self, command: Command) {
-        if let Some(handed_over) = self.handed_over() {
-            return command.refuse(handed_over);
+        if self.row.is_over() || (self.row.is_told() && command.changes()) {
+            return command.refuse(CommandError::HandedOver);
         }
         // Whoever asked may be gone: then the answer is dropped.
         match command {

@@ -32,6 +32,8 @@ pub struct Gate {
     /// What follows from both.
     limit: AtomicU32,
     held: AtomicU32,
+    /// Requests of another process behind the same limit.
+    elsewhere: AtomicU32,
     queue: Arc<Queue>,
 }
 
@@ -50,6 +52,7 @@ impl Gate {
             share: AtomicU32::new(WHOLE_SHARE),
             limit: AtomicU32::new(UNLIMITED),
             held: AtomicU32::new(0),
+            elsewhere: AtomicU32::new(0),
             queue,
         };
         gate.set_limit(limit);
@@ -86,7 +89,16 @@ impl Gate {
     /// Most claims at once, if there is a limit.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {
-        Some(self.limit.load(Relaxed)).filter(|limit| *limit != UNLIMITED)
+        let limit = Some(self.limit.load(Relaxed)).filter(|limit| *limit != UNLIMITED);
+        limit.map(|limit| limit.saturating_sub(self.elsewhere.load(Relaxed)))
+    }
+
+    /// Says how many requests another process has in flight behind the same limit. Only the control plane calls
+    /// this, and what that process takes before it is said here is not counted.
+    pub(super) fn set_elsewhere(&self, count: u32) {
+        if self.elsewhere.swap(count, SeqCst) > count {
+            self.queue.tell();
+        }
     }
 
     /// Whether as many claims are held as there may be.

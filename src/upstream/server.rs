@@ -305,9 +305,10 @@ impl Server {
         self.elsewhere.load(Relaxed)
     }
 
-    /// Sets them. Only the control plane calls this.
-    pub fn set_elsewhere(&self, count: u32) {
-        self.elsewhere.store(count, Relaxed);
+    /// Sets them: what is known of, and what has to be waited for. Only the control plane calls this.
+    pub fn set_elsewhere(&self, known: u32, possible: u32) {
+        self.elsewhere.store(possible, Relaxed);
+        self.gate.set_elsewhere(known);
     }
 
     /// Claims held over all cores.

@@ -24,6 +24,8 @@ pub(in crate::control) struct Carried {
     /// Keys, and what operators said of servers.
     pub(super) state: State,
     pub(super) upstreams: Vec<CarriedUpstream>,
+    /// Whether the configuration has changed since the new process read it.
+    pub(super) reload: bool,
     /// By core: where round robin goes on, by name of the upstream.
     pub(super) cursors: Vec<Vec<(String, usize)>>,
 }

@@ -10,7 +10,7 @@ use crate::config::plan::DrainPlan;
 use crate::control::drain::Drain;
 use crate::control::outlier::Outlier;
 use crate::control::registry::{Group, Member};
-use crate::control::supervisor::Supervisor;
+use crate::control::supervisor::{Message, Signal, Supervisor};
 use crate::upstream::{Admin, Notice, Operational, Order, Service, clock};
 
 impl Supervisor {
@@ -28,6 +28,7 @@ impl Supervisor {
             clock: clock::elapsed(),
             state: self.store.state().clone(),
             upstreams: self.plan.upstreams.iter().filter_map(|u| self.upstream_carried(&u.name)).collect(),
+            reload: false,
             cursors: by_core,
         }
     }
@@ -68,7 +69,7 @@ impl Supervisor {
 
     /// Goes on where another process was.
     pub(super) fn carry(&mut self, carried: Carried) {
-        let Carried { now: _, clock: _, state, upstreams, cursors } = carried;
+        let Carried { now: _, clock: _, state, upstreams, reload, cursors } = carried;
         self.members = state.members.clone();
         self.members.prune(&self.file);
         self.store.take_over(state);
@@ -77,7 +78,6 @@ impl Supervisor {
         for upstream in &upstreams {
             self.carry_upstream(upstream);
         }
-        // Servers that the other process did not have keep what was said of them in the state file.
         for (core, cursors) in self.plane.orders.iter().zip(cursors) {
             let snapshot = self.plane.swap.current.load();
             let slot = |name: &str| snapshot.upstreams.iter().find(|u| u.name() == name).map(|u| u.slot);
@@ -85,6 +85,9 @@ impl Supervisor {
             let _ = core.send(Order::GoOn { cursors });
         }
         self.next_look = Duration::ZERO;
+        if reload {
+            let _ = self.inbox.try_send(Message::Signal(Signal::Reload));
+        }
     }
 
     fn carry_upstream(&mut self, carried: &CarriedUpstream) {

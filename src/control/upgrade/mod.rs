@@ -17,18 +17,21 @@
 mod carried;
 mod carry;
 pub(super) mod channel;
+mod following;
 pub(super) mod frames;
 mod inherited;
 mod predecessor;
+mod start;
 mod successor;
 
 pub use inherited::Inherited;
 pub(super) use inherited::Inheriting;
+pub use start::Program;
 pub(super) use successor::News;
-pub use successor::Program;
 
+use following::Successor;
 use predecessor::Predecessor;
-use successor::{Rising, Successor};
+use successor::Rising;
 
 /// Where a process stands in a row of processes.
 #[derive(Debug, Default)]
@@ -61,6 +64,18 @@ impl Row {
     /// Whether this process has not taken over yet.
     pub(super) fn is_inheriting(&self) -> bool {
         self.inheriting.is_some()
+    }
+
+    /// Whether another process knows how things are and is about to take over.
+    pub(super) fn is_told(&self) -> bool {
+        self.rising.as_ref().is_some_and(|rising| rising.is_told)
+    }
+
+    /// The configuration was read again.
+    pub(super) fn reloaded(&mut self) {
+        if let Some(rising) = &mut self.rising {
+            rising.is_outdated = true;
+        }
     }
 
     /// Whether another process has taken over.

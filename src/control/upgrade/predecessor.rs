@@ -70,6 +70,8 @@ impl Supervisor {
         let begun = inheriting.channel.send(&Frame::Ready(ready)).and_then(|()| inheriting.channel.try_clone());
         if let Err(error) = begun.and_then(|channel| channel::reader(channel, take)) {
             error!(%error, "the process to take over from cannot be told");
+            // It has died meanwhile. Not here: this is in the middle of a publication.
+            let _ = self.inbox.try_send(Message::Report(Report::Predecessor(Box::new(None))));
         }
     }
 
@@ -151,7 +153,7 @@ impl Supervisor {
         };
         for server in self.registry.servers() {
             let count = of(server).unwrap_or(0);
-            server.set_elsewhere(if is_behind { count.max(1) } else { count });
+            server.set_elsewhere(count, if is_behind { count.max(1) } else { count });
         }
         let connections = predecessor.map_or(0, |old| old.progress.connections);
         self.plane.swap.set_predecessor_connections(connections);
