@@ -251,6 +251,10 @@ fn the_verbs() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("7200")));
     assert!(evenkeel.verb(&["status"]).ends(0).out.contains("in maintenance: back at noon"));
     assert_eq!(evenkeel.verb(&["resume"]).ends(0).out, "app is open\n");
+    // Another way to say it, which does not stop evenkeel.
+    assert_eq!(evenkeel.verb(&["stop", "app", "--message", "soon"]).ends(0).out, "app is in maintenance: soon\n");
+    assert_eq!(evenkeel.verb(&["resume"]).ends(0).out, "app is open\n");
+    assert!(evenkeel.verb(&["stop", "app"]).ends(2).err.contains("--message"));
     assert_eq!(evenkeel.client().get("/").status, 200);
     assert!(evenkeel.verb(&["pause", "shop"]).ends(1).err.contains("there is no upstream `shop`; there is app"));
 }

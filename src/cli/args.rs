@@ -130,8 +130,11 @@ pub(super) enum Verb {
     /// What would change, what cannot change while it runs, and who would come to another server, from a look
     /// at the clients that come now.
     Plan(PlanArgs),
-    /// Make the running evenkeel finish what is in flight and stop
-    Stop,
+    /// Make the running evenkeel finish what is in flight and stop; with --message, turn requests away instead
+    ///
+    /// With --message evenkeel goes on, and answers requests for the upstreams with 503 and a page, until
+    /// `resume`: the same as `maintenance`.
+    Stop(StopArgs),
     /// Show servers, their states and their numbers
     Status,
     /// Take servers out of rotation gently: no new clients, time for those who are there
@@ -450,6 +453,21 @@ pub(super) struct ResumeArgs {
     /// Serve those who wait at this pace, in requests a second, and who comes meanwhile behind them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StopArgs {
+    /// Which upstreams, with --message [default: all]
+    #[arg(value_name = "UPSTREAM", requires = "message")]
+    pub upstreams: Vec<String>,
+
+    /// Go on, but answer requests with 503 and a page that says this
+    #[arg(long, value_name = "TEXT")]
+    pub message: Option<String>,
+
+    /// With --message, when clients are told to try again, at most a day
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_duration)]
+    pub retry_after: Duration,
 }
 
 #[derive(Debug, ClapArgs)]

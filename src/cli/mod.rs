@@ -35,7 +35,7 @@ mod why;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use args::{Args, ConfigVerb, Global, LabVerb, Verb, WhyArgs};
+use args::{Args, ConfigVerb, Global, LabVerb, MaintenanceArgs, StopArgs, Verb, WhyArgs};
 use client::Client;
 use console::Console;
 use exit::{Exit, Failure};
@@ -90,7 +90,11 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Version => document::version(console),
         Verb::Reload => with_client(global, console, process::reload),
         Verb::Upgrade => with_client(global, console, process::upgrade),
-        Verb::Stop => with_client(global, console, process::stop),
+        Verb::Stop(StopArgs { message: None, .. }) => with_client(global, console, process::stop),
+        Verb::Stop(StopArgs { upstreams, message: Some(message), retry_after }) => {
+            let closed = MaintenanceArgs { upstreams, message, retry_after };
+            with_client(global, console, async |client, console| service::maintenance(client, &closed, console).await)
+        }
         Verb::Why(WhyArgs { sign: Some(lasts), .. }) => why::sign(lasts, global, console),
         Verb::Why(WhyArgs { request_id, .. }) => {
             let id = request_id.unwrap_or_default();
