@@ -6,7 +6,7 @@ mod harness;
 
 use std::collections::BTreeMap;
 
-use harness::{Origin, Proxy, eventually, origins, servers, upstream};
+use harness::{Held, Origin, Proxy, Raw, eventually, origins, servers, upstream};
 use serde_json::json;
 
 const RR: &str = "\"round_robin\"";
@@ -164,7 +164,7 @@ fn pinned_clients_come_at_once() {
 fn a_limit_grows_with_the_share() {
     let mut origins = origins(2);
     let more = "max_requests = 30\nqueue = { size = 9, timeout = \"20s\" }\n";
-    for policy in [RR, "\"ip_hash\"", "\"sticky_cookie\""] {
+    for policy in [RR, "\"first\"", "\"sticky_cookie\""] {
         let proxy = Proxy::start(&config(policy, "1h", more, &origins));
         assert_eq!(proxy.server("app", "b").slow_start, None);
         set(&proxy, "b", "disabled");
@@ -181,7 +181,8 @@ fn a_limit_grows_with_the_share() {
     // Who finds it reached waits, and is served when it has grown.
     origins.remove(0);
     origins[0].behave(|b| b.delay = std::time::Duration::from_millis(300));
-    let proxy = Proxy::start(&config(RR, "2s", &more.replace("30", "20"), &origins));
+    let more = more.replace("30", "20");
+    let proxy = Proxy::start(&config(RR, "1h", &more, &origins));
     set(&proxy, "b", "disabled");
     set(&proxy, "b", "ready");
     let mut conns: Vec<_> = (0..6).map(|_| proxy.raw()).collect();
@@ -191,7 +192,69 @@ fn a_limit_grows_with_the_share() {
         assert!(proxy.server("app", "b").in_flight <= 20);
         (queue.queued > 0).then_some(())
     });
+    proxy.reload(&config(RR, "1s", &more, &origins)).unwrap();
     assert!(conns.iter_mut().all(|conn| conn.answer().status == 200));
+}
+
+/// Requests to a server that holds them, with further headers.
+fn many(proxy: &Proxy, n: usize, headers: &str) -> Vec<Raw> {
+    let one = |_| {
+        let mut conn = proxy.raw();
+        conn.send(format!("GET /x HTTP/1.1\r\nhost: a\r\n{headers}\r\n").as_bytes());
+        conn
+    };
+    (0..n).map(one).collect()
+}
+
+#[test]
+fn who_cannot_go_elsewhere_meets_the_whole_limit() {
+    for policy in ["\"ip_hash\"", "{ sticky_cookie = { new_clients = \"ip_hash\" } }", "\"sticky_cookie\""] {
+        let held = Held::start("b");
+        let more = "max_requests = 10\nqueue = { size = 9, timeout = \"20s\" }\n";
+        let server = format!("[[upstream.app.server]]\nname = \"b\"\naddress = \"{}\"\n", held.address());
+        let proxy = Proxy::start(&format!("{}{server}", config(policy, "1h", more, &[])));
+        held.release(1);
+        let cookie = proxy.get("/x").cookie("evenkeel").map(|cookie| format!("cookie: {cookie}\r\n"));
+        set(&proxy, "b", "disabled");
+        set(&proxy, "b", "ready");
+        let eases = policy == "\"sticky_cookie\"";
+        assert_eq!(percent(&proxy, "b"), eases.then_some(10), "{policy}");
+        let mut conns = many(&proxy, 10, cookie.as_deref().unwrap_or_default());
+        held.has(11);
+        assert_eq!(proxy.server("app", "b").in_flight, 10, "{policy}");
+        // Not one more than that.
+        let waiting = || proxy.status().upstreams[0].queue.as_ref().unwrap().waiting;
+        assert_eq!(waiting(), 0);
+        conns.extend(many(&proxy, 1, cookie.as_deref().unwrap_or_default()));
+        eventually("one waits", || (waiting() == 1).then_some(()));
+        held.release(usize::MAX);
+        assert!(conns.iter_mut().all(|conn| conn.answer().status == 200));
+        assert_eq!(held.most(), 10);
+    }
+}
+
+#[test]
+fn a_server_whose_clients_never_left_it_has_no_slow_start() {
+    let origins = origins(2);
+    let check = "check = { http = { path = \"/healthz\", interval = \"50ms\", timeout = \"5s\", \
+                 healthy_threshold = 1, unhealthy_threshold = 1 } }\nmax_requests = 100\n";
+    let proxy = Proxy::start(&config("\"sticky_cookie\"", "1h", check, &origins));
+    let mut client = proxy.pinned_to("b");
+    set(&proxy, "b", "draining");
+    assert_eq!(proxy.server("app", "b").admin, "draining");
+    assert_eq!(client.get("/echo").server(), "b");
+    set(&proxy, "b", "ready");
+    assert_eq!(percent(&proxy, "b"), None);
+    // One that was down meanwhile has lost them.
+    set(&proxy, "b", "draining");
+    let is = |state: &str| proxy.server("app", "b").operational == state;
+    origins[1].set_healthy(false);
+    eventually("b is unhealthy", || is("unhealthy").then_some(()));
+    origins[1].set_healthy(true);
+    eventually("b is healthy", || is("healthy").then_some(()));
+    assert_eq!(proxy.server("app", "b").admin, "draining");
+    set(&proxy, "b", "ready");
+    assert_eq!(percent(&proxy, "b"), Some(10));
 }
 
 #[test]

@@ -154,11 +154,6 @@ impl Table {
             None => self.owners.pick(client, scratch, view),
         }
     }
-
-    /// See [`ip_hash::Table::is_bounded`].
-    pub(super) fn is_bounded(&self) -> bool {
-        self.owners.is_bounded()
-    }
 }
 
 #[cfg(test)]

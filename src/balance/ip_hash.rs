@@ -77,11 +77,6 @@ impl Table {
         self.slots.pick(hash, scratch, view)
     }
 
-    /// Whether a client may be passed on to another server because its own has more than its share.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.slots.is_bounded()
-    }
-
     /// An IPv4 address written as IPv6 (RFC 4291 §2.5.5.2) is the IPv4 address.
     fn hash(&self, client: IpAddr) -> u64 {
         match client.to_canonical() {

@@ -218,6 +218,19 @@ impl Policy {
         }
     }
 
+    /// Whether a client goes to one server only, so that it would rather wait for it than go elsewhere.
+    #[must_use]
+    pub fn belongs(&self) -> bool {
+        match self {
+            Self::IpHash(policy) => policy.max_load.is_none(),
+            Self::Hash(policy) => policy.max_load.is_none(),
+            Self::StickyCookie(sticky) => sticky.new_clients.belongs(),
+            Self::RoundRobin(_) | Self::LeastRequests(_) | Self::RandomTwo(_) | Self::PeakEwma(_) | Self::First(_) => {
+                false
+            }
+        }
+    }
+
     /// What of a request the policy goes by beside its client, if anything.
     #[must_use]
     pub fn keyed(&self) -> Option<&HashBy> {
@@ -264,16 +277,6 @@ impl Table {
             Self::First(table) => table.pick(view),
         }?;
         Some(Pick { index, pinned: false })
-    }
-
-    /// Whether a client goes to one server only, so that it would rather wait for it than go elsewhere.
-    #[must_use]
-    pub fn belongs(&self) -> bool {
-        match self {
-            Self::IpHash(table) => !table.is_bounded(),
-            Self::Hash(table) => !table.is_bounded(),
-            _ => false,
-        }
     }
 }
 

@@ -74,11 +74,6 @@ impl Slots {
         Self { owners, max_load, open, open_weight }
     }
 
-    /// Whether a server may be passed over for its load.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.max_load.is_some()
-    }
-
     /// The owner of the slot that a hash falls into, or the one in its place.
     pub(super) fn pick(&self, hash: u64, scratch: &mut Scratch, view: &impl View) -> Option<usize> {
         let slot = slot_of(hash);

@@ -81,6 +81,8 @@ impl Supervisor {
         if before == Admin::Ready {
             return;
         }
+        // Who has clients that never left it is as warm as before.
+        let stayed = before == Admin::Draining && member.drain.take().is_some_and(|running| !running.was_down);
         member.drain = None;
         member.leaving = false;
         member.set_admin(Admin::Ready);
@@ -91,7 +93,9 @@ impl Supervisor {
         if before == Admin::Disabled {
             self.check_anew(uid);
         }
-        self.start_slowly(uid);
+        if !stayed {
+            self.start_slowly(uid);
+        }
     }
 
     /// Nobody looked at a disabled server: what was known of its health is forgotten.
@@ -164,6 +168,7 @@ impl Supervisor {
             drain,
             sessions: None,
             unknown_until: None,
+            was_down: false,
             _waker: wake_when_idle(Arc::clone(&server), inbox),
         });
         let in_flight = server.in_flight();
@@ -179,7 +184,7 @@ impl Supervisor {
         let inbox = self.inbox.clone();
         let Some(member) = self.registry.member_mut(uid) else { return };
         let waker = wake_when_idle(Arc::clone(&member.server), inbox);
-        member.drain = Some(Running { drain, sessions: None, unknown_until, _waker: waker });
+        member.drain = Some(Running { drain, sessions: None, unknown_until, was_down: false, _waker: waker });
     }
 
     /// Lets servers that are no longer configured end what they have in flight.

@@ -136,6 +136,9 @@ impl Supervisor {
                 // From now on checks say when it is back, which may be sooner.
                 member.outlier.end(now);
                 member.set_operational(Operational::Unhealthy);
+                if let Some(running) = &mut member.drain {
+                    running.was_down = true;
+                }
             }
         }
         self.registry.touch(&server.upstream);

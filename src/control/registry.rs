@@ -34,6 +34,8 @@ pub(super) struct Running {
     pub(super) sessions: Option<(Duration, usize)>,
     /// Until when sessions that nobody has seen yet may be there.
     pub(super) unknown_until: Option<Duration>,
+    /// Whether the server was unhealthy meanwhile: then its clients have left it.
+    pub(super) was_down: bool,
     /// Held for its end only.
     pub(super) _waker: Waker,
 }

@@ -168,10 +168,11 @@ impl Supervisor {
     }
 }
 
-/// Over what time a server comes into service, if not at once. A share of its clients is no matter of time
-/// where they belong to it, but a share of its limit is.
+/// Over what time a server comes into service, if not at once. Where clients belong to it they all come back
+/// at once: neither a share of them nor of its limit is a matter of time, since they would not go elsewhere.
 fn eases(group: &Group, member: &Member) -> Option<Duration> {
-    let has_share = group.plan.policy.spreads_anew() || member.server.gate.whole().is_some();
+    let policy = &group.plan.policy;
+    let has_share = policy.spreads_anew() || (!policy.belongs() && member.server.gate.whole().is_some());
     group.plan.slow_start.filter(|_| has_share)
 }
 

@@ -48,7 +48,7 @@ impl<H: Deref<Target = Server>> Claim<H> {
     /// # Errors
     /// The server no longer takes it, or is full.
     pub fn try_take(server: H, core: usize, pinned: bool, failing_open: bool) -> Result<Self, Refused> {
-        let limit = server.gate.limit();
+        let limit = server.gate.limit_for(pinned);
         server.cells[core].in_flight.fetch_add(1, SeqCst);
         let mut claim = Self { server, core, counted: false };
         let state = claim.server.state();

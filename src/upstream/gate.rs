@@ -101,10 +101,23 @@ impl Gate {
         }
     }
 
+    /// Most claims at once for one more: all that a server may have for a client that is pinned to it, whom
+    /// no other server can spare it in its slow start.
+    #[must_use]
+    pub fn limit_for(&self, pinned: bool) -> Option<u32> {
+        if pinned { self.whole() } else { self.limit() }
+    }
+
     /// Whether as many claims are held as there may be.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.limit().is_some_and(|limit| self.held.load(SeqCst) >= limit)
+        self.is_full_for(false)
+    }
+
+    /// Whether they are for a client that may be pinned here.
+    #[must_use]
+    pub fn is_full_for(&self, pinned: bool) -> bool {
+        self.limit_for(pinned).is_some_and(|limit| self.held.load(SeqCst) >= limit)
     }
 
     /// Enters, where there is room: whoever does has to leave.
@@ -246,7 +259,9 @@ mod tests {
         }
         gate.set_share(1);
         gate.set_limit(4);
-        assert_eq!(gate.limit(), Some(1));
+        assert_eq!((gate.limit(), gate.limit_for(true)), (Some(1), Some(4)));
+        assert!(gate.enter(1) && !gate.enter(1) && gate.is_full() && !gate.is_full_for(true));
+        gate.leave();
         gate.set_limit(u64::MAX);
         assert_eq!((gate.limit(), gate.whole()), (None, None));
         gate.set_limit(u64::from(u32::MAX) - 1);

@@ -139,7 +139,7 @@ impl Upstream {
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
         by_key.sort_unstable();
         let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
-        let passes_full = is_limited && !table.belongs();
+        let passes_full = is_limited && !plan.policy.belongs();
         let queue = Arc::default();
         let decay = plan.policy.decay();
         Self {
@@ -192,7 +192,7 @@ impl Upstream {
         if let Some(server) = wanted
             && if wish.pinned { server.state().takes_pinned(self.failing_open) } else { self.takes(server) }
         {
-            return !server.gate.is_full();
+            return !server.gate.is_full_for(wish.pinned);
         }
         let is_other = |server: &Server| self.takes(server) && !wish.not.contains(&server.uid);
         // Who waits for a server that is full does not want a backup.

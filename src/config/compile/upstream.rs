@@ -111,7 +111,8 @@ impl Compiler<'_> {
         let policy = spec.policy.get_ref();
         let is_limited =
             spec.max_requests.get_ref().0 != u64::MAX || spec.server.iter().any(|s| s.get_ref().max_requests.is_some());
-        if !policy.spreads_anew() && !is_limited && spec.slow_start.span() != (0..0) {
+        let eases = policy.spreads_anew() || (is_limited && !policy.belongs());
+        if !eases && spec.slow_start.span() != (0..0) {
             let placing = policy.sticky().map_or(policy, |sticky| &*sticky.new_clients).name();
             let why =
                 if placing == "first" { "fills servers in their order" } else { "keeps clients where they belong" };

@@ -308,7 +308,9 @@ fn a_slow_start_that_would_move_clients() {
     assert_eq!(messages(&with("policy = 'ip_hash'")), [""; 0]);
     assert_eq!(messages(&with("policy = 'ip_hash'\nslow_start = '5s'")), nothing);
     assert_eq!(messages(&with("policy = 'ip_hash'\nslow_start = 'off'")), [""; 0]);
-    assert_eq!(messages(&with("policy = 'ip_hash'\nslow_start = '5s'\nmax_requests = 9")), [""; 0]);
+    assert_eq!(messages(&with("policy = 'ip_hash'\nslow_start = '5s'\nmax_requests = 9")), nothing);
+    let bounded = "policy = { ip_hash = { max_load = 2 } }\nslow_start = '5s'\nmax_requests = 9";
+    assert_eq!(messages(&with(bounded)), [""; 0], "who finds it full goes elsewhere");
     assert_eq!(messages(&with("slow_start = '5s'")), [""; 0]);
     assert_eq!(good(&with("slow_start = '0s'")).plan.upstreams[0].slow_start, None);
 }
