@@ -255,6 +255,7 @@ pub fn step(
     }
     let ready = servers.iter().filter(|(_, look)| look.ready).count();
     let mut ejected = servers.iter().filter(|(outlier, look)| look.ready && outlier.ejection.is_some()).count();
+    let mut spared = Vec::new();
     for i in 0..servers.len() {
         let (outlier, look) = &servers[i];
         let candidate = look.ready && look.healthy && outlier.ejection.is_none();
@@ -265,7 +266,14 @@ pub fn step(
             ejected += 1;
             let ejection = servers[i].0.eject(plan, now, reason, random());
             changes.push((i, Change::Ejected(ejection)));
+        } else if reason == Reason::Trial {
+            spared.push(i);
         }
+    }
+    // A trial goes on from a fault that could not eject. It would never end otherwise, and the fault would
+    // count whenever there is room again. Only now, so that the order of the servers says nothing.
+    for i in spared {
+        servers[i].0.trial = Some(servers[i].1.counts);
     }
     changes
 }

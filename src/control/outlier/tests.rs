@@ -121,6 +121,24 @@ fn who_is_back_is_on_trial_until_it_has_shown_that_it_does_well() {
 }
 
 #[test]
+fn a_fault_on_trial_that_could_not_eject_begins_the_trial_anew() {
+    let mut world = World::of(2);
+    world.look(0, &[failing(5), WELL]);
+    assert_eq!(world.look(30, &[counted(90, 50), WELL]), [(0, Change::Returned)]);
+    let changes = world.look(31, &[counted(91, 50), failing(5)]);
+    assert!(matches!(&changes[..], [(1, Change::Ejected(_))]), "{changes:?}");
+    // No more may be ejected.
+    assert_eq!(world.look(32, &[Look { in_a_row: 1, ..counted(92, 51) }, WELL]), []);
+    assert_eq!(world.look(33, &[counted(94, 51), WELL]), []);
+    assert!(world.0[0].is_on_trial(), "two successes of three");
+    world.look(34, &[counted(95, 51), WELL]);
+    assert!(!world.0[0].is_on_trial());
+    // Nor does that fault count when there is room again.
+    assert_eq!(world.look(61, &[counted(95, 51), WELL]), [(1, Change::Returned)]);
+    assert_eq!(world.look(62, &[counted(95, 51), WELL]), []);
+}
+
+#[test]
 fn many_failures_in_the_window_eject_and_few_requests_do_not() {
     let mut world = World::of(2);
     world.look(0, &[counted(1000, 1000), WELL]);
