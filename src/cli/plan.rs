@@ -104,17 +104,24 @@ fn movers(upstream: &PlannedUpstream, clients: &PlannedClients, seconds: f64) ->
 
 /// What makes clients move, as far as it can be said in a few words.
 fn cause(upstream: &PlannedUpstream) -> String {
-    let removed: Vec<&str> = upstream.removed.iter().map(|removal| removal.name.as_str()).collect();
-    let added: Vec<&str> = upstream.added.iter().map(String::as_str).collect();
-    let weighed: Vec<&str> = upstream.weighed.iter().map(String::as_str).collect();
-    let part = |what: &str, names: &[&str]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
-    let parts = [part("adding", &added), part("removing", &removed), part("the weight of", &weighed)];
+    let (replaced, removed): (Vec<_>, Vec<_>) =
+        upstream.removed.iter().partition(|removal| removal.replaced_by.is_some());
+    let names =
+        |of: Vec<&PlannedRemoval>| -> Vec<String> { of.into_iter().map(|removal| removal.name.clone()).collect() };
+    let (replaced, removed) = (names(replaced), names(removed));
+    let part = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+    let parts = [
+        part("adding", &upstream.added),
+        part("removing", &removed),
+        part("replacing", &replaced),
+        part("the weight of", &upstream.weighed),
+    ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if upstream.new_policy.is_some() || parts.is_empty() { "this".to_owned() } else { parts.join(" and ") }
 }
 
 fn removal(removal: &PlannedRemoval) -> String {
-    let PlannedRemoval { name, in_flight, tunnels, cut_after_seconds, sessions } = removal;
+    let PlannedRemoval { name, replaced_by, in_flight, tunnels, cut_after_seconds, sessions } = removal;
     let plain = u64::from(*in_flight).saturating_sub(*tunnels);
     let work = format!("{} and {}", count(plain, "request"), count(*tunnels, "tunnel"));
     let sessions = match sessions {
@@ -126,7 +133,8 @@ fn removal(removal: &PlannedRemoval) -> String {
         }
         _ => String::new(),
     };
-    format!("{name} goes: {work} in flight now are cut after {cut_after_seconds} s{sessions}")
+    let goes = replaced_by.as_ref().map_or_else(|| "goes".to_owned(), |address| format!("is replaced by {address}"));
+    format!("{name} {goes}: {work} in flight now are cut after {cut_after_seconds} s{sessions}")
 }
 
 #[cfg(test)]
@@ -195,6 +203,7 @@ mod tests {
         }
         upstream.removed = vec![PlannedRemoval {
             name: "c".into(),
+            replaced_by: None,
             in_flight: 4,
             tunnels: 1,
             cut_after_seconds: 30.0,
@@ -210,6 +219,10 @@ mod tests {
                  `evenkeel drain` empties it first",
             ]
         );
+        upstream.removed[0].replaced_by = Some("10.0.0.9:80".into());
+        let lines = consequences(upstream, 10.0);
+        assert!(lines[0].starts_with("adding d and replacing c would move "), "{lines:?}");
+        assert!(lines[2].starts_with("c is replaced by 10.0.0.9:80: 3 requests and 1 tunnel in flight"), "{lines:?}");
         upstream.clients = None;
         (upstream.policy, upstream.removed) = ("round_robin".into(), Vec::new());
         assert_eq!(consequences(upstream, 0.0), ["no client moves: round_robin gives none a server of its own"]);

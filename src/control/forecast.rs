@@ -20,6 +20,8 @@ pub(super) struct Standing {
     pub(super) weight: u32,
     pub(super) takes_new: bool,
     pub(super) is_backup: bool,
+    /// Whether it is not one that is there now, whatever its name.
+    pub(super) is_new: bool,
 }
 
 /// The clients that would move.
@@ -87,9 +89,13 @@ impl<'a> Side<'a> {
         Self { servers, table: plan.policy.table(&members, None), takes }
     }
 
-    fn owner(&self, client: &Sampled, scratch: &mut Scratch) -> Option<&'a str> {
+    /// The name of a client's server, and whether it is a new one.
+    fn owner(&self, client: &Sampled, scratch: &mut Scratch) -> Option<(&'a str, bool)> {
         let input = Input { client: client.client, key: client.key, pinned: None };
-        self.table.pick(&input, scratch, self).map(|pick| self.servers[pick.index].name.as_str())
+        self.table.pick(&input, scratch, self).map(|pick| {
+            let server = &self.servers[pick.index];
+            (server.name.as_str(), server.is_new)
+        })
     }
 }
 
@@ -160,7 +166,13 @@ mod tests {
     }
 
     fn up(names: &str) -> Vec<Standing> {
-        let standing = |name: char| Standing { name: name.to_string(), weight: 1, takes_new: true, is_backup: false };
+        let standing = |name: char| Standing {
+            name: name.to_string(),
+            weight: 1,
+            takes_new: true,
+            is_backup: false,
+            is_new: false,
+        };
         names.chars().map(standing).collect()
     }
 
@@ -228,7 +240,7 @@ mod tests {
         let servers = Side::new(&plan, &before);
         let of_a = |i: &u8| {
             let sampled = Sampled { client: client(*i), key: None, requests: 1 };
-            servers.owner(&sampled, &mut scratch) == Some("a")
+            servers.owner(&sampled, &mut scratch) == Some(("a", false))
         };
         let (mine, others): (Vec<u8>, Vec<u8>) = (0..40).partition(of_a);
         mine.iter().for_each(|i| (0..3).for_each(|_| sampler.note(0, 0, client(*i), None)));

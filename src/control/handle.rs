@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::api::{
@@ -12,6 +13,8 @@ use super::api::{
 };
 use super::deploys::DeployOrder;
 use super::error::CommandError;
+use super::planning;
+use super::reload::Load;
 use super::shared::{Phase, Shared};
 use super::supervisor::{Command, Message, Signal};
 use crate::units;
@@ -22,15 +25,22 @@ const SAMPLE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_se
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Gives commands to the control plane. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Handle {
     pub(super) inbox: mpsc::Sender<Message>,
     shared: Arc<Shared>,
+    load: Load,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
 }
 
 impl Handle {
-    pub(super) fn new(inbox: mpsc::Sender<Message>, shared: Arc<Shared>) -> Self {
-        Self { inbox, shared }
+    pub(super) fn new(inbox: mpsc::Sender<Message>, shared: Arc<Shared>, load: Load) -> Self {
+        Self { inbox, shared, load }
     }
 
     /// What the process is doing.
@@ -170,15 +180,20 @@ impl Handle {
         if lasts > SAMPLE.1 {
             return Err(bad(format!("sample: write at most {}", units::show_duration(SAMPLE.1))));
         }
-        let proposed = self.ask(|reply| Command::Propose { name, text, reply }).await??;
+        let proposed = Box::new(planning::read(Arc::clone(&self.load), name, text).await?);
+        let proposed = self.ask(|reply| Command::Propose { proposed, reply }).await??;
         let mut sampled = None;
         if proposed.wants_sample && !lasts.is_zero() {
             let sampler = self.ask(|reply| Command::Sample { lasts, reply }).await??;
             sleep(lasts).await;
             sampled = Some((sampler, lasts));
         }
-        let proposed = Box::new(proposed);
-        self.ask(|reply| Command::Foretell { proposed, sampled, reply }).await
+        let (sampler, looked) = sampled.unzip();
+        let looked = looked.unwrap_or_default();
+        let foretold = self.ask(|reply| Command::Foretell { proposed, looked, reply }).await?;
+        spawn_blocking(move || foretold.finish(sampler.as_deref()))
+            .await
+            .map_err(|error| CommandError::System { doing: "telling who would move", source: error.into() })
     }
 
     /// Waits until a server is out of service with nothing in flight, so that it is safe to stop it;

@@ -162,7 +162,7 @@ fn start_with(
 ) -> Result<Control, StartError> {
     let shared = Arc::new(Shared::new());
     let (inbox, received) = mpsc::channel(INBOX);
-    let handle = Handle::new(inbox.clone(), Arc::clone(&shared));
+    let handle = Handle::new(inbox.clone(), Arc::clone(&shared), Arc::clone(&load));
     let (tell, told) = std::sync::mpsc::sync_channel(1);
     let thread = {
         let (shared, handle) = (Arc::clone(&shared), handle.clone());

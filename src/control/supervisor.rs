@@ -19,8 +19,8 @@ use tracing::info;
 use super::Outcome;
 use super::admin;
 use super::api::{
-    Deadlines, Deploy, Explained, NewCanary, NewServer, Planned, Reloaded, ServerChange, ServerStatus, ServiceChange,
-    Status, Swap, Upgraded, UpstreamStatus,
+    Deadlines, Deploy, Explained, NewCanary, NewServer, Reloaded, ServerChange, ServerStatus, ServiceChange, Status,
+    Swap, Upgraded, UpstreamStatus,
 };
 use super::certificates::{Terminator, Terminators};
 use super::deploys::DeployOrder;
@@ -30,7 +30,7 @@ use super::ledger::Ledgers;
 use super::listeners::Listeners;
 use super::members::Members;
 use super::notify::Notify;
-use super::planning::Proposed;
+use super::planning::{Foretold, Proposed};
 use super::registry::Registry;
 use super::reload::Load;
 use super::resolve::Resolver;
@@ -107,11 +107,10 @@ pub(super) enum Command {
         order: DeployOrder,
         reply: Reply<Deploy>,
     },
-    /// Reads a configuration and puts nothing of it in force.
+    /// Sets a configuration against the one in force and puts nothing of it in force.
     Propose {
-        name: String,
-        text: String,
-        reply: Reply<Proposed>,
+        proposed: Box<Proposed>,
+        reply: Reply<Box<Proposed>>,
     },
     /// What is remembered of a request.
     Why {
@@ -124,8 +123,9 @@ pub(super) enum Command {
     },
     Foretell {
         proposed: Box<Proposed>,
-        sampled: Option<(Arc<Sampler>, Duration)>,
-        reply: oneshot::Sender<Planned>,
+        /// For how long clients were looked at.
+        looked: Duration,
+        reply: oneshot::Sender<Foretold>,
     },
     Status {
         reply: oneshot::Sender<Status>,
@@ -409,17 +409,14 @@ impl Supervisor {
                 self.publish();
                 drop(reply.send(result));
             }
-            Command::Propose { name, text, reply } => drop(reply.send(self.propose(name, text).await)),
+            Command::Propose { proposed, reply } => drop(reply.send(Ok(Box::new(self.propose(*proposed))))),
             Command::Why { request_id, reply } => drop(reply.send(self.why(&request_id))),
             Command::Sample { lasts, reply } => {
                 let result = self.begin_sample(lasts);
                 self.publish();
                 drop(reply.send(result));
             }
-            Command::Foretell { proposed, sampled, reply } => {
-                let sampled = sampled.as_ref().map(|(sampler, lasts)| (&**sampler, *lasts));
-                drop(reply.send(self.foretell(*proposed, sampled)));
-            }
+            Command::Foretell { proposed, looked, reply } => drop(reply.send(self.foretell(*proposed, looked))),
             Command::Status { reply } => drop(reply.send(self.status())),
         }
     }

@@ -40,7 +40,7 @@ pub struct PlannedUpstream {
     /// Servers that come, and those whose weight changes.
     pub added: Vec<String>,
     pub weighed: Vec<String>,
-    /// Servers that go.
+    /// Servers that go, those among them in whose place another one comes.
     pub removed: Vec<PlannedRemoval>,
     /// Of a policy that keeps each client on a server of its own; none for others, whose clients have none.
     pub clients: Option<PlannedClients>,
@@ -53,6 +53,9 @@ pub struct PlannedUpstream {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedRemoval {
     pub name: String,
+    /// The address of the new server in its place, where only that changes: nobody is there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
     /// Requests and tunnels that are under way now, ...
     pub in_flight: u32,
     pub tunnels: u64,

@@ -75,7 +75,8 @@ impl World {
         let plane = DataPlane { swap: Arc::new(Swap::default()), orders: vec![sender], cells };
         let shared = Arc::new(Shared::new());
         let (inbox, _) = mpsc::channel(1);
-        let handle = Handle::new(inbox.clone(), Arc::clone(&shared));
+        let load: crate::control::reload::Load = Arc::new(|_| Err("there is no file".to_owned()));
+        let handle = Handle::new(inbox.clone(), Arc::clone(&shared), Arc::clone(&load));
         let options = Options {
             plan,
             config_path: None,
@@ -87,7 +88,6 @@ impl World {
             inherited: None,
             activated: crate::control::Activated::default(),
         };
-        let load: crate::control::reload::Load = Arc::new(|_| Err("there is no file".to_owned()));
         let supervisor = begin(options, plane, inbox, shared, handle, load).await.unwrap();
         let alive = vec![true; names.len()];
         let (claims, taken_out) = (Vec::new(), Vec::new());
