@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from load import Load
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EVENKEEL = sys.argv[1]
 PATIENCE = 30
+# Longer than what is in flight may take, and then the servers end one after the other.
+END = 45
 
 
 def eventually(what, check):
@@ -57,7 +60,8 @@ class Example:
 
     def __enter__(self):
         self.log = open(self.dir / "up.log", "w", encoding="utf-8")
-        self.up = subprocess.Popen(["./up.sh", EVENKEEL], cwd=self.dir, stdout=self.log, stderr=self.log)
+        self.up = subprocess.Popen(["./up.sh", EVENKEEL], cwd=self.dir, stdout=self.log, stderr=self.log,
+                                   start_new_session=True)
         try:
             eventually("all servers are healthy", self.is_whole)
         except BaseException:
@@ -68,10 +72,10 @@ class Example:
     def __exit__(self, failed, *_):
         subprocess.run([EVENKEEL, "--quiet", "stop"], cwd=self.dir, check=False)
         try:
-            code = self.up.wait(PATIENCE)
+            code = self.up.wait(END)
         except subprocess.TimeoutExpired:
-            self.up.terminate()
-            code = None
+            self.kill()
+            code = "a kill"
         self.log.close()
         if failed:
             print((self.dir / "up.log").read_text(), file=sys.stderr)
@@ -80,6 +84,16 @@ class Example:
         else:
             assert code == 0, f"up.sh ended with {code}"
             assert not self.pids(), f"left behind: {self.pids()}"
+
+    def kill(self):
+        """Ends all of it: up.sh with its evenkeel, and the servers, which have sessions of their own."""
+        os.killpg(self.up.pid, signal.SIGKILL)
+        self.up.wait()
+        for server in self.pids():
+            upstream, _, name = server.partition("-")
+            subprocess.run([self.dir.parent / "rolling_deploy" / "restart.sh", "stop"], check=False,
+                           env={**os.environ, "RUN": str(self.dir / "run"), "EVENKEEL_UPSTREAM": upstream,
+                                "EVENKEEL_SERVER": name})
 
     def evenkeel(self, *args):
         done = subprocess.run([EVENKEEL, *args], cwd=self.dir, capture_output=True, text=True, check=False)
