@@ -5,9 +5,11 @@
 mod harness;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use harness::{Client2, Fake, Proxy, eventually, upstream};
+use harness::{Client2, Done, Fake, Process, Proxy, command, eventually, upstream};
 use serde_json::json;
 
 /// How a server answers now.
@@ -18,28 +20,42 @@ struct Says {
     /// `X-Evenkeel` of what it answers to requests, and to checks.
     header: Option<&'static str>,
     check_header: Option<&'static str>,
+    /// Whether its checks wait.
+    holds_checks: bool,
 }
 
 struct Server {
     name: &'static str,
     says: Arc<Mutex<Says>>,
+    /// Checks that had to wait.
+    held: Arc<AtomicUsize>,
     fake: Fake,
 }
 
 impl Server {
     fn start(name: &'static str) -> Self {
-        let says = Arc::new(Mutex::new(Says { check: Some((200, "fine")), header: None, check_header: None }));
-        let now = Arc::clone(&says);
+        let says = Arc::new(Mutex::new(Says {
+            check: Some((200, "fine")),
+            header: None,
+            check_header: None,
+            holds_checks: false,
+        }));
+        let held = Arc::new(AtomicUsize::new(0));
+        let (now, waits) = (Arc::clone(&says), Arc::clone(&held));
         let fake = Fake::answering(move |_, _, head| {
-            let says = now.lock().unwrap().clone();
             let is_check = head.starts_with("GET /healthz ");
+            if is_check && now.lock().unwrap().holds_checks {
+                waits.fetch_add(1, Relaxed);
+                eventually("a check may go on", || (!now.lock().unwrap().holds_checks).then_some(()));
+            }
+            let says = now.lock().unwrap().clone();
             let (status, body) = if is_check { says.check? } else { (200, "here") };
             let header = if is_check { says.check_header } else { says.header };
             let header = header.map(|value| format!("x-evenkeel: {value}\r\n")).unwrap_or_default();
             let length = body.len();
             Some(format!("HTTP/1.1 {status} X\r\nx-server: {name}\r\n{header}content-length: {length}\r\n\r\n{body}"))
         });
-        Self { name, says, fake }
+        Self { name, says, held, fake }
     }
 
     fn says(&self, change: impl FnOnce(&mut Says)) {
@@ -294,4 +310,113 @@ fn the_status_says_who_has_taken_a_server_out() {
     assert!(is(&proxy, "b", "ready", ""));
     set(&proxy, "b", "disabled");
     assert!(is(&proxy, "b", "disabled", "operator"), "its turn is over");
+}
+
+#[test]
+fn who_was_kept_is_not_taken_out_for_what_it_said_long_ago() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let proxy = Proxy::start(&config(CHECK, "{ on_header = true }", &[&a, &b]));
+    set(&proxy, "b", "draining");
+    let asks = || proxy.server("app", "a").asks_for_drain;
+    a.says(|says| says.header = Some("drain"));
+    assert_eq!(proxy.get("/").status, 200);
+    eventually("a has asked", || asks().then_some(()));
+    assert!(is(&proxy, "a", "ready", ""), "nobody else takes new clients");
+    a.says(|says| says.header = None);
+    assert_eq!(proxy.get("/").status, 200);
+    eventually("a has ceased to", || (!asks()).then_some(()));
+    set(&proxy, "b", "ready");
+    assert_eq!(who(&proxy, 10), names(&["a", "b"]));
+}
+
+#[test]
+fn a_check_that_is_lost_does_not_bring_back_who_goes_on_asking() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let text = config(CHECK, "{ on_header = true }", &[&a, &b]).replace("\"round_robin\"", "\"sticky_cookie\"");
+    let proxy = Proxy::start(&text);
+    let mut client = proxy.pinned_to("b");
+    b.says(|says| says.header = Some("drain"));
+    assert_eq!(client.get("/").server(), "b");
+    becomes(&proxy, "b", "draining", "server");
+    b.says(|says| says.check = None);
+    eventually("a check has failed", || proxy.server("app", "b").last_check_error);
+    // From here on none fails: what has failed was told before the next one began.
+    b.says(|says| (says.check, says.holds_checks) = (Some((200, "fine")), true));
+    eventually("a check waits", || (b.held.load(Relaxed) > 0).then_some(()));
+    assert!(is(&proxy, "b", "draining", "server"));
+    assert_eq!(client.get("/").server(), "b");
+    // What a core tells comes in beside these.
+    (0..50).for_each(|_| assert!(is(&proxy, "b", "draining", "server")));
+    b.says(|says| says.holds_checks = false);
+    eventually("a check has passed", || proxy.server("app", "b").last_check_error.is_none().then_some(()));
+    some_checks(&b);
+    assert!(is(&proxy, "b", "draining", "server"), "its answers still say it");
+}
+
+/// A deploy of `app`; hooks say that they have begun and wait for `go`.
+fn deploy(proxy: &Proxy, dir: &Path, more: &[&str]) -> Process {
+    let admin = proxy.socket().to_str().unwrap();
+    let proof = dir.join("proof.json");
+    let each = format!("touch {0}/began && while [ ! -f {0}/go ]; do sleep 0.05; done", dir.display());
+    let mut deploy = command(&["deploy", "app", "--watch", "10ms", "--each", &each, "--admin", admin]);
+    Process::of(deploy.arg("--proof").arg(proof).args(more))
+}
+
+/// The server says 404 in its checks once its hook runs.
+fn asks_from_the_hook_on(dir: &Path, server: &Server) {
+    eventually("the hook runs", || dir.join("began").exists().then_some(()));
+    server.says(|says| says.check = Some((404, "")));
+    std::fs::write(dir.join("go"), "").unwrap();
+}
+
+fn asks_too_long(done: Done) -> Done {
+    let done = done.ends(6);
+    assert!(done.err.contains("was not healthy within 500ms (it asks for its drain)"), "{}", done.err);
+    done
+}
+
+#[test]
+fn a_rolling_deploy_takes_back_only_who_wants_to_serve() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let proxy = Proxy::start(&config(CHECK, "{ on_check = true }", &[&a, &b]));
+    let dir = tempfile::tempdir().unwrap();
+    let first = deploy(&proxy, dir.path(), &["--only", "b"]);
+    asks_from_the_hook_on(dir.path(), &b);
+    becomes(&proxy, "b", "drained", "server");
+    b.says(|says| says.check = Some((200, "fine")));
+    first.wait().ends(0);
+    assert_eq!(who(&proxy, 10), names(&["a", "b"]));
+    // One that goes on asking is not taken back, whatever becomes of the deploy.
+    let dir = tempfile::tempdir().unwrap();
+    let second = deploy(&proxy, dir.path(), &["--only", "b", "--healthy-within", "500ms"]);
+    asks_from_the_hook_on(dir.path(), &b);
+    asks_too_long(second.wait());
+    becomes(&proxy, "b", "drained", "server");
+    assert_eq!(who(&proxy, 10), names(&["a"]));
+    b.says(|says| says.check = Some((200, "fine")));
+    becomes(&proxy, "b", "ready", "");
+}
+
+#[test]
+fn a_new_set_that_asks_for_its_drain_is_not_swapped_in() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let proxy = Proxy::start(&config(CHECK, "{ on_check = true }", &[&a]));
+    b.says(|says| says.check = Some((404, "")));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    let replace = format!("b={}", b.fake.address());
+    asks_too_long(deploy(&proxy, dir.path(), &["--replace", &replace, "--healthy-within", "500ms"]).wait());
+    assert_eq!(proxy.status().upstreams[0].servers.len(), 1, "it was taken away again");
+    // Nor by hand, however well it does.
+    let standby = json!({ "name": "b", "address": b.fake.address().to_string(), "standby": true });
+    assert_eq!(proxy.admin("POST", "/upstreams/app/servers", &standby.to_string()).0, 201);
+    eventually("b asks", || proxy.server("app", "b").asks_for_drain.then_some(()));
+    assert_eq!(proxy.server("app", "b").operational, "healthy");
+    let swap = || proxy.admin("POST", "/upstreams/app/swap", r#"{"take_in":["b"],"take_out":["a"]}"#);
+    let (status, body) = swap();
+    assert!(status == 400 && body.contains("`b` asks for its drain: nothing was swapped"), "{status} {body}");
+    assert_eq!(who(&proxy, 4), names(&["a"]));
+    b.says(|says| says.check = Some((200, "fine")));
+    eventually("b is swapped in", || (swap().0 == 200).then_some(()));
+    assert_eq!(who(&proxy, 4), names(&["b"]));
 }

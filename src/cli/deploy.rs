@@ -220,7 +220,21 @@ fn find<'a>(status: &'a Status, name: &str) -> Result<&'a UpstreamStatus, Failur
 }
 
 fn serves(server: &ServerStatus) -> bool {
-    server.admin == "ready" && server.operational == "healthy"
+    server.admin == "ready" && does_well(server)
+}
+
+/// Whether its check has seen it healthy, and it does not ask for its drain there.
+fn does_well(server: &ServerStatus) -> bool {
+    server.operational == "healthy" && !server.asks_for_drain
+}
+
+/// Why a server does not do well, as far as that is known.
+fn why_not(server: &ServerStatus) -> String {
+    match &server.last_check_error {
+        Some(error) => format!(" ({error})"),
+        None if server.asks_for_drain => " (it asks for its drain)".to_owned(),
+        None => String::new(),
+    }
 }
 
 /// Whether new clients may come to it.

@@ -35,10 +35,10 @@ async fn drain_in(rhythm: Rhythm, client: &Client, args: &DrainArgs, console: &m
     let show = |time: Option<Duration>| time.map(show_duration);
     let change = ServerChange {
         admin: Some("draining".to_owned()),
-        weight: None,
         in_flight: show(args.deadlines.in_flight),
         sessions_max: show(args.deadlines.sessions_max),
         sessions_idle: show(args.deadlines.sessions_idle),
+        ..Default::default()
     };
     if !args.wait {
         servers::change_all(client, &args.targets.targets, &change, console).await?;

@@ -23,6 +23,7 @@ pub(super) fn server(name: &str, address: &str) -> ServerStatus {
         operational: "healthy".into(),
         admin: "ready".into(),
         set_by: String::new(),
+        asks_for_drain: false,
         weight: 1,
         configured_weight: 1,
         backup: false,

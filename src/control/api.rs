@@ -190,6 +190,9 @@ pub struct ServerStatus {
     /// Who set the administrative state: `operator`, `deploy`, or `server` where it has asked for its drain itself;
     /// empty while it is ready.
     pub set_by: String,
+    /// Whether it asks for its drain in its checks or answers, and no operator has said otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_for_drain: bool,
     /// Share now, and the one configured.
     pub weight: u32,
     pub configured_weight: u32,
@@ -285,6 +288,10 @@ pub struct ServerChange {
     pub sessions_max: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions_idle: Option<String>,
+    /// With `ready`: whether what the server asks for itself goes before it. Deploys take back only servers
+    /// that want to serve; an operator's own word goes before theirs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub heed: bool,
 }
 
 /// When a drain cuts or stops to wait, instead of when the configuration says; such as `"30s"`.
@@ -301,7 +308,7 @@ pub struct Deadlines {
 
 impl ServerChange {
     pub(super) fn deadlines(&self) -> Deadlines {
-        let Self { admin: _, weight: _, in_flight, sessions_max, sessions_idle } = self.clone();
+        let Self { admin: _, weight: _, in_flight, sessions_max, sessions_idle, heed: _ } = self.clone();
         Deadlines { in_flight, sessions_max, sessions_idle }
     }
 }

@@ -82,9 +82,10 @@ impl Asked {
         }
     }
 
-    /// An answer to a request has none of it: an operator's word on what was asked before is spent.
+    /// An answer to a request has none of it: an operator's word on what was asked before is spent, and one
+    /// who was kept for want of another is not taken out later for what it does not say any more.
     fn answered(&mut self) {
-        if self.overruled && matches!(self.how, Some(How::Answer { .. })) {
+        if (self.overruled || self.kept) && matches!(self.how, Some(How::Answer { .. })) {
             *self = Self::default();
         }
     }
@@ -92,6 +93,14 @@ impl Asked {
     /// An operator has made the server ready.
     pub(super) fn overrule(&mut self) {
         self.overruled = self.how.is_some();
+    }
+
+    /// What was asked for may have been another process: nobody looked at the server. What an operator has
+    /// said meanwhile holds.
+    pub(super) fn forget(&mut self) {
+        if !self.overruled {
+            *self = Self::default();
+        }
     }
 
     /// Forgets what is not heard any more.
@@ -106,7 +115,8 @@ impl Asked {
         }
     }
 
-    fn wants(self) -> bool {
+    /// Whether it asks for its drain, and nobody has said otherwise.
+    pub(super) fn wants(self) -> bool {
         self.how.is_some() && !self.overruled
     }
 }
@@ -144,12 +154,14 @@ impl Supervisor {
                 member.server.forget_asking();
             }
             let is_ready = member.state().admin == Admin::Ready;
+            let is_kept = member.asked.wants() && is_ready && is_last;
+            let was_kept = std::mem::replace(&mut member.asked.kept, is_kept);
             if !member.asked.wants() {
                 if !is_ready && member.by == By::Server {
                     self.open(uid, "it has ceased to ask for its drain");
                 }
-            } else if is_ready && is_last {
-                if !std::mem::replace(&mut member.asked.kept, true) {
+            } else if is_kept {
+                if !was_kept {
                     let server = Arc::clone(&member.server);
                     info!(upstream = %server.upstream, server = %server.name, "server asks for its drain, but no other one takes new clients: it is kept until one does");
                 }
@@ -220,6 +232,28 @@ mod tests {
         asked.answered();
         asked.in_answer();
         assert!(asked.wants());
+    }
+
+    #[test]
+    fn who_was_kept_is_not_held_to_what_it_does_not_say_any_more() {
+        let mut asked = Asked::default();
+        asked.in_answer();
+        asked.kept = true;
+        asked.answered();
+        assert_eq!(asked, Asked::default());
+    }
+
+    #[test]
+    fn what_was_asked_by_another_process_is_forgotten_but_for_an_operators_word() {
+        let mut asked = Asked::default();
+        asked.in_check();
+        asked.forget();
+        assert!(!asked.wants());
+        asked.in_check();
+        asked.overrule();
+        asked.forget();
+        asked.in_check();
+        assert!(!asked.wants());
     }
 
     #[test]

@@ -41,7 +41,11 @@ impl Supervisor {
             return Err(bad("a canary is of some servers, and not of all".to_owned()));
         }
         for (uid, name) in uids.iter().zip(servers) {
-            if self.registry.member(*uid).map(Member::state).is_none_or(|s| s.operational != Operational::Healthy) {
+            let member = self.registry.member(*uid);
+            if member.is_some_and(|member| member.asked.wants()) {
+                return Err(bad(format!("`{name}` asks for its drain: no canary has begun")));
+            }
+            if member.map(Member::state).is_none_or(|s| s.operational != Operational::Healthy) {
                 return Err(bad(format!("`{name}` is not seen to be healthy: no canary has begun")));
             }
         }

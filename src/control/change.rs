@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::api::{Deadlines, ServerChange};
-use super::asked::By;
+use super::asked::{Asked, By};
 use super::drain::{Action, Drain, Left, TICK};
 use super::error::CommandError;
 use super::registry::{Leaving, Member, Running, Waker};
@@ -45,7 +45,17 @@ impl Supervisor {
             self.set_weight(uid, weight);
         }
         match admin {
-            Some(Admin::Ready) => self.make_ready(uid),
+            Some(Admin::Ready) => {
+                if let Some(member) = self.registry.member_mut(uid) {
+                    match member.state().admin {
+                        _ if !change.heed => member.asked.overrule(),
+                        // Whatever was said of it before, it was another process then.
+                        Admin::Disabled => member.asked = Asked::default(),
+                        _ => {}
+                    }
+                }
+                self.make_ready(uid);
+            }
             Some(Admin::Disabled) => self.disable(uid, limits),
             Some(_) => self.drain(uid, limits, By::Operator),
             None => self.limit(uid, limits),
@@ -65,11 +75,9 @@ impl Supervisor {
         }
     }
 
+    /// What the server asks for itself still goes before it: only an operator's own word is more.
     pub(super) fn make_ready(&mut self, uid: u32) {
         self.bring_back(uid);
-        if let Some(member) = self.registry.member_mut(uid) {
-            member.asked.overrule();
-        }
         self.open(uid, "by order of an operator");
     }
 
@@ -104,6 +112,8 @@ impl Supervisor {
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.streak.forget();
         member.outlier.end(now);
+        member.asked.forget();
+        member.server.forget_asking();
         member.set_operational(Operational::Starting);
         self.begin_checks(uid);
     }

@@ -97,7 +97,11 @@ impl Supervisor {
         if member.state().admin == Admin::Disabled || member.streak.up() != Some(true) {
             return;
         }
+        let before = member.asked;
         member.asked.failed();
+        if member.asked != before {
+            member.server.forget_asking();
+        }
         if checked {
             if let Some(probing) = &member.probing {
                 probing.wake();

@@ -258,7 +258,7 @@ impl Supervisor {
             let Some((group, member)) = self.registry.both(uid) else { continue };
             let state = member.state();
             let is_seen = group.plan.check.is_some() && state.admin == Admin::Drained;
-            if !is_seen || state.operational != Operational::Healthy {
+            if !is_seen || state.operational != Operational::Healthy || member.asked.wants() {
                 continue;
             }
             info!(upstream, server, "server is healthy and comes back, although its deploy has died");
@@ -282,6 +282,7 @@ impl Supervisor {
             both.map_or_else(String::new, |(group, member)| match &member.last_error {
                 _ if group.plan.check.is_none() => ": no check can say whether it is back".to_owned(),
                 Some(error) => format!(": {error}"),
+                None if member.asked.wants() => ": it asks for its drain".to_owned(),
                 None => ": its check has not succeeded yet".to_owned(),
             })
         };

@@ -79,6 +79,7 @@ impl Supervisor {
             operational: operational(state.operational).to_owned(),
             admin: admin(state.admin).to_owned(),
             set_by: self.set_by(member).to_owned(),
+            asks_for_drain: member.asked.wants(),
             weight: server.weight(),
             configured_weight: member.configured_weight,
             backup: server.is_backup(),

@@ -27,7 +27,11 @@ impl Supervisor {
             return Err(bad(format!("`{both}` cannot be taken in and out at once")));
         }
         for (uid, name) in incoming.iter().zip(take_in) {
-            let state = self.registry.member(*uid).map(Member::state);
+            let member = self.registry.member(*uid);
+            if member.is_some_and(|member| member.asked.wants()) {
+                return Err(bad(format!("`{name}` asks for its drain: nothing was swapped")));
+            }
+            let state = member.map(Member::state);
             let is_fit = state.is_some_and(|s| s.operational == Operational::Healthy && s.admin != Admin::Disabled);
             if !is_fit {
                 return Err(bad(format!("`{name}` is not seen to be healthy: nothing was swapped")));

@@ -27,7 +27,10 @@ fn heard(exchange: &Exchange, headers: &mut HeaderMap) {
         }
         return;
     }
-    if is_ready
+    // One that drains at its own request goes on saying so to those who stay: a check that was lost meanwhile
+    // does not mean that it has begun anew.
+    let is_heard = is_ready || server.state().admin == Admin::Draining;
+    if is_heard
         && asks::is_for_drain(headers)
         && server.asks_for_drain()
         && !exchange.conn.core.tell(Event::AsksForDrain { server: server.uid })

@@ -16,7 +16,7 @@ use super::interrupt::Interrupts;
 use super::ledger::Ledger;
 use super::record::Record;
 use super::report::{Turn, TurnResult};
-use super::{PACE, finish};
+use super::{PACE, does_well, finish, why_not};
 use crate::cli::args::{DeployArgs, Replacement};
 use crate::cli::client::{Client, ClientError, PROMPT};
 use crate::cli::console::Console;
@@ -194,14 +194,14 @@ impl Set<'_> {
             loop {
                 let server: ServerStatus =
                     self.client.get(&target.path(), PROMPT).await.map_err(|error| error.to_string())?;
-                if server.operational == "healthy" {
+                if does_well(&server) {
                     break;
                 }
                 let text = format!("{target} is {}: waiting for its check", server.operational);
                 bar.show(at, 0.0, &text, console);
                 if began.elapsed() >= self.args.healthy_within {
                     self.turns[at].result = TurnResult::Failed;
-                    let why = server.last_check_error.map(|error| format!(" ({error})")).unwrap_or_default();
+                    let why = why_not(&server);
                     let within = show_duration(self.args.healthy_within);
                     return Err(format!("{target} was not healthy within {within}{why}"));
                 }

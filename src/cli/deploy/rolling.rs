@@ -11,7 +11,7 @@ use super::interrupt::Interrupts;
 use super::ledger::Ledger;
 use super::record::Record;
 use super::report::{Turn, TurnResult};
-use super::{PACE, serves, takes_anybody};
+use super::{PACE, serves, takes_anybody, why_not};
 use crate::cli::args::DeployArgs;
 use crate::cli::client::{Client, PROMPT};
 use crate::cli::console::Console;
@@ -139,7 +139,7 @@ impl Rolling<'_> {
         let began = Instant::now();
         let Deadlines { in_flight, sessions_max, sessions_idle } = self.deadlines.clone();
         let admin = Some("draining".to_owned());
-        let change = ServerChange { admin, weight: None, in_flight, sessions_max, sessions_idle };
+        let change = ServerChange { admin, in_flight, sessions_max, sessions_idle, ..Default::default() };
         for at in batch.iter().copied() {
             let server = self.turns[at].server.clone();
             if !self.out.contains(&server) {
@@ -213,7 +213,7 @@ impl Rolling<'_> {
     /// Takes servers back and waits until their checks say that they are healthy.
     async fn take_back(&mut self, batch: &[usize], console: &mut Console) -> Result<(), String> {
         let began = Instant::now();
-        let ready = ServerChange { admin: Some("ready".to_owned()), ..Default::default() };
+        let ready = ServerChange { admin: Some("ready".to_owned()), heed: true, ..Default::default() };
         for at in batch.iter().copied() {
             self.set(at, &ready).await?;
         }
@@ -226,12 +226,13 @@ impl Rolling<'_> {
                 }
                 let text = format!("{} is {}: waiting for its check", self.target(at), server.operational);
                 self.bar.show(self.done(), 0.8, &text, console);
-                if server.admin != "ready" {
+                // Where it asked for that itself, it comes back by itself.
+                if server.admin != "ready" && server.set_by != "server" {
                     return Err(format!("{} was taken out by somebody else", self.target(at)));
                 }
                 if began.elapsed() >= self.args.healthy_within {
                     self.turns[at].result = TurnResult::Failed;
-                    let why = server.last_check_error.map(|error| format!(" ({error})")).unwrap_or_default();
+                    let why = why_not(&server);
                     let within = show_duration(self.args.healthy_within);
                     return Err(format!("{} was not healthy within {within}{why}", self.target(at)));
                 }
@@ -248,7 +249,7 @@ impl Rolling<'_> {
 
     /// Takes back what the deploy took out. A server that does not answer its check gets nothing all the same.
     pub(super) async fn restore(&mut self, console: &mut Console) {
-        let ready = ServerChange { admin: Some("ready".to_owned()), ..Default::default() };
+        let ready = ServerChange { admin: Some("ready".to_owned()), heed: true, ..Default::default() };
         for server in std::mem::take(&mut self.out) {
             let target = Target { upstream: self.args.upstream.clone(), server };
             match self.client.put::<ServerStatus>(&target.path(), &ready, PROMPT).await {
