@@ -6,6 +6,7 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use evenkeel::lab::scenario::{Limits, Scenario};
 use harness::{Process, Signal, command, eventually};
@@ -121,6 +122,41 @@ fn a_simulation_agrees_with_a_run() {
     for (real, simulated) in loads(&real, 0).iter().zip(loads(&simulated, 0)) {
         assert!((real - simulated).abs() <= 4.0, "{real} {simulated}");
     }
+}
+
+/// The page as Chromium has it once it is loaded, and what its console was told.
+fn browse(page: &Path, profile: &Path) -> Option<(String, String)> {
+    let mut chromium = Command::new("chromium");
+    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]);
+    chromium.args(["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--dump-dom"]);
+    chromium.arg(format!("--user-data-dir={}", profile.display())).arg(format!("file://{}", page.display()));
+    let output = chromium.output().ok()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    let told = told.lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
+    Some((String::from_utf8_lossy(&output.stdout).into_owned(), told))
+}
+
+/// Where Chromium is installed. The page's own policy turns every request into an error of the console.
+#[test]
+fn the_report_opens_in_a_browser_with_all_its_charts_and_nothing_from_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("small.toml"), dir.path().join("out"));
+    std::fs::write(&file, SCENARIO).unwrap();
+    harness::run(&mut command(&["lab", "simulate", file.to_str().unwrap(), "--out", out.to_str().unwrap()])).ends(0);
+    let page = out.join("report.html");
+    let Some((dom, told)) = browse(&page, &dir.path().join("profile")) else {
+        println!("not looked at: there is no chromium here");
+        return;
+    };
+    assert_eq!(told, "");
+    // A bar chart and a line chart for each of two policies, latencies, sessions lost; nothing has failed.
+    assert_eq!(dom.matches("role=\"img\"").count(), 6, "{dom}");
+    assert_eq!(dom.matches("<rect class=").count(), 2 * 3, "a bar for each server and policy");
+    // This test sees what it is looking for.
+    let text = std::fs::read_to_string(&page).unwrap();
+    std::fs::write(&page, text.replace("</main>", "<img src=\"http://127.0.0.1:9/x.png\"></main>")).unwrap();
+    let (_, told) = browse(&page, &dir.path().join("profile")).unwrap();
+    assert!(told.contains("Content Security Policy") || told.contains("violates"), "{told}");
 }
 
 #[test]

@@ -14,6 +14,9 @@ const MOST_ROWS: usize = 200;
 /// More lines than this are one grey area.
 const MOST_LINES: usize = 40;
 
+/// What the page may load: nothing but itself.
+const NOTHING_ELSE: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fcfcfd;--fg:#1c2330;--dim:#667085;--line:#e3e6ec;--card:#fff;--hot:#c8372d;--bar:#8fa3bf;\
 --c0:#2563a8;--c1:#c8372d;--c2:#2e8540;--c3:#8a4fbf;--c4:#b5651d;--c5:#0e7f86;--c6:#a8326e;--c7:#5b6470}\
@@ -38,6 +41,7 @@ pub fn page(report: &Report) -> String {
     let _ = write!(
         page,
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{NOTHING_ELSE}\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<link rel=\"icon\" href=\"data:,\">\n<style>{STYLE}</style>\n<main>\n<h1>{title}</h1>\n"
     );
     if !report.about.is_empty() {
