@@ -20,7 +20,7 @@ use crate::balance::canary::Canary;
 use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::health::Check;
 use crate::health::streak::Streak;
-use crate::upstream::server::State;
+use crate::upstream::server::{State, WHOLE_SHARE};
 use crate::upstream::{Admin, Change, Gate, Operational, Queue, Server, Service, Sticky, Upstream};
 
 /// Failed connections in a row that take down a server without a check.
@@ -202,6 +202,12 @@ impl Registry {
         for member in self.members.values_mut() {
             (member.probing, member.resolving, member.drain, member.slow_since) = (None, None, None, None);
             member.outlier = Outlier::default();
+            // Nobody here would ever bring a slow start to its end.
+            member.server.set_share(WHOLE_SHARE);
+            member.server.gate.set_share(WHOLE_SHARE);
+        }
+        for group in self.groups.values_mut() {
+            group.fresh = false;
         }
     }
 

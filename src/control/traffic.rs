@@ -32,6 +32,10 @@ impl Supervisor {
             return;
         }
         self.next_look = Duration::MAX;
+        // Who is ejected is decided in one place.
+        if self.row.is_over() {
+            return;
+        }
         let watched: Vec<String> = self.watched().map(|upstream| upstream.name.clone()).collect();
         for name in watched {
             self.judge(&name, None);
