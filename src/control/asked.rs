@@ -138,7 +138,8 @@ impl Supervisor {
 
     /// Does what servers ask for, as far as nobody has said otherwise.
     pub(super) fn heed(&mut self) {
-        if self.row.is_over() {
+        // Between processes the one that serves decides.
+        if self.row.is_over() || self.row.is_inheriting() {
             return;
         }
         for uid in self.registry.who_asked() {

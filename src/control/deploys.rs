@@ -158,7 +158,8 @@ impl Supervisor {
 
     /// Looks after servers whose command has died.
     pub(super) fn tend_deploys(&mut self) {
-        if self.row.is_over() {
+        // A command that lives reports to the process that serves.
+        if self.row.is_over() || self.row.is_inheriting() {
             return;
         }
         let now = self.now();

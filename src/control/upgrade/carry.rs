@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::carried::{Carried, CarriedDrain, CarriedServer, CarriedService, CarriedUpstream};
 use crate::config::plan::DrainPlan;
+use crate::control::asked::Asked;
 use crate::control::drain::Drain;
 use crate::control::outlier::Outlier;
 use crate::control::registry::{Group, Member};
@@ -127,8 +128,14 @@ impl Supervisor {
             self.set_weight(uid, weight);
         }
         let Some(member) = self.registry.member_mut(uid) else { return };
+        // Only what the other process says of drains holds; its own follows below.
+        member.drain = None;
         member.leaving = carried.leaving;
-        (member.by, member.asked) = (carried.by, carried.asked);
+        member.by = carried.by;
+        // It may have asked only here yet.
+        if carried.asked != Asked::default() {
+            member.asked = carried.asked;
+        }
         member.outlier = Outlier::resumed(carried.ejected);
         member.slow_since = carried.slow_since;
         member.set_admin(carried.admin);
