@@ -14,6 +14,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -158,22 +159,40 @@ pub(in crate::control) fn bind(
 }
 
 impl Server {
-    /// Answers from now on.
+    /// Answers from now on: on one socket even where the other one cannot be served.
     ///
     /// # Errors
-    /// The system refuses a descriptor.
+    /// The system refuses a descriptor, or the file of the Unix socket.
     pub(in crate::control) fn start(&mut self) -> io::Result<()> {
-        if let Some((path, listener)) = &self.unix {
-            let listener = UnixListener::from_std(listener.try_clone()?)?;
+        let (unix, tcp) = (self.start_unix(), self.start_tcp());
+        unix.and(tcp)
+    }
+
+    fn start_unix(&mut self) -> io::Result<()> {
+        if let Some((path, listener)) = &mut self.unix {
             if self.file.is_none() && self.is_ours {
-                self.file = Some(SocketFile::of(path)?);
+                self.file = Some(match SocketFile::of(path) {
+                    Ok(file) => file,
+                    // Somebody has taken it away: the socket that is offered cannot be found any more.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        let (anew, file) = bind_unix(path)?;
+                        *listener = anew;
+                        file
+                    }
+                    Err(error) => return Err(error),
+                });
             }
+            let listener = UnixListener::from_std(listener.try_clone()?)?;
             info!(socket = %path.display(), "admin API");
             let accept = async move || listener.accept().await.map(|(stream, _)| stream);
             let permits = Arc::clone(&self.permits);
             let accepting = accept_all(accept, self.router.clone(), permits, self.ending.subscribe());
             self.tasks.push(tokio::spawn(accepting).abort_handle());
         }
+        Ok(())
+    }
+
+    fn start_tcp(&mut self) -> io::Result<()> {
         if let (Some((_, listener)), Some(bound)) = (&self.tcp, self.addresses.tcp) {
             let listener = TcpListener::from_std(listener.try_clone()?)?;
             let token = self.token.clone();
@@ -192,6 +211,11 @@ impl Server {
             self.tasks.push(tokio::spawn(accepting).abort_handle());
         }
         Ok(())
+    }
+
+    /// The path of a Unix socket that this process has made itself.
+    pub(in crate::control) fn own_file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
     }
 
     /// What it listens on.
@@ -240,7 +264,12 @@ async fn accept_all<S>(
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let inner = TowerToHyperService::new(router.clone());
+        let (first, mut has_asked) = watch::channel(false);
+        let service = service_fn(move |request| {
+            first.send_replace(true);
+            inner.call(request)
+        });
         let mut ending = ending.clone();
         tokio::spawn(async move {
             let connection = http1::Builder::new()
@@ -249,7 +278,11 @@ async fn accept_all<S>(
                 .max_buf_size(MOST_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
-            let ended = async { drop(ending.wait_for(|ending| *ending).await) };
+            let ended = async {
+                drop(ending.wait_for(|ending| *ending).await);
+                // One that has asked nothing yet would be closed, and its first question with it.
+                drop(tokio::time::timeout(HEADER_TIMEOUT, has_asked.wait_for(|asked| *asked)).await);
+            };
             let served = tokio::select! {
                 served = connection.as_mut() => served,
                 () = ended => {
@@ -320,7 +353,7 @@ fn bind_unix(path: &Path) -> io::Result<(StdUnixListener, SocketFile)> {
 }
 
 /// Removes a socket that a process left behind; one on which somebody answers stays.
-fn remove_stale(path: &Path) -> io::Result<()> {
+pub(in crate::control) fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -336,5 +369,43 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         }
         // Permission denied, a full queue: somebody may be there.
         _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_asked_nothing_yet_is_answered_after_the_hand_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let (listener, _file) = bind_unix(&path).unwrap();
+        let listener = UnixListener::from_std(listener).unwrap();
+        let accept = async move || listener.accept().await.map(|(stream, _)| stream);
+        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let (ending, is_ending) = watch::channel(false);
+        let router = Router::new().route("/", get(async || "here"));
+        let accepting = tokio::spawn(accept_all(accept, router, Arc::clone(&permits), is_ending));
+
+        let mut early = UnixStream::connect(&path).await.unwrap();
+        let mut kept = UnixStream::connect(&path).await.unwrap();
+        kept.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        // They are accepted in their order.
+        assert!(kept.read(&mut [0; 1024]).await.unwrap() > 0);
+        accepting.abort();
+        ending.send_replace(true);
+        let mut rest = String::new();
+        kept.read_to_string(&mut rest).await.unwrap();
+
+        early.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        early.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
+        let _all = permits.acquire_many(MOST_CONNECTIONS as u32).await.unwrap();
     }
 }
