@@ -4,11 +4,13 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use harness::upgrading::{Upgrading, gone, kill};
 use harness::{
-    Client, Fake, Held, MixedLoad, Raw, Service, Signal, WebSocket, app, eventually, origins, tls, upstream,
+    Client, Fake, Held, MixedLoad, Raw, Service, Signal, WebSocket, app, eventually, origins, reserved, tls, upstream,
 };
 use serde_json::json;
 
@@ -63,6 +65,55 @@ fn the_new_process_has_the_sockets_and_the_admin_api() {
     assert_eq!(evenkeel.verb(&["stop"]).code, Some(0));
     gone(new);
     assert!(!evenkeel.socket().exists(), "the last one takes the admin socket away");
+}
+
+#[test]
+fn an_admin_socket_whose_file_is_gone_is_made_anew() {
+    let origins = origins(1);
+    let evenkeel = Upgrading::start(&app(RR, &origins));
+    let old = evenkeel.pid();
+    std::fs::remove_file(evenkeel.socket()).unwrap();
+    evenkeel.process.signal(Signal::USR2);
+    eventually("the file", || evenkeel.socket().exists().then_some(()));
+    gone(old);
+    assert_ne!(evenkeel.pid(), old);
+    assert_eq!(evenkeel.verb(&["stop"]).code, Some(0));
+    eventually("the last one takes it away", || (!evenkeel.socket().exists()).then_some(()));
+}
+
+#[test]
+fn a_server_that_asks_the_new_process_alone_for_its_drain_gets_it() {
+    let asks = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&asks);
+    let server = Fake::answering(move |_, _, _| {
+        let body = if now.load(SeqCst) { "drain" } else { "fine." };
+        Some(format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{body}"))
+    });
+    let (origins, held) = (origins(1), Held::start("slow"));
+    let check = |path: &str| {
+        format!(
+            "check = {{ http = {{ path = \"{path}\", interval = \"1h\", timeout = \"1h\" }} }}\ndrain = {{ on_check = true }}\n"
+        )
+    };
+    let app = format!(
+        "{}[[upstream.app.server]]\nname = \"x\"\naddress = \"{}\"\n[[route]]\nupstream = \"app\"\n",
+        upstream("app", RR, &check("/healthz"), &origins),
+        server.address()
+    );
+    let evenkeel = Upgrading::start(&app);
+    asks.store(true, SeqCst);
+    // The new process gets ready no sooner than this one lets it.
+    evenkeel.write(&format!("{app}[upstream.slow]\n{}servers = [\"{}\"]\n", check("/"), held.address()));
+    evenkeel.process.signal(Signal::USR2);
+    held.has(1);
+    let next = evenkeel.status().upgrade.unwrap().pid;
+    assert_eq!(evenkeel.server("app", "x").admin, "ready");
+    held.release(usize::MAX);
+    eventually("the next one serves", || (evenkeel.pid() == next).then_some(()));
+    eventually("it is drained", || {
+        let server = evenkeel.server("app", "x");
+        (server.admin == "drained" && server.set_by == "server").then_some(())
+    });
 }
 
 #[test]
@@ -146,7 +197,7 @@ fn sessions_and_round_robin_go_on_without_a_state_directory() {
 #[test]
 fn what_is_known_of_servers_goes_along() {
     let (app_servers, others) = (origins(4), origins(2));
-    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_place, refused) = reserved();
     let slow = "check = { http = { path = \"/healthz\", interval = \"1h\" } }";
     let evenkeel = Upgrading::start(&format!(
         "cores = 1\n[[route]]\npath = \"/status\"\nupstream = \"bad\"\n[[route]]\nupstream = \"app\"\n{}{}\

@@ -65,8 +65,7 @@ fn serves_again(evenkeel: &Upgrading) {
 fn an_address_that_is_taken_is_named() {
     let origins = origins(1);
     let evenkeel = start("", &origins);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let other = std::net::TcpListener::bind(taken).unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listeners = format!(
         "[[listener]]\nname = \"main\"\nbind = \"127.0.0.1:0\"\n[[listener]]\nname = \"taken\"\nbind = \"{}\"\n",
         other.local_addr().unwrap()
@@ -136,9 +135,14 @@ fn while_one_gets_ready_another_is_refused_and_a_stop_ends_it() {
 
 /// Begins an upgrade to a process that gets ready as soon as `held` answers its check.
 fn begin(evenkeel: &Upgrading, held: &Held, origins: &[Origin]) -> u32 {
+    begin_with(evenkeel, held, |slow| {
+        evenkeel.write(&format!("[[route]]\nupstream = \"app\"\n{slow}{}", app(RR, origins)));
+    })
+}
+
+fn begin_with(evenkeel: &Upgrading, held: &Held, write: impl FnOnce(&str)) -> u32 {
     let slow = "check = { http = { interval = \"1h\", timeout = \"1h\" } }";
-    let slow = format!("[[route]]\nupstream = \"app\"\n[upstream.slow]\n{slow}\nservers = [\"{}\"]\n", held.address());
-    evenkeel.write(&format!("{slow}{}", app(RR, origins)));
+    write(&format!("[upstream.slow]\n{slow}\nservers = [\"{}\"]\n", held.address()));
     evenkeel.process.signal(Signal::USR2);
     held.has(1);
     evenkeel.status().upgrade.unwrap().pid
@@ -158,6 +162,23 @@ fn a_process_that_dies_while_the_next_one_gets_ready_is_succeeded_by_it() {
     held.release(usize::MAX);
     assert_eq!(waiting.join().unwrap(), 200);
     assert_eq!((evenkeel.pid(), evenkeel.server("app", "a").weight), (next, 9));
+    serves(&evenkeel);
+}
+
+#[test]
+fn a_socket_that_a_killed_process_has_made_is_taken_away() {
+    let (origins, held) = (origins(1), Held::start("slow"));
+    let evenkeel = start("", &origins);
+    let other = evenkeel.dir().join("other.sock");
+    let file = evenkeel.dir().join("evenkeel.toml");
+    let next = begin_with(&evenkeel, &held, |slow| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.replace(evenkeel.socket().to_str().unwrap(), other.to_str().unwrap());
+        std::fs::write(&file, format!("{text}\n[[route]]\nupstream = \"app\"\n{slow}")).unwrap();
+    });
+    assert!(other.exists());
+    kill(next, Signal::KILL);
+    eventually("its socket is gone", || (!other.exists()).then_some(()));
     serves(&evenkeel);
 }
 
