@@ -237,7 +237,7 @@ async fn begin(
     if let Some(inherited) = &mut inherited {
         inherited.offer(&mut listeners.offered, &mut offered);
     }
-    let inheriting = inherited.map(Inheriting::new);
+    let mut inheriting = inherited.map(Inheriting::new);
     activated.offer(&mut listeners, &mut offered);
     let begun = Instant::now();
     let (store, started) = match &inheriting {
@@ -258,6 +258,9 @@ async fn begin(
         offered.tcp.extend(admin.into_iter().map(|one| (bind, one.socket)));
     }
     let admin = admin::bind(&plan.admin, handle, metrics, &mut offered)?;
+    if let (Some(inheriting), Some(path)) = (&mut inheriting, admin.own_file()) {
+        inheriting.made(path);
+    }
     let mut supervisor = Supervisor {
         config_path,
         load,

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 pub use listen::AdminAddresses;
-pub(super) use listen::{Offered, Server, bind};
+pub(super) use listen::{Offered, Server, bind, remove_stale};
 
 use super::api::{Deadlines, Deploy, NewCanary, NewPlan, NewServer, ServerChange, ServiceChange, Swap};
 use super::deploys::DeployOrder;

@@ -96,15 +96,19 @@ impl Channel {
     }
 }
 
-/// Sends what is given to it from a thread of its own, so that nobody waits for the other process. It ends
-/// when the sender is dropped or the other process is gone.
-pub(in crate::control) fn writer(mut channel: Channel) -> io::Result<mpsc::Sender<Frame>> {
+/// Sends what is given to it from a thread of its own, so that nobody waits for the other process, and tells
+/// `sent` of each. It ends when the sender is dropped or the other process is gone.
+pub(in crate::control) fn writer(
+    mut channel: Channel,
+    mut sent: impl FnMut(&Frame) + Send + 'static,
+) -> io::Result<mpsc::Sender<Frame>> {
     let (sender, frames) = mpsc::channel::<Frame>();
     std::thread::Builder::new().name("upgrade-write".to_owned()).spawn(move || {
         while let Ok(frame) = frames.recv() {
             if channel.send(&frame).is_err() {
                 return;
             }
+            sent(&frame);
         }
     })?;
     Ok(sender)

@@ -20,6 +20,8 @@ pub(in crate::control) enum Frame {
     Hello(Box<Hello>),
     /// New to old: it cannot go on, and why.
     Failed(Failed),
+    /// New to old: the file of a Unix socket that it has made, to be removed if it is killed.
+    Made { path: PathBuf },
     /// New to old: everything that can fail is done. It waits for the last word.
     Ready(Ready),
     /// Old to new: everything as it is now. From here on the new one is the one that counts.

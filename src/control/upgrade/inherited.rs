@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 
 use super::carried::Carried;
@@ -123,6 +124,12 @@ impl Inheriting {
     /// What the old process kept when it started this one.
     pub(in crate::control) fn state(&self) -> &State {
         &self.carried.state
+    }
+
+    /// Says which file this process has made: it cannot take it away itself if it is killed.
+    pub(in crate::control) fn made(&mut self, path: &Path) {
+        // If the old process is gone, this one goes on.
+        let _ = self.channel.send(&Frame::Made { path: path.to_owned() });
     }
 
     /// What its clock said.

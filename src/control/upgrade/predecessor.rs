@@ -97,13 +97,15 @@ impl Supervisor {
         self.carry(last.unwrap_or(carried));
         self.stale = true;
         self.publish_now();
+        // What servers ask for is heeded from now on.
+        self.stale = true;
         if let Some(orders) = orders {
             orders.listen(&self.plane);
         }
         if let Err(error) = self.admin.start() {
             error!(%error, "the admin API cannot be served");
         }
-        let frames = channel::writer(channel).inspect_err(|error| error!(%error, "no thread")).ok();
+        let frames = channel::writer(channel, |_| {}).inspect_err(|error| error!(%error, "no thread")).ok();
         if let Some(frames) = &frames {
             let _ = frames.send(Frame::Taken);
         }

@@ -71,6 +71,7 @@ pub(super) fn talk(
 ) -> io::Result<mpsc::Sender<Frame>> {
     let mut reading = channel.try_clone()?;
     let writing = channel.try_clone()?;
+    let told = inbox.clone();
     std::thread::Builder::new().name("upgrade-hello".to_owned()).spawn(move || {
         let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
         let sent = channel.send(&Frame::Hello(Box::new(hello))).and_then(|()| channel.send_descriptors(&sockets));
@@ -92,5 +93,10 @@ pub(super) fn talk(
             }
         }
     })?;
-    channel::writer(writing)
+    channel::writer(writing, move |frame| {
+        // What it does from here on has a time, however long it took to be told.
+        if matches!(frame, Frame::Commit(_)) {
+            let _ = told.blocking_send(Message::Report(Report::Successor(attempt, News::Told)));
+        }
+    })
 }

@@ -1,18 +1,21 @@
 //! The side of the old process: it raises the new one and hands everything over.
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::channel::Channel;
 use super::following::Successor;
 use super::frames::{Failed, Frame, Ready};
 use super::start::{start, talk};
+use crate::control::admin;
 use crate::control::api::{UpgradeStatus, Upgraded};
 use crate::control::error::CommandError;
 use crate::control::shared::Phase;
@@ -21,8 +24,10 @@ use crate::control::supervisor::{Message, Reply, Report, Supervisor};
 use crate::units::show_duration;
 use crate::upstream::Order;
 
-/// From the last word to the new process's that it accepts.
+/// From the last word, once it is written, to the new process's that it accepts; as long for the word itself.
 const TAKES: Duration = Duration::from_secs(10);
+/// How long the new process's word may be on its way through this one.
+const READS: Duration = Duration::from_millis(200);
 /// How long cores have to say where round robin goes on.
 const TELLS: Duration = Duration::from_millis(500);
 /// How often it is looked, every 10 ms, how a process has ended.
@@ -40,8 +45,12 @@ pub(super) struct Rising {
     ready: Option<Ready>,
     /// Whether it was told how things are: what changes here from then on it would not know.
     pub(super) is_told: bool,
-    /// Whether the configuration was read again here since it was started.
+    /// Whether the configuration was read again here since it was started, or since it was told of that.
     pub(super) is_outdated: bool,
+    /// Whether its time is over, and it is but looked whether its word is here already.
+    is_late: bool,
+    /// The file of a Unix socket that it has made.
+    made: Option<PathBuf>,
 }
 
 /// What the thread that listens to the new process, and the cores, report.
@@ -54,6 +63,10 @@ pub(in crate::control) enum News {
     },
     /// Where round robin goes on: for each core, by slot of the upstream.
     Cursors(Vec<(usize, Vec<usize>)>),
+    /// The last word is written.
+    Told,
+    /// Its time is over, and whatever it said before that was taken in.
+    Late,
 }
 
 impl Supervisor {
@@ -123,6 +136,8 @@ impl Supervisor {
             ready: None,
             is_told: false,
             is_outdated: false,
+            is_late: false,
+            made: None,
         })
     }
 
@@ -140,18 +155,25 @@ impl Supervisor {
                     rising.until = Instant::now() + TAKES;
                     self.ask_for_cursors(attempt);
                 }
+                Frame::Made { path } => rising.made = Some(path),
                 Frame::Taken if rising.ready.is_some() => self.hand_over(),
                 _ => {}
             },
             News::Cursors(cursors) => {
                 let mut carried = self.carried(&cursors);
                 if let Some(rising) = &mut self.row.rising {
-                    carried.reload = rising.is_outdated;
+                    carried.reload = std::mem::take(&mut rising.is_outdated);
                     rising.is_told = true;
+                    rising.until = Instant::now() + TAKES;
                     let _ = rising.frames.send(Frame::Commit(Box::new(carried)));
                     self.store.leave();
                 }
             }
+            News::Told => (rising.until, rising.is_late) = (Instant::now() + TAKES, false),
+            News::Late if rising.is_late => self.give_up(CommandError::Upgrade {
+                message: "the new process was ready and then did not take over".to_owned(),
+            }),
+            News::Late => {}
             News::Gone { looks } => match rising.child.try_wait() {
                 // Its end of the channel is closed a moment before it has ended.
                 Ok(None) if looks < LOOKS => {
@@ -199,7 +221,15 @@ impl Supervisor {
         let pid = rising.child.id();
         // It is gone, about to go, or hangs; it has nothing that is its own.
         let _ = rising.child.kill();
-        std::thread::spawn(move || rising.child.wait());
+        std::thread::spawn(move || {
+            let _ = rising.child.wait();
+            // A killed process takes nothing away itself.
+            if let Some(path) = rising.made
+                && let Err(error) = admin::remove_stale(&path)
+            {
+                warn!(socket = %path.display(), %error, "the socket of the process that was given up stays");
+            }
+        });
         match &why {
             CommandError::InvalidConfig { report } => {
                 error!(pid, "upgrade failed, this process goes on: the configuration is invalid\n{report}");
@@ -215,7 +245,8 @@ impl Supervisor {
 
     /// Another process accepts: lets go and drains.
     fn hand_over(&mut self) {
-        let Some(Rising { attempt, child, frames, since, replies, ready, .. }) = self.row.rising.take() else { return };
+        let Some(rising) = self.row.rising.take() else { return };
+        let Rising { attempt, child, frames, since, replies, ready, is_outdated, .. } = rising;
         let (pid, ready) = (child.id(), ready.unwrap_or_default());
         let plan = self.plan.upgrade;
         let connections = self.plane.open_connections();
@@ -228,6 +259,7 @@ impl Supervisor {
             let _ = core.send(Order::Drain { idle_grace: plan.idle_grace, within: plan.deadline, left });
         }
         self.registry.leave_to_others();
+        self.stale = true;
         self.row.successor = Some(Successor { attempt, frames, heard: 0, told: None, hurried: false });
         self.stopping = Some(Stopping::Draining { until: Instant::now() + plan.deadline, looks: 0 });
         self.shared.set_phase(Phase::HandedOver);
@@ -241,23 +273,36 @@ impl Supervisor {
             let _ = reply.send(Ok(upgraded.clone()));
         }
         self.admin.hand_over(ready.admin_socket);
+        if is_outdated {
+            // This process was told to when that one knew everything else already.
+            let _ = kill_process(Pid::from_child(&child), Signal::HUP);
+        }
     }
 
     /// Looks after a process that gets ready, and tells one that has taken over what is left.
     pub(in crate::control) fn step_successor(&mut self) {
-        let now = Instant::now();
-        if let Some(rising) = &self.row.rising
-            && (self.stopping.is_some() || now >= rising.until)
-        {
-            let why = if self.stopping.is_some() {
-                CommandError::stopping()
-            } else if rising.ready.is_some() {
-                CommandError::Upgrade { message: "the new process was ready and then did not take over".to_owned() }
-            } else {
-                let within = show_duration(self.plan.upgrade.ready_within);
-                CommandError::Upgrade { message: format!("the new process was not ready within {within}") }
-            };
-            self.give_up(why);
+        let is_over = |rising: &Rising| Instant::now() >= rising.until && !rising.is_late;
+        match &mut self.row.rising {
+            Some(_) if self.stopping.is_some() => self.give_up(CommandError::stopping()),
+            Some(rising) if is_over(rising) && rising.is_told => {
+                // It may accept already: its word to that goes before this one in the inbox.
+                rising.is_late = true;
+                let (inbox, attempt) = (self.inbox.clone(), rising.attempt);
+                tokio::spawn(async move {
+                    tokio::time::sleep(READS).await;
+                    let _ = inbox.send(Message::Report(Report::Successor(attempt, News::Late))).await;
+                });
+            }
+            Some(rising) if is_over(rising) => {
+                let message = if rising.ready.is_some() {
+                    "the new process was ready and then was not told how things are".to_owned()
+                } else {
+                    let within = show_duration(self.plan.upgrade.ready_within);
+                    format!("the new process was not ready within {within}")
+                };
+                self.give_up(CommandError::Upgrade { message });
+            }
+            _ => {}
         }
         self.tell_progress();
     }
