@@ -95,7 +95,7 @@ pub trait View {
 pub struct Input {
     /// The client's address after trusted proxies.
     pub client: IpAddr,
-    /// The hash of what [`Hash`] goes by, if the request has it ([`HashBy::key`]).
+    /// The hash of what [`hash::Hash`] goes by, if the request has it ([`HashBy::key`]).
     pub key: Option<u64>,
     /// The server that a valid sticky cookie names, if it is still a member.
     pub pinned: Option<usize>,
