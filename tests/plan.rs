@@ -102,25 +102,25 @@ fn without_traffic_it_is_told_of_made_up_clients() {
     let planned = plan(&proxy, &config("\"ip_hash\"", "", &origins), "100ms");
     let told = only(planned).clients.unwrap();
     assert_eq!((told.source.as_str(), told.clients), ("synthetic", 20_000));
-    assert!((24.0..26.0).contains(&told.moved_percent) && told.margin_percent > 0.0, "{told:?}");
+    assert!((22.0..29.0).contains(&told.moved_percent) && told.margin_percent > 0.0, "{told:?}");
     // Not looked at at all.
     let planned = plan(&proxy, &config("\"ip_hash\"", "", &origins[..2]), "0s");
     assert_eq!(planned.sample_seconds, 0.0);
     let upstream = only(planned);
     assert_eq!(upstream.removed.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["c"]);
     let told = upstream.clients.unwrap();
-    assert!((31.0..36.0).contains(&told.moved_percent), "{told:?}");
+    assert!((29.0..38.0).contains(&told.moved_percent), "{told:?}");
     // So do those of a server that only keeps its name.
     let text = config("\"ip_hash\"", "", &origins[..3]);
     let text = text.replace(&origins[1].address().to_string(), &origins[3].address().to_string());
     let upstream = only(plan(&proxy, &text, "0s"));
     assert_eq!(upstream.removed[0].replaced_by, Some(origins[3].address().to_string()));
     let told = upstream.clients.unwrap();
-    assert!((31.0..36.0).contains(&told.moved_percent), "{told:?}");
+    assert!((29.0..38.0).contains(&told.moved_percent), "{told:?}");
     // Clients of a server that is out are elsewhere already: half of them happen to stay there.
     proxy.change("app", "c", &json!({ "admin": "disabled" }));
     let told = only(plan(&proxy, &config("\"ip_hash\"", "", &origins[..2]), "0s")).clients.unwrap();
-    assert!((15.0..18.5).contains(&told.moved_percent), "{told:?}");
+    assert!((13.0..21.0).contains(&told.moved_percent), "{told:?}");
     // Another policy places everybody anew, and takes no look where nobody has a server of its own.
     let upstream = only(plan(&proxy, &config("\"round_robin\"", "", &origins[..3]), "0s"));
     assert_eq!(upstream.new_policy.as_deref(), Some("round_robin"));
