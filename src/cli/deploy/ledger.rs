@@ -95,15 +95,17 @@ impl Ledger {
             let (client, path, id) = (client.clone(), path.clone(), id.clone());
             tokio::spawn(async move {
                 let report = DeployReport { id, ..Default::default() };
+                let mut heard = true;
                 loop {
-                    sleep(lease / 3).await;
+                    let (pause, within) = beat(lease, heard);
+                    sleep(pause).await;
+                    let told = client.put::<Deploy>(&path, &report, within).await;
                     // A proxy that does not answer may be restarting: it keeps the ledger over that.
-                    if let Err(error) = client.put::<Deploy>(&path, &report, lease / 3).await
-                        && let Some(why) = taken(&error)
-                    {
+                    if let Some(why) = told.as_ref().err().and_then(taken) {
                         interrupts.lose(why);
                         return;
                     }
+                    heard = told.is_ok();
                 }
             })
         };
@@ -140,6 +142,12 @@ impl Ledger {
     }
 }
 
+/// When the command reports again, and how long the answer may take. Two reports in a row that are lost leave
+/// time for a third.
+fn beat(lease: Duration, heard: bool) -> (Duration, Duration) {
+    (if heard { lease / 6 } else { lease / 60 }, lease / 3)
+}
+
 /// Why the deploy is no longer this command's, if it is not.
 fn taken(error: &ClientError) -> Option<String> {
     match error {
@@ -172,4 +180,17 @@ pub(super) fn needs_hook(left: &[&str]) -> Failure {
             left.join(", ")
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_reports_that_are_lost_are_no_death() {
+        for lease in [1, 3, 15, 600].map(Duration::from_secs) {
+            let ((first, within), (again, _)) = (beat(lease, true), beat(lease, false));
+            assert!(first + within + again + within + again < lease, "{lease:?}");
+        }
+    }
 }
