@@ -4,6 +4,9 @@
 
 mod harness;
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -230,6 +233,74 @@ fn a_command_that_dies_before_the_swap_leaves_new_servers_without_clients() {
     assert!(done.out.contains("app/b is removed"), "{}", done.out);
     assert_eq!(names(&evenkeel), ["a"]);
     assert_eq!(asked(&new[0]), 0);
+}
+
+#[test]
+fn what_was_swapped_in_stays_when_the_command_dies_after_the_swap() {
+    let mut old = origins(3);
+    let new = old.split_off(1);
+    let evenkeel = proxy(&old, "");
+    let tell = |path: &str, body: &str| {
+        let (status, answer) = evenkeel.admin("POST", &format!("/upstreams/app/{path}"), body);
+        assert!(matches!(status, 200 | 201), "{body}: {status} {answer}");
+    };
+    tell("deploy", r#"{"by":"x","kind":"replace","servers":["b","c"],"lease":"1s"}"#);
+    for o in &new {
+        tell("servers", &format!(r#"{{"name":"{}","address":"{}","standby":true}}"#, o.name(), o.address()));
+    }
+    eventually("all are healthy", || {
+        evenkeel.status().upstreams[0].servers.iter().all(|s| s.operational == "healthy").then_some(())
+    });
+    tell("swap", r#"{"take_in":["b","c"],"take_out":["a"],"remove":true}"#);
+    eventually("the proxy sees that its command is dead", || {
+        evenkeel.status().upstreams[0].deploy.as_ref().is_some_and(|deploy| deploy.orphaned).then_some(())
+    });
+    evenkeel.verb(&["deploy", "app", "--abandon"]).ends(0);
+    eventually("the old set is gone", || (names(&evenkeel) == ["b", "c"]).then_some(()));
+    assert!(evenkeel.status().upstreams[0].servers.iter().all(|s| s.admin == "ready"));
+}
+
+/// In front of the admin API: the answer to a swap is lost on its way.
+fn loses_the_answer_to_a_swap(socket: &Path, at: &Path) {
+    let (listener, socket) = (UnixListener::bind(at).unwrap(), socket.to_owned());
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(mut client), Ok(mut server)) = (client, UnixStream::connect(&socket)) else { return };
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut piece = [0; 4096];
+                let n = client.read(&mut piece)?;
+                server.write_all(&piece[..n])?;
+                let (mut rest, mut onward) = (client.try_clone()?, server.try_clone()?);
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut rest, &mut onward);
+                    onward.shutdown(Shutdown::Both)
+                });
+                if piece.starts_with(b"POST /upstreams/app/swap ") {
+                    let _ = server.read(&mut piece)?;
+                } else {
+                    let _ = std::io::copy(&mut server, &mut client);
+                }
+                client.shutdown(Shutdown::Both)
+            });
+        }
+    });
+}
+
+#[test]
+fn a_swap_whose_answer_is_lost_is_no_reason_to_take_the_new_set_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut old = origins(2);
+    let new = old.split_off(1);
+    let evenkeel = proxy(&old, "");
+    let between = dir.path().join("between.sock");
+    loses_the_answer_to_a_swap(evenkeel.socket(), &between);
+    let mut deploy = command(&["deploy", "app", "--watch", "10ms", "--admin", between.to_str().unwrap(), "--proof"]);
+    let done = harness::run(deploy.arg(dir.path().join("proof.json")).args(to(&new))).ends(0);
+    assert!(done.err.contains("nobody says whether the servers were swapped"), "{}", done.err);
+    assert!(done.out.contains("swapped: clients go to b"), "{}", done.out);
+    assert_eq!(names(&evenkeel), ["b"]);
+    assert_eq!(evenkeel.client().get("/echo").server(), "b");
 }
 
 #[test]

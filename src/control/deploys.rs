@@ -23,8 +23,8 @@ const LEASE: (Duration, Duration, Duration) =
     (Duration::from_secs(15), Duration::from_secs(1), Duration::from_secs(600));
 /// When it is complained about a server that does not come back, if nothing else is said.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
-/// Largest notes of a command, in bytes of JSON.
-const MOST_NOTES: usize = 60 << 10;
+/// Largest notes of a command, in bytes of JSON: they name every server of the upstream a few times.
+pub(super) const MOST_NOTES: usize = 1 << 20;
 
 /// What is said of the deploy of an upstream.
 #[derive(Debug)]
@@ -107,17 +107,19 @@ impl Supervisor {
     }
 
     fn end_deploy(&mut self, upstream: &str, end: &EndDeploy) -> Result<Deploy, CommandError> {
-        let ledger = self.ledger(upstream)?;
-        let told = ledger.told();
-        let is_its = end.id.as_ref().is_none_or(|id| ledger.is_of(id));
-        if is_its {
-            self.end_canary(upstream);
-        }
+        let now = self.now();
         let ledger = self.ledger(upstream)?;
         match &end.id {
             Some(id) if !ledger.is_of(id) => {
                 return Err(conflict(format!("{} goes on with this deploy", ledger.by)));
             }
+            None => ledger.may_be_abandoned(now).map_err(conflict)?,
+            Some(_) => {}
+        }
+        let told = ledger.told();
+        self.end_canary(upstream);
+        let ledger = self.ledger(upstream)?;
+        match &end.id {
             Some(_) => info!(upstream, "the deploy is over"),
             None => {
                 info!(upstream, "the deploy is abandoned by order of an operator");
@@ -128,9 +130,11 @@ impl Supervisor {
                 let out: Vec<String> = ledger.turns.iter().filter(is_out).map(|turn| turn.server.clone()).collect();
                 for server in out {
                     let Ok(uid) = self.registry.find(upstream, &server) else { continue };
+                    let is_in_service =
+                        self.registry.member(uid).is_some_and(|member| member.state().admin == Admin::Ready);
                     if is_rolling {
                         self.make_ready(uid);
-                    } else {
+                    } else if !is_in_service {
                         let _ = self.remove(upstream, &server, &Deadlines::default());
                     }
                 }
@@ -140,6 +144,16 @@ impl Supervisor {
         self.deploys.remove(upstream);
         self.store.keep_deploys(&self.deploys);
         Ok(told)
+    }
+
+    /// Servers have come into service in the place of others: nobody takes them away any more because their
+    /// deploy has not ended well.
+    pub(super) fn are_swapped_in(&mut self, upstream: &str, servers: &[String]) {
+        let Some(ledger) = self.deploys.get_mut(upstream).filter(|ledger| ledger.kind != "rolling") else { return };
+        for turn in ledger.turns.iter_mut().filter(|turn| servers.contains(&turn.server)) {
+            turn.phase = DeployPhase::Done;
+        }
+        self.store.keep_deploys(&self.deploys);
     }
 
     /// Whether time alone may mean something for a deploy.

@@ -118,15 +118,7 @@ impl Ledger {
         lease: Option<Duration>,
         now: Duration,
     ) -> Result<(), String> {
-        if !self.orphaned {
-            let ago = self.silent(now).as_secs();
-            return Err(format!(
-                "{} is at it, and reported {ago} s ago: a deploy can be attached to once its command has been silent \
-                 for {} s",
-                self.by,
-                self.lease.as_secs()
-            ));
-        }
+        self.is_left(now, "attached to")?;
         (self.id, self.by) = (id, by.to_owned());
         self.lease = lease.unwrap_or(self.lease);
         (self.orphaned, self.complained, self.heard) = (false, false, Some(now));
@@ -134,6 +126,26 @@ impl Ledger {
             turn.held = false;
         }
         Ok(())
+    }
+
+    /// Whether somebody else may end it.
+    ///
+    /// # Errors
+    /// The command that does it is alive, and ends it in good order when it is interrupted.
+    pub(super) fn may_be_abandoned(&self, now: Duration) -> Result<(), String> {
+        self.is_left(now, "abandoned")
+    }
+
+    fn is_left(&self, now: Duration, what: &str) -> Result<(), String> {
+        if self.orphaned {
+            return Ok(());
+        }
+        Err(format!(
+            "{} is at it, and reported {} s ago: a deploy can be {what} once its command has been silent for {} s",
+            self.by,
+            self.silent(now).as_secs(),
+            self.lease.as_secs()
+        ))
     }
 
     /// How long nothing was heard.

@@ -55,6 +55,7 @@ impl Supervisor {
             }
             self.step_drain(uid);
         }
+        self.are_swapped_in(upstream, take_in);
         self.stale = true;
         self.take_out();
         Ok(())

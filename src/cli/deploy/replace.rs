@@ -23,7 +23,7 @@ use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::servers;
 use crate::cli::target::{self, Target};
-use crate::control::api::{Deadlines, DeployPhase, NewServer, ServerStatus, Swap, UpstreamStatus};
+use crate::control::api::{Deadlines, DeployPhase, NewServer, ServerStatus, Status, Swap, UpstreamStatus};
 use crate::units::show_duration;
 
 pub(super) async fn replace(
@@ -134,7 +134,9 @@ impl Set<'_> {
             self.try_out(percent, console).await?;
         }
         // From here on it happens or it does not: nothing interrupts it.
-        self.swap().await?;
+        if let Err(error) = self.swap().await {
+            self.is_swapped_all_the_same(&error, console).await?;
+        }
         self.added.clear();
         for turn in &mut self.turns {
             turn.result = TurnResult::SwappedIn;
@@ -237,14 +239,48 @@ impl Set<'_> {
         result
     }
 
-    async fn swap(&self) -> Result<(), String> {
+    async fn swap(&self) -> Result<(), ClientError> {
         let Deadlines { in_flight, sessions_max, sessions_idle } = self.deadlines.clone();
         let take_in = self.turns.iter().map(|turn| turn.server.clone()).collect();
         let take_out = self.old.iter().map(|old| old.name.clone()).collect();
         let swap = Swap { take_in, take_out, remove: true, in_flight, sessions_max, sessions_idle };
         let path = format!("{}/swap", target::path_of(&self.args.upstream));
         let swapped = self.client.tell::<UpstreamStatus>(Method::POST, &path, &swap, PROMPT).await;
-        swapped.map(|_| ()).map_err(|error| error.to_string())
+        swapped.map(|_| ())
+    }
+
+    /// Asks whether the swap was done, whose answer was an error. The error is why it was not, or that nobody
+    /// knows: then nothing is left to undo, since what it would take away may be all that serves.
+    async fn is_swapped_all_the_same(&mut self, error: &ClientError, console: &mut Console) -> Result<(), String> {
+        if matches!(error, ClientError::Refused { status, .. } if status.is_client_error()) {
+            return Err(error.to_string());
+        }
+        console.note(&format!("nobody says whether the servers were swapped ({error}): looking"));
+        let began = Instant::now();
+        loop {
+            let silence = match self.client.get::<Status>("/status", PROMPT).await {
+                Ok(status) if self.are_in_service(&status) => return Ok(()),
+                Ok(_) => return Err(error.to_string()),
+                Err(silence) => silence,
+            };
+            if began.elapsed() >= PROMPT {
+                let servers = std::mem::take(&mut self.added).join(", ");
+                return Err(format!(
+                    "{error}, and nobody knows whether the swap was done ({silence}): {servers} are left as they are, \
+                     look at `evenkeel status`"
+                ));
+            }
+            sleep(PACE).await;
+        }
+    }
+
+    /// Whether the new servers serve everybody, and not those alone who meet a canary.
+    fn are_in_service(&self, status: &Status) -> bool {
+        let upstream = status.upstreams.iter().find(|upstream| upstream.name == self.args.upstream);
+        upstream.is_some_and(|upstream| {
+            let is_ready = |turn: &Turn| upstream.servers.iter().any(|s| s.name == turn.server && s.admin == "ready");
+            upstream.canary.is_none() && self.turns.iter().all(is_ready)
+        })
     }
 
     /// Waits until the old servers are drained and gone. Whatever ends that, the proxy goes on with it.

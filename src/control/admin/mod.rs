@@ -27,7 +27,7 @@ pub use listen::AdminAddresses;
 pub(super) use listen::{Offered, Server, bind, remove_stale};
 
 use super::api::{Deadlines, Deploy, NewCanary, NewPlan, NewServer, ServerChange, ServiceChange, Swap};
-use super::deploys::DeployOrder;
+use super::deploys::{DeployOrder, MOST_NOTES};
 use super::error::CommandError;
 use super::handle::Handle;
 use super::shared::Phase;
@@ -35,6 +35,8 @@ use crate::units;
 
 /// Largest body of a command.
 const MOST_BODY: usize = 64 << 10;
+/// What the command of a deploy notes of its upstream may be as large as the ledger takes.
+const MOST_REPORT: usize = MOST_NOTES + MOST_BODY;
 /// Largest configuration that is planned.
 const MOST_TEXT: usize = 8 << 20;
 /// A command's body must be there by then.
@@ -193,7 +195,7 @@ async fn deploy<T: DeserializeOwned>(
     order: impl FnOnce(T) -> DeployOrder,
 ) -> Result<Json<Deploy>, CommandError> {
     let Path(upstream) = path.map_err(|error| bad(error.body_text()))?;
-    let said: T = json_of(request.into_body()).await?;
+    let said: T = parse(&read_up_to(MOST_REPORT, request.into_body()).await?)?;
     Ok(Json(admin.handle.deploy(&upstream, order(said)).await?))
 }
 

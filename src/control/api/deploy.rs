@@ -84,8 +84,8 @@ pub struct AttachDeploy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndDeploy {
-    /// Of the one who deploys, once all is in order. Without it the deploy is abandoned: what it has taken
-    /// out is made ready.
+    /// Of the one who deploys, once all is in order. Without it the deploy is abandoned, once its command was
+    /// silent for the lease: what it has taken out is made ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
