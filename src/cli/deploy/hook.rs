@@ -40,13 +40,15 @@ impl Hook<'_> {
     /// # Errors
     /// Why the server must not be taken for restarted, as the rest of a sentence.
     pub(super) async fn run(self, place: Place<'_>, within: Duration, interrupts: &Interrupts) -> Result<(), String> {
+        if interrupts.times() > 0 {
+            return Err(format!("{}, and its hook was not begun", interrupts.why()));
+        }
         let mut child = self.spawn(place).map_err(|error| format!("the hook cannot be run: {error}"))?;
         let group = Group(child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())));
-        let before = interrupts.times();
         let ended = tokio::select! {
             ended = timeout(within, child.wait()) => ended.ok(),
-            () = interrupts.at_least(before + 1) => {
-                let how = end(&mut child, &group, interrupts, before + 2).await;
+            () = interrupts.at_least(1) => {
+                let how = end(&mut child, &group, interrupts, 2).await;
                 return Err(format!("{}, and its hook {how}", interrupts.why()));
             }
         };
@@ -57,7 +59,7 @@ impl Hook<'_> {
             }
             Some(Err(error)) => Err(format!("the hook cannot be waited for: {error}")),
             None => {
-                let how = end(&mut child, &group, interrupts, before + 1).await;
+                let how = end(&mut child, &group, interrupts, 1).await;
                 Err(format!("the hook did not end within {} and {how}", show_duration(within)))
             }
         }
@@ -183,6 +185,17 @@ mod tests {
         let missing = Hook::Program(Path::new("/nowhere/x")).run(PLACE, Duration::from_secs(9), &never);
         let missing = missing.await.unwrap_err();
         assert!(missing.contains("cannot be run"), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn what_was_interrupted_begins_no_hook() {
+        let dir = tempfile::tempdir().unwrap();
+        let interrupts = Interrupts::by_hand();
+        interrupts.lose("it was abandoned by somebody else".to_owned());
+        let line = format!("touch '{}/ran'", dir.path().display());
+        let ended = Hook::Shell(&line).run(PLACE, Duration::from_secs(60), &interrupts).await;
+        assert_eq!(ended, Err("it was abandoned by somebody else, and its hook was not begun".to_owned()));
+        assert!(!dir.path().join("ran").exists());
     }
 
     /// A line that says with a file that it runs, and its pid.
