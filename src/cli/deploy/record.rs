@@ -90,14 +90,18 @@ impl Record {
     ) -> Result<Proof, Failure> {
         let Notes { began, started, everyone, before, start, .. } = self.notes;
         let during = unix() - started;
-        let (end, clock) = (count(client, &args.upstream).await?, Instant::now());
+        let (end, clock) = (count(client, &args.upstream).await, Instant::now());
         // Whoever has interrupted the deploy wants to go, and whoever interrupts this.
         if interrupts.times() == 0 && !watched(args.watch, "after the last turn", interrupts, console).await {
             let watched = show_duration(Duration::from_millis(clock.elapsed().as_millis() as u64));
             console.note(&format!("interrupted: watched for {watched} only; the deploy itself is over"));
         }
         let after = clock.elapsed().as_secs_f64();
-        let last = count(client, &args.upstream).await?;
+        let last = count(client, &args.upstream).await;
+        // What cannot be read is not there, and the rest is written all the same.
+        let missing = [&end, &last].into_iter().find_map(|counts| counts.as_ref().err().cloned());
+        let end = end.unwrap_or_else(|_| last.as_ref().unwrap_or(&start).clone());
+        let last = last.unwrap_or_else(|_| end.clone());
         let proof = Proof {
             upstream: args.upstream.clone(),
             began,
@@ -108,6 +112,7 @@ impl Record {
             after: Span::between(&end, &last, after),
             toll: Toll::between(&start, &last, &everyone),
             canary: self.canary,
+            not_counted: missing.as_ref().map(|failure| failure.message.clone()),
             skew_over_time: self.skew.seen(),
         };
         let file = report::write(&proof, args)?;
@@ -119,7 +124,7 @@ impl Record {
             }
             console.confirm(&format!("proof: {}", file.display()))?;
         }
-        Ok(proof)
+        missing.map_or(Ok(proof), Err)
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) struct Proof {
     /// New servers and old ones in the same minutes, where there was a canary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) canary: Option<Comparison>,
+    /// Why counters could not be read in the end, if so: then what they would have said is not in here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_counted: Option<String>,
     /// Each second of what one command has seen; one that attaches begins anew.
     pub(super) skew_over_time: Vec<Look>,
 }
@@ -103,6 +106,9 @@ pub(super) fn summary(proof: &Proof) -> Vec<String> {
             toll.connections_cut, toll.websockets_closed
         ));
     }
+    if let Some(why) = &proof.not_counted {
+        lines.push(format!("what came last is not counted in here: {why}"));
+    }
     if toll.evenkeel_restarted {
         lines.push("evenkeel itself was restarted meanwhile: what it had counted before is not in here".to_owned());
     }
@@ -117,6 +123,11 @@ pub(super) fn judge(toll: &Toll, args: &DeployArgs) -> Result<Exit, Failure> {
     if let Some(most) = args.max_lost.filter(|most| toll.sessions_lost > *most) {
         let text = format!("{} sessions were lost, --max-lost is {most}", toll.sessions_lost);
         return Err(Failure::new(Exit::NotMet, text));
+    }
+    if toll.evenkeel_restarted && (args.max_failed.is_some() || args.max_lost.is_some()) {
+        let text = "evenkeel itself was restarted or upgraded during the deploy, and what it had counted before is gone: whether \
+                    --max-failed and --max-lost are met cannot be said";
+        return Err(Failure::new(Exit::NotMet, text.to_owned()));
     }
     Ok(Exit::Ok)
 }
