@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -213,4 +214,62 @@ fn a_deploy_that_moves_sessions_does_not_pass_its_gate() {
     assert!(done.err.contains("--max-lost is 0"), "{}", done.err);
     assert_eq!(done.json()["outcome"], "done");
     assert!(done.json()["sessions_lost"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_server_that_is_dead_can_be_repaired_by_a_deploy() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "");
+    services[1].kill();
+    eventually("b is seen to be dead", || (evenkeel.server("app", "b").operational == "unhealthy").then_some(()));
+    let each = dir.path().join("restart.sh");
+    // It comes first: `a` alone serves until then.
+    let done = deploy(&evenkeel, dir.path(), each.to_str().unwrap(), &["--healthy-within", "60s"]).ends(0);
+    assert!(done.out.contains("1/2 app/b restarted"), "{}", done.out);
+    assert_eq!(states(&evenkeel), ["ready healthy", "ready healthy"]);
+}
+
+#[test]
+fn nobody_is_restarted_when_the_one_that_was_left_dies_during_the_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "");
+    // Uploads that are not done hold the drain.
+    let mut uploads = Vec::new();
+    eventually("a is busy", || {
+        let mut upload = std::net::TcpStream::connect(evenkeel.address).unwrap();
+        upload.write_all(b"POST /sink HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1").unwrap();
+        uploads.push(upload);
+        (evenkeel.server("app", "a").in_flight > 0).then_some(())
+    });
+    let (file, ran) = (dir.path().join("proof.json"), dir.path().join("ran"));
+    let (file, each) = (file.to_str().unwrap(), format!("touch '{}'", ran.display()));
+    let admin = evenkeel.socket().to_str().unwrap();
+    let args = ["deploy", "app", "--each", &each, "--watch", "10ms", "--proof", file, "--admin", admin];
+    let deploy = Process::spawn(&args);
+    eventually("a drains", || (evenkeel.server("app", "a").admin == "draining").then_some(()));
+    services[1].kill();
+    eventually("b is seen to be dead", || (evenkeel.server("app", "b").operational == "unhealthy").then_some(()));
+    for upload in &mut uploads {
+        let _ = upload.write_all(b"2");
+    }
+    let done = deploy.wait().ends(6);
+    assert!(done.err.contains("nobody would be left to serve"), "{}", done.err);
+    assert!(done.err.contains("taken back: app/a"), "{}", done.err);
+    assert!(!ran.exists(), "a is all that serves");
+    eventually("a serves", || (evenkeel.server("app", "a").admin == "ready").then_some(()));
+}
+
+#[test]
+fn the_next_goes_when_the_last_takes_all_of_its_requests_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let evenkeel = proxy(&services, "slow_start = \"2s\"\nmax_requests = 20\n");
+    let done = deploy(&evenkeel, dir.path(), "true", &[]).ends(0);
+    let out = &done.out;
+    let at = |text: &str| out.find(text).unwrap_or_else(|| panic!("{text}: {out}"));
+    assert!(at("1/2 app/a is healthy again") < at("app/a is in its slow start"), "{out}");
+    assert!(at("app/a is in its slow start") < at("2/2 app/b restarted"), "{out}");
+    assert!(!out.contains("app/b is in its slow start"), "nobody comes after it: {out}");
 }

@@ -81,6 +81,8 @@ fn a_server_in_work_comes_back_when_the_command_dies_and_another_goes_on() {
     assert!(second.err.contains("deploys `app` since") && second.err.contains("--attach"), "{}", second.err);
     let second = evenkeel.verb(&["deploy", "app", "--attach", "--each", "true"]).ends(1);
     assert!(second.err.contains("is at it, and reported"), "{}", second.err);
+    let second = evenkeel.verb(&["deploy", "app", "--abandon"]).ends(1);
+    assert!(second.err.contains("a deploy can be abandoned once"), "{}", second.err);
 
     first.kill();
     eventually("the proxy sees that it is dead", || is_orphaned(&evenkeel).then_some(()));
@@ -202,6 +204,30 @@ fn an_operator_decides_over_the_ledger() {
     assert!(!status.contains("stays out"), "{status}");
 }
 
+/// In a drain its sessions would come to it again, and it may not even run.
+#[test]
+fn a_server_that_is_out_already_is_not_drained_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = services(&["a", "b"], dir.path());
+    let more = "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\ncheck = \"off\"";
+    let evenkeel = Running::start(&config(&services, more));
+    all_serve(&evenkeel);
+    // A session that a drain waits for.
+    eventually("a user is at a", || (evenkeel.client().get("/echo").server() == "a").then_some(()));
+    let each = format!("touch {0}/began; {1}", dir.path().display(), hangs(&dir.path().display()));
+    let mut first = deploy(&evenkeel, &each, &dir.path().join("proof.json"), &["--sessions-max", "1s"]);
+    eventually("the hook runs", || dir.path().join("began").exists().then_some(()));
+    first.kill();
+    eventually("the proxy sees that it is dead", || is_orphaned(&evenkeel).then_some(()));
+    assert_eq!(evenkeel.server("app", "a").admin, "disabled");
+    let (hook, file) = (hook(dir.path()), dir.path().join("proof.json"));
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    let verb = ["deploy", "app", "--attach", "--each", &hook, "--watch", "10ms", "--proof", file.to_str().unwrap()];
+    let done = evenkeel.verb(&verb).ends(0);
+    assert_eq!(ran(dir.path()), "a\nb\n");
+    assert!(!done.out.contains("app/a drains"), "{}", done.out);
+}
+
 /// A laptop that slept, for example.
 #[test]
 fn a_command_that_was_away_for_too_long_stops() {
@@ -249,8 +275,10 @@ fn the_ledger_survives_a_restart_of_the_proxy() {
     std::fs::write(dir.path().join("go"), "").unwrap();
     let file = dir.path().join("proof.json");
     let verb = ["deploy", "app", "--attach", "--each", &hook, "--watch", "10ms", "--proof", file.to_str().unwrap()];
-    let done = evenkeel.verb(&verb).ends(0);
+    let done = evenkeel.verb(&[&verb[..], &["--max-failed", "0"]].concat()).ends(6);
     assert!(done.out.contains("evenkeel itself was restarted meanwhile"), "{}", done.out);
+    assert!(done.err.contains("--max-lost are met cannot be said"), "{}", done.err);
+    all_serve(&evenkeel);
 }
 
 #[test]
@@ -272,8 +300,13 @@ fn what_makes_no_sense_is_refused() {
         let (code, answer) = evenkeel.admin(method, path, body);
         assert!(code == status && answer.contains(wrong), "{method} {path} {body}: {code} {answer}");
     }
-    let (code, _) = evenkeel.admin("POST", path, r#"{"by":"x","kind":"rolling","servers":["a"]}"#);
+    let (code, answer) = evenkeel.admin("POST", path, r#"{"by":"x","kind":"rolling","servers":["a"]}"#);
     assert_eq!(code, 201);
+    // Hundreds of servers make long notes.
+    let opened: Value = serde_json::from_str(&answer).unwrap();
+    let report = json!({ "id": opened["id"], "notes": "x".repeat(500 << 10) });
+    let (code, answer) = evenkeel.admin("PUT", path, &report.to_string());
+    assert_eq!(code, 200, "{answer}");
     let (code, answer) = evenkeel.admin("PUT", path, r#"{"id":"1"}"#);
     assert!(code == 409 && answer.contains("x goes on with this deploy"), "{code} {answer}");
 }

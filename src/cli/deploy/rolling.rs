@@ -49,29 +49,35 @@ pub(super) fn order(
             return fail(format!("upstream `{}` has no server `{name}`", upstream.name));
         }
     }
-    let mut names = Vec::new();
+    let mut named = Vec::new();
     for server in &upstream.servers {
         if !args.only.is_empty() && !args.only.contains(&server.name) {
             continue;
         }
         if server.admin == "ready" {
-            names.push(server.name.clone());
+            named.push(server);
         } else {
             console.note(&format!("{}/{} is {}: it is left alone", upstream.name, server.name, server.admin));
         }
     }
-    if names.is_empty() {
+    if named.is_empty() {
         return fail(format!("upstream `{}` has no ready server to deploy", upstream.name));
     }
-    let serving = upstream.servers.iter().filter(|s| takes_anybody(s)).count();
-    if serving <= usize::from(args.batch).min(names.len()) {
+    // Who is healthy may be another with each turn, and is looked at then: a server that is not may be just what
+    // the deploy repairs.
+    let may_serve = |server: &&ServerStatus| server.admin == "ready" && server.weight > 0;
+    let ready = upstream.servers.iter().filter(may_serve).count();
+    let taken = usize::from(args.batch).min(named.iter().copied().filter(may_serve).count());
+    if ready <= taken {
         return fail(format!(
-            "{} of upstream `{}` would be left to serve: a deploy needs more healthy servers than --batch takes out",
-            if serving == 0 { "nobody" } else { "nobody else" },
+            "{} of upstream `{}` would be left to serve: a deploy needs more ready servers than --batch takes out",
+            if ready == 0 { "nobody" } else { "nobody else" },
             upstream.name
         ));
     }
-    Ok(names)
+    // Those that serve nobody come first: the others need them.
+    named.sort_by_key(|server| serves(server));
+    Ok(named.into_iter().map(|server| server.name.clone()).collect())
 }
 
 impl Rolling<'_> {
@@ -81,9 +87,12 @@ impl Rolling<'_> {
         for batch in left.chunks(self.batch.max(1)) {
             let interrupts = self.interrupts;
             let before = async {
+                self.warmed_up(console).await?;
                 self.leaves_somebody(batch).await?;
                 self.phase(batch, DeployPhase::Draining).await?;
                 self.drain(batch, console).await?;
+                // A drain takes long: those that were left may be gone by now.
+                self.leaves_somebody(batch).await?;
                 self.phase(batch, DeployPhase::Hook).await
             };
             interrupts.unless(before).await?;
@@ -125,6 +134,34 @@ impl Rolling<'_> {
         Ok(())
     }
 
+    /// Waits until those that came back take as many requests at a time as before: what the next batch has
+    /// carried would be more than they are let.
+    async fn warmed_up(&self, console: &mut Console) -> Result<(), String> {
+        let is_cold = |server: &&ServerStatus| {
+            let is_back = |turn: &Turn| turn.server == server.name && turn.result == TurnResult::Restarted;
+            serves(server)
+                && server.max_requests.is_some()
+                && server.slow_start.is_some()
+                && self.turns.iter().any(is_back)
+        };
+        let mut told = false;
+        loop {
+            let status: Status = self.client.get("/status", PROMPT).await.map_err(|error| error.to_string())?;
+            let mut servers = status.upstreams.iter().filter(|u| u.name == self.args.upstream).flat_map(|u| &u.servers);
+            let Some(server) = servers.find(is_cold) else { return Ok(()) };
+            let text = format!(
+                "{}/{} is in its slow start: waiting for all of its max_requests",
+                self.args.upstream, server.name
+            );
+            if console.live {
+                self.bar.show(self.done(), 0.0, &text, console);
+            } else if !std::mem::replace(&mut told, true) {
+                let _ = console.confirm(&text);
+            }
+            sleep(PACE).await;
+        }
+    }
+
     /// Turns that are over.
     fn done(&self) -> usize {
         self.turns.iter().filter(|turn| turn.result == TurnResult::Restarted).count()
@@ -142,7 +179,14 @@ impl Rolling<'_> {
         let change = ServerChange { admin, in_flight, sessions_max, sessions_idle, ..Default::default() };
         for at in batch.iter().copied() {
             let server = self.turns[at].server.clone();
-            if !self.out.contains(&server) {
+            if self.out.contains(&server) {
+                // Another command had it out. What is on it is over, and in a drain its sessions would come again.
+                let now: ServerStatus =
+                    self.client.get(&self.target(at).path(), PROMPT).await.map_err(|error| error.to_string())?;
+                if matches!(now.admin.as_str(), "drained" | "disabled") {
+                    continue;
+                }
+            } else {
                 self.out.push(server);
             }
             self.set(at, &change).await?;
@@ -177,6 +221,9 @@ impl Rolling<'_> {
     async fn restart(&mut self, batch: &[usize], console: &mut Console) -> Result<(), String> {
         let line = Line::of(self.args).ok_or("there is no hook: say --each or --exec")?;
         let mut servers = Vec::new();
+        if self.interrupts.times() > 0 {
+            return Err(self.interrupts.why());
+        }
         for at in batch.iter().copied() {
             // What was known of its health is of the old process.
             let disabled = ServerChange { admin: Some("disabled".to_owned()), ..Default::default() };
