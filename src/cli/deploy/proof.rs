@@ -19,13 +19,14 @@ pub(super) struct Counts {
     requests: u64,
     durations: Histogram,
     failed: BTreeMap<String, u64>,
-    server_errors: u64,
-    retried: u64,
     held: u64,
     kept: u64,
     moved: BTreeMap<String, u64>,
     lost: BTreeMap<String, u64>,
-    websockets_closed: u64,
+    /// By server: what one has counted goes with it.
+    server_errors: BTreeMap<String, u64>,
+    retried: BTreeMap<String, u64>,
+    websockets_closed: BTreeMap<String, u64>,
     picks: BTreeMap<String, u64>,
 }
 
@@ -33,6 +34,7 @@ impl Counts {
     pub(super) fn of(sample: &Sample, upstream: &str) -> Self {
         let ours = [("upstream", upstream)];
         let by_reason = |name: &str| sample.counts_by("reason", name, &ours);
+        let by_server = |name: &str| sample.counts_by("server", name, &ours);
         let (mut requests, mut durations) = (0, Histogram::default());
         for route in sample.routes(upstream) {
             requests += sample.count("evenkeel_requests_total", &[("route", route)]);
@@ -48,15 +50,31 @@ impl Counts {
             requests,
             durations,
             failed,
-            server_errors: sample.count("evenkeel_server_answers_total", &[("upstream", upstream), ("code", "5xx")]),
-            retried: sample.count("evenkeel_server_retries_total", &ours),
+            server_errors: sample.counts_by("server", "evenkeel_server_answers_total", &[ours[0], ("code", "5xx")]),
+            retried: by_server("evenkeel_server_retries_total"),
             held: sample.count("evenkeel_upstream_queued_total", &ours),
             kept: sample.count("evenkeel_sticky_requests_kept_total", &ours),
             moved: by_reason("evenkeel_sessions_moved_total"),
             lost: by_reason("evenkeel_sessions_lost_total"),
-            websockets_closed: sample.count("evenkeel_server_websockets_closed_total", &ours),
-            picks: sample.counts_by("server", "evenkeel_server_picks_total", &ours),
+            websockets_closed: by_server("evenkeel_server_websockets_closed_total"),
+            picks: by_server("evenkeel_server_picks_total"),
         }
+    }
+
+    /// Takes over what servers had counted that are gone since `earlier`.
+    pub(super) fn keep_gone(&mut self, earlier: &Self) {
+        if self.is_anew(earlier) {
+            return;
+        }
+        let keep = |now: &mut BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
+            for (server, count) in before {
+                now.entry(server.clone()).or_insert(*count);
+            }
+        };
+        keep(&mut self.server_errors, &earlier.server_errors);
+        keep(&mut self.retried, &earlier.retried);
+        keep(&mut self.websockets_closed, &earlier.websockets_closed);
+        keep(&mut self.picks, &earlier.picks);
     }
 
     /// Whether another process has counted this than `before`. It began at 0.
@@ -78,13 +96,13 @@ impl Counts {
             requests: self.requests.saturating_sub(before.requests),
             durations: self.durations.since(&before.durations),
             failed: by(&self.failed, &before.failed),
-            server_errors: self.server_errors.saturating_sub(before.server_errors),
-            retried: self.retried.saturating_sub(before.retried),
+            server_errors: by(&self.server_errors, &before.server_errors),
+            retried: by(&self.retried, &before.retried),
             held: self.held.saturating_sub(before.held),
             kept: self.kept.saturating_sub(before.kept),
             moved: by(&self.moved, &before.moved),
             lost: by(&self.lost, &before.lost),
-            websockets_closed: self.websockets_closed.saturating_sub(before.websockets_closed),
+            websockets_closed: by(&self.websockets_closed, &before.websockets_closed),
             picks: by(&self.picks, &before.picks),
         }
     }
@@ -154,15 +172,15 @@ impl Toll {
             failed: total(&new.failed),
             connections_cut: new.failed.get(Kind::Cut.reason()).copied().unwrap_or(0),
             failed_by_reason: new.failed,
-            server_errors: new.server_errors,
-            retried: new.retried,
+            server_errors: total(&new.server_errors),
+            retried: total(&new.retried),
             held: new.held,
             sessions_kept: new.kept,
             sessions_moved: total(&new.moved),
             sessions_moved_by_reason: new.moved,
             sessions_lost: total(&new.lost),
             sessions_lost_by_reason: new.lost,
-            websockets_closed: new.websockets_closed,
+            websockets_closed: total(&new.websockets_closed),
             skew: skew(&requests_by_server),
             requests_by_server,
             evenkeel_restarted: after.is_anew(before),
@@ -227,6 +245,18 @@ mod tests {
         assert_eq!((toll.held, toll.connections_cut), (7, 1));
         assert_eq!(toll.failed_by_reason, [("no_server".to_owned(), 2), ("cut".to_owned(), 1)].into());
         assert_eq!(toll.sessions_lost_by_reason, [("drained".to_owned(), 2)].into());
+    }
+
+    /// A server that was taken away takes its counters along.
+    #[test]
+    fn what_a_server_counted_that_is_gone_is_not_forgotten() {
+        let with = "evenkeel_server_answers_total{upstream=\"shop\",server=\"f\",code=\"5xx\"} 6\n\
+             evenkeel_server_picks_total{upstream=\"shop\",server=\"f\"} 13\n\
+             evenkeel_server_picks_total{upstream=\"shop\",server=\"a\"} 20\n";
+        let mut last = counts("evenkeel_server_picks_total{upstream=\"shop\",server=\"a\"} 25\n");
+        last.keep_gone(&counts(with));
+        let toll = Toll::between(&counts(""), &last, &["a".to_owned()]);
+        assert_eq!((toll.server_errors, &toll.requests_by_server["f"], &toll.requests_by_server["a"]), (6, &13, &25));
     }
 
     #[test]

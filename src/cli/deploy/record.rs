@@ -100,8 +100,11 @@ impl Record {
         let last = count(client, &args.upstream).await;
         // What cannot be read is not there, and the rest is written all the same.
         let missing = [&end, &last].into_iter().find_map(|counts| counts.as_ref().err().cloned());
-        let end = end.unwrap_or_else(|_| last.as_ref().unwrap_or(&start).clone());
-        let last = last.unwrap_or_else(|_| end.clone());
+        let mut end = end.unwrap_or_else(|_| last.as_ref().unwrap_or(&start).clone());
+        let mut last = last.unwrap_or_else(|_| end.clone());
+        let seen = self.skew.counts();
+        end.keep_gone(&seen);
+        last.keep_gone(&seen);
         let proof = Proof {
             upstream: args.upstream.clone(),
             began,

@@ -8,7 +8,8 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::proof;
+use super::proof::{self, Counts};
+use super::record::count;
 use crate::cli::client::{Client, PROMPT};
 use crate::control::api::Status;
 
@@ -29,18 +30,27 @@ pub(super) struct Look {
 /// A watching under way.
 pub(super) struct Skew {
     looks: Arc<Mutex<Vec<Look>>>,
+    /// The newest counts, those of servers that are gone among them.
+    counts: Arc<Mutex<Counts>>,
     task: JoinHandle<()>,
 }
 
 impl Skew {
     pub(super) fn watch(client: &Client, upstream: &str) -> Self {
         let looks = Arc::new(Mutex::new(Vec::new()));
+        let counts = Arc::new(Mutex::new(Counts::default()));
         let (client, upstream, into) = (client.clone(), upstream.to_owned(), Arc::clone(&looks));
+        let counted = Arc::clone(&counts);
         let task = tokio::spawn(async move {
             let (began, mut pace) = (Instant::now(), PACE);
             let mut before = requests(&client, &upstream).await;
             loop {
                 sleep(pace).await;
+                if let Ok(mut now) = count(&client, &upstream).await {
+                    let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+                    now.keep_gone(&counted);
+                    *counted = now;
+                }
                 let now = requests(&client, &upstream).await;
                 let Some((old, new)) = before.as_ref().zip(now.as_ref()) else {
                     before = now;
@@ -56,7 +66,12 @@ impl Skew {
                 before = now;
             }
         });
-        Self { looks, task }
+        Self { looks, counts, task }
+    }
+
+    /// What has been counted up to the last look.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn seen(&self) -> Vec<Look> {
