@@ -138,7 +138,12 @@ fn a_canary_that_fails_is_undone_at_once() {
     );
     assert!(done.err.contains("its users go back") && done.err.contains("taken away again: app/c"), "{}", done.err);
     eventually("c is gone", || (lab.names() == ["a", "b"]).then_some(()));
-    assert!(lab.proof()["canary"]["worse"].as_str().unwrap().contains("failed there"));
+    let proof = lab.proof();
+    assert!(proof["canary"]["worse"].as_str().unwrap().contains("failed there"));
+    // What it had counted is not gone with it.
+    let failures = proof["canary"]["new"]["failures"].as_u64().unwrap();
+    assert!(failures > 0 && proof["server_errors"].as_u64().unwrap() >= failures, "{proof}");
+    assert!(proof["requests_by_server"]["c"].as_u64().unwrap() >= failures, "{proof}");
     let before = asked(&lab.new[0]);
     (0..5).for_each(|_| assert_eq!(lab.evenkeel.client().get("/echo").status, 200));
     assert_eq!(asked(&lab.new[0]), before, "nobody goes there any more");

@@ -175,6 +175,10 @@ pub(super) enum Verb {
     /// evenkeel goes on, and so does what is being answered; `stop` is what ends it.
     Maintenance(MaintenanceArgs),
     /// Run a toy server to put a proxy in front of
+    ///
+    /// It keeps sessions in memory and names itself in X-Server. / counts visits, /healthz says ok, /login starts
+    /// a session, /count needs one (401), /slow?ms=500 waits, /bytes?n=1000 sends so many, /echo tells what it was
+    /// sent, /sink takes a POST, /status?code=503 answers that, /drop hangs up, /ws echoes a WebSocket.
     Origin(OriginArgs),
     /// Run three toy servers with evenkeel in front of them, to try things out
     Demo(DemoArgs),

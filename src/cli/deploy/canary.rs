@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::histogram::Histogram;
+use super::proof::Counts;
 use super::sample::Sample;
 use super::stats::{Of, detectable, fisher};
 use crate::cli::args::{CanaryBy, DeployArgs};
@@ -87,6 +88,9 @@ pub(super) struct Comparison {
     pub(super) seen_20: Option<f64>,
     /// Why the new side is worse, if it is.
     pub(super) worse: Option<String>,
+    /// Everything that was counted then: what new servers have counted goes with them.
+    #[serde(skip)]
+    pub(super) counts: Counts,
 }
 
 impl Comparison {
@@ -128,6 +132,7 @@ impl Comparison {
         });
         let seen = |power| detectable(new.answers, old.failures(), ALPHA.1, power);
         Self {
+            counts: Counts::default(),
             percent,
             seconds,
             new: side(new),
@@ -222,20 +227,21 @@ impl Canary<'_> {
         let both = async || {
             let sample = Sample::take(self.client).await.map_err(|failure| failure.message)?;
             let of = |servers: &[String]| Doing::of(&sample, &self.args.upstream, servers);
-            Ok::<_, String>((of(&self.new), of(&self.old)))
+            Ok::<_, String>((of(&self.new), of(&self.old), Counts::of(&sample, &self.args.upstream)))
         };
-        let (new, old) = both().await?;
+        let (new, old, _) = both().await?;
         let began = Instant::now();
         let (end, mut tell) = (began + self.args.lasts, began + TELL);
         loop {
             let now = Instant::now();
             let is_last = now >= end;
             let alpha = if is_last { ALPHA.1 } else { ALPHA.0 };
-            let (new_now, old_now) = both().await?;
+            let (new_now, old_now, counts) = both().await?;
             self.is_there().await?;
             let seconds = now.duration_since(began).as_secs_f64();
             let (new_now, old_now) = (new_now.since(&new), old_now.since(&old));
             let seen = Comparison::between(&new_now, &old_now, alpha, self.percent, seconds);
+            let seen = Comparison { counts, ..seen };
             let text = format!("canary, {} left: {}", show_seconds(end.duration_since(now)), seen.progress());
             if console.live {
                 let _ = console.progress(&text);

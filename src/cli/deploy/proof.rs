@@ -68,7 +68,8 @@ impl Counts {
         }
         let keep = |now: &mut BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
             for (server, count) in before {
-                now.entry(server.clone()).or_insert(*count);
+                let kept = now.entry(server.clone()).or_insert(*count);
+                *kept = (*kept).max(*count);
             }
         };
         keep(&mut self.server_errors, &earlier.server_errors);

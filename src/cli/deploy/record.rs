@@ -102,9 +102,11 @@ impl Record {
         let missing = [&end, &last].into_iter().find_map(|counts| counts.as_ref().err().cloned());
         let mut end = end.unwrap_or_else(|_| last.as_ref().unwrap_or(&start).clone());
         let mut last = last.unwrap_or_else(|_| end.clone());
-        let seen = self.skew.counts();
-        end.keep_gone(&seen);
-        last.keep_gone(&seen);
+        let canary = self.canary.as_ref().map(|canary| canary.counts.clone());
+        for seen in [Some(self.skew.counts()), canary].into_iter().flatten() {
+            end.keep_gone(&seen);
+            last.keep_gone(&seen);
+        }
         let proof = Proof {
             upstream: args.upstream.clone(),
             began,
