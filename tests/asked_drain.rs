@@ -7,7 +7,7 @@ mod harness;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use harness::{Client2, Done, Fake, Process, Proxy, command, eventually, upstream};
 use serde_json::json;
@@ -27,6 +27,8 @@ struct Says {
 struct Server {
     name: &'static str,
     says: Arc<Mutex<Says>>,
+    /// What it says has changed.
+    changed: Arc<Condvar>,
     /// Checks that had to wait.
     held: Arc<AtomicUsize>,
     fake: Fake,
@@ -41,27 +43,28 @@ impl Server {
             holds_checks: false,
         }));
         let held = Arc::new(AtomicUsize::new(0));
-        let (now, waits) = (Arc::clone(&says), Arc::clone(&held));
+        let changed = Arc::new(Condvar::new());
+        let (now, waits, change) = (Arc::clone(&says), Arc::clone(&held), Arc::clone(&changed));
         let fake = Fake::answering(move |_, _, head| {
             let is_check = head.starts_with("GET /healthz ");
-            if is_check && now.lock().unwrap().holds_checks {
+            let mut says = now.lock().unwrap();
+            if is_check && says.holds_checks {
                 waits.fetch_add(1, Relaxed);
-                while now.lock().unwrap().holds_checks {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                }
+                says = change.wait_while(says, |says| says.holds_checks).unwrap();
             }
-            let says = now.lock().unwrap().clone();
+            let says = says.clone();
             let (status, body) = if is_check { says.check? } else { (200, "here") };
             let header = if is_check { says.check_header } else { says.header };
             let header = header.map(|value| format!("x-evenkeel: {value}\r\n")).unwrap_or_default();
             let length = body.len();
             Some(format!("HTTP/1.1 {status} X\r\nx-server: {name}\r\n{header}content-length: {length}\r\n\r\n{body}"))
         });
-        Self { name, says, held, fake }
+        Self { name, says, changed, held, fake }
     }
 
     fn says(&self, change: impl FnOnce(&mut Says)) {
         change(&mut self.says.lock().unwrap());
+        self.changed.notify_all();
     }
 
     fn table(&self) -> String {

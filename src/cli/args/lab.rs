@@ -1,0 +1,39 @@
+//! What may be typed behind `lab`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand, ValueHint};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum LabVerb {
+    /// Run a scenario against each of its policies in turn, and write a report
+    ///
+    /// Toy servers and evenkeel are started as processes, clients come from addresses of their own, and
+    /// requests are sent when they are due, whatever has become of those before. Ctrl-C ends it early: the
+    /// report is written all the same, and the exit code is 6.
+    Run(LabRunArgs),
+    /// Work out the same in virtual time: a million clients and a thousand servers in seconds
+    ///
+    /// Policies are the real ones, servers are queues. What a proxy does beside picking is not in it: checks,
+    /// retries, ejection, deadlines. Events that drain are for `lab run`.
+    Simulate(LabRunArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct LabRunArgs {
+    /// The scenario, a TOML file as in config/lab
+    #[arg(value_name = "SCENARIO", value_hint = ValueHint::FilePath)]
+    pub scenario: PathBuf,
+
+    /// Where the report is written [default: evenkeel-lab-SCENARIO in this directory]
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+
+    /// Only this policy of the scenario; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub policy: Vec<String>,
+
+    /// What chance is drawn from, instead of the scenario's own
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
