@@ -5,9 +5,12 @@
 //! choose one. What a client sends is never trusted further than its seal, and nothing in here fails
 //! on it: a cookie is honoured or the client is new.
 //!
+//! An application may have a cookie of its own that does as well: [`Carrier`] says whose it is.
+//!
 //! This room reads and writes the cookie. Whether a pinned server can take the request is decided in
 //! [`super::Table::pick`]; when to set the cookie, by the caller with [`StickyCookie::needs_renewal`].
 
+mod borrowed;
 mod header;
 mod keys;
 #[cfg(test)]
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use borrowed::{Carrier, Given, RouteCookie, session_of};
 pub use header::{find, strip};
 pub use keys::{KeyError, Keys};
 
@@ -71,6 +75,12 @@ pub struct StickyCookie {
     pub secure: Secure,
     /// Whether scripts in the page cannot read the cookie.
     pub http_only: bool,
+    /// The application's own session cookie, in the place of evenkeel's: which server has begun a session is
+    /// learned from its answers.
+    #[serde(deserialize_with = "learned")]
+    pub learn: Option<String>,
+    /// The same where the application says itself, in its cookie, on which server the session is.
+    pub route: Option<RouteCookie>,
 }
 
 impl Default for StickyCookie {
@@ -85,6 +95,8 @@ impl Default for StickyCookie {
             same_site: SameSite::default(),
             secure: Secure::default(),
             http_only: true,
+            learn: None,
+            route: None,
         }
     }
 }
@@ -115,6 +127,16 @@ pub enum Refused {
 const CLOCKS_DIFFER: u64 = 24 * 60 * 60;
 
 impl StickyCookie {
+    /// Whose cookie it is that holds clients to their servers.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier<'_> {
+        match (&self.learn, &self.route) {
+            (Some(name), _) => Carrier::Learned(name),
+            (None, Some(route)) => Carrier::Named(route),
+            (None, None) => Carrier::Own,
+        }
+    }
+
     /// The value of `Set-Cookie` (RFC 6265 §4.1). `tls`: whether the request came over TLS.
     ///
     /// It has no `Max-Age`: the proxy enforces [`Self::idle`] and [`Self::max_age`], and a browser that
@@ -170,8 +192,9 @@ impl StickyCookie {
         }
     }
 
-    /// What no single option can tell: cookies that every browser would throw away.
+    /// What no single option can tell: cookies that every browser would throw away, or that nobody sets.
     fn validate(&self) -> Result<(), String> {
+        self.validate_borrowed()?;
         if self.same_site == SameSite::None && self.secure == Secure::Never {
             return Err("`same_site = \"none\"` with `secure = \"never\"`: browsers refuse such a cookie: \
                         write `secure = \"auto\"` or `same_site = \"lax\"`"
@@ -186,6 +209,36 @@ impl StickyCookie {
             return Err(format!("a cookie named `{}` must have no `domain`, and `path = \"/\"`", self.name));
         }
         Ok(())
+    }
+
+    fn validate_borrowed(&self) -> Result<(), String> {
+        let key = match (&self.learn, &self.route) {
+            (None, None) => return Ok(()),
+            (Some(_), Some(_)) => {
+                return Err("`learn` and `route` are two ways to one end: write `route` if the application's cookie \
+                            names the server, else `learn`"
+                    .to_owned());
+            }
+            (Some(_), None) => "learn",
+            (None, Some(_)) => "route",
+        };
+        let own = Self::default();
+        let said = [
+            ("name", self.name != own.name),
+            ("max_age", self.max_age != own.max_age),
+            ("path", self.path != own.path),
+            ("domain", self.domain != own.domain),
+            ("same_site", self.same_site != own.same_site),
+            ("secure", self.secure != own.secure),
+            ("http_only", self.http_only != own.http_only),
+        ];
+        match said.iter().find(|(_, is_said)| *is_said) {
+            Some((option, _)) => Err(format!(
+                "`{option}` is of evenkeel's own cookie, and with `{key}` there is none: write no `{option}`, the \
+                 application says that of its cookie"
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -207,6 +260,10 @@ pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
         )));
     }
     Ok(name)
+}
+
+fn learned<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    name(deserializer).map(Some)
 }
 
 fn new_clients<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<Policy>, D::Error> {

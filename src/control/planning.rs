@@ -13,6 +13,7 @@ use super::prober;
 use super::registry::{Group, Member};
 use super::reload::{Load, Source};
 use super::supervisor::Supervisor;
+use crate::balance::sticky_cookie::Carrier;
 use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::config::{self, Plan};
 use crate::upstream::clock;
@@ -211,6 +212,9 @@ fn changes_clients(old: &UpstreamPlan, new: &UpstreamPlan) -> bool {
 /// Whether the cookies that `old` has sealed are honoured by `new`.
 fn opens_cookies_of(old: &UpstreamPlan, new: &UpstreamPlan) -> bool {
     let (Some(before), Some(now)) = (old.policy.sticky(), new.policy.sticky()) else { return false };
+    if before.carrier() != Carrier::Own || now.carrier() != Carrier::Own {
+        return before.carrier() == now.carrier();
+    }
     let same_key = match old.cookie_keys.first() {
         Some(key) => new.cookie_keys.contains(key),
         None => new.cookie_keys.is_empty(),

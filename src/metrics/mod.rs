@@ -122,7 +122,7 @@ metrics! {
     SessionsBegun: Counter "sticky_sessions_begun_total" ["upstream"] "Sticky sessions begun.";
     SessionsMoved: Counter "sessions_moved_total" ["upstream", "reason"] "Sticky sessions pinned to another server, by what became of theirs.";
     SessionsLost: Counter "sessions_lost_total" ["upstream", "reason"] "Those of them that were in use: a request within `sessions_idle`, and any reason but `drain`.";
-    CookiesRefused: Counter "sticky_cookies_refused_total" ["upstream", "reason"] "Sticky cookies not honoured: `invalid` (no known key opens it) or `expired`.";
+    CookiesRefused: Counter "sticky_cookies_refused_total" ["upstream", "reason"] "Sticky cookies not honoured: `invalid` (no known key opens it, or the server that it names is not there) or `expired`.";
 
     ServerState: Gauge "server_state" ["upstream", "server", "state"] "1 for the state that checks and traffic say the server is in, 0 for the others.";
     ServerAdmin: Gauge "server_admin_state" ["upstream", "server", "state"] "1 for the state that the operator put the server in, 0 for the others.";

@@ -403,8 +403,7 @@ fn respond(
         head.headers.insert(X_REQUEST_ID, id.clone());
     }
     if let (Some(session), Some(upstream), Some(claim)) = (session, exchange.upstream(), &exchange.claim)
-        && let Some(settled) =
-            sticky::settle(upstream, exchange.conn.core.id, &session, moved, claim.server(), head.status)
+        && let Some(settled) = sticky::settle(upstream, exchange.conn.core.id, &session, moved, claim.server(), &head)
     {
         exchange.sticky = Some(settled.outcome);
         if let Some(cookie) = settled.cookie {

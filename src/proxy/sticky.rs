@@ -1,12 +1,16 @@
-//! The sticky cookie on the request's path: read, hidden from the server, set only when it changes.
+//! The sticky cookie on the request's path: read, hidden from the server, set only when it changes. One that is
+//! the application's is only read ([`borrowed`]).
+
+mod borrowed;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 
 use super::headers::Noted;
-use crate::balance::sticky_cookie::{self, Pin, Refused};
+use crate::balance::sticky_cookie::{self, Carrier, Pin, Refused};
 use crate::metrics::cells::MoveReason;
 use crate::upstream::{Server, Sticky, Upstream, clock};
 
@@ -14,6 +18,8 @@ use crate::upstream::{Server, Sticky, Upstream, clock};
 #[derive(Debug)]
 pub(super) struct Session {
     pin: Option<Pin>,
+    /// The number of the application's session, where it is the application's cookie that says so.
+    borrowed: Option<u64>,
     now: u64,
     is_https: bool,
     /// Whether the request may take the session to another server, where its own drains.
@@ -22,7 +28,7 @@ pub(super) struct Session {
 
 /// What an answer does to a session.
 pub(super) struct Settled {
-    /// For the log: `kept`, `new` or `moved`.
+    /// For the log: `kept`, `new`, `moved`, or `over` where the application ends the session.
     pub(super) outcome: &'static str,
     pub(super) cookie: Option<HeaderValue>,
 }
@@ -90,16 +96,19 @@ pub(super) fn read(
     navigates: bool,
 ) -> Session {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (Some(sticky), Some(options)) = (&upstream.sticky, upstream.plan.policy.sticky()) else {
-        return Session { pin: None, now, is_https, navigates };
-    };
+    let nobody = Session { pin: None, borrowed: None, now, is_https, navigates };
+    let (Some(sticky), Some(options)) = (&upstream.sticky, upstream.plan.policy.sticky()) else { return nobody };
     if !noted.has(Noted::COOKIE) {
-        return Session { pin: None, now, is_https, navigates };
+        return nobody;
     }
+    let carrier = options.carrier();
+    let name = carrier.borrowed().unwrap_or(&options.name);
     let lines = headers.get_all(header::COOKIE);
-    let Some(value) = sticky_cookie::find(lines.iter().map(HeaderValue::as_bytes), &options.name) else {
-        return Session { pin: None, now, is_https, navigates };
-    };
+    let Some(value) = sticky_cookie::find(lines.iter().map(HeaderValue::as_bytes), name) else { return nobody };
+    if carrier != Carrier::Own {
+        let (borrowed, pin) = borrowed::pin(upstream, sticky, options, core, value, now);
+        return Session { pin, borrowed: Some(borrowed), ..nobody };
+    }
     let opened = sticky.keys.load().open(options, upstream.name(), value, now);
     let cell = &sticky.cells[core];
     let pin = match opened {
@@ -114,7 +123,7 @@ pub(super) fn read(
         }
     };
     hide(headers, &options.name);
-    Session { pin, now, is_https, navigates }
+    Session { pin, ..nobody }
 }
 
 /// Takes every cookie of that name out of what the server gets.
@@ -158,9 +167,12 @@ pub(super) fn settle(
     session: &Session,
     moved: Option<MoveReason>,
     server: &Server,
-    status: StatusCode,
+    answer: &Parts,
 ) -> Option<Settled> {
     let (sticky, options) = (upstream.sticky.as_ref()?, upstream.plan.policy.sticky()?);
+    if options.carrier() != Carrier::Own {
+        return borrowed::settle(upstream, sticky, options, core, session, moved, server, answer);
+    }
     let Session { pin, now, is_https, .. } = *session;
     let cell = &sticky.cells[core];
     let (outcome, pin) = match (pin, moved) {
@@ -172,7 +184,7 @@ pub(super) fn settle(
             }
             ("kept", Pin { seen: now, ..pin })
         }
-        _ if status.is_server_error() => return None,
+        _ if answer.status.is_server_error() => return None,
         (Some(pin), Some(reason)) => {
             cell.moved[reason as usize].inc();
             if reason != MoveReason::Drain && is_in_use(upstream, sticky, &pin, now) {

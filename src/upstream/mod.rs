@@ -82,6 +82,8 @@ pub struct Upstream {
     backups: Option<Table>,
     /// Keys of the servers, sorted, with their positions: what a pin is looked up in.
     by_key: Box<[(u64, usize)]>,
+    /// Their uids, likewise: what the ledger knows them by.
+    by_uid: Box<[(u32, usize)]>,
 }
 
 impl Upstream {
@@ -138,6 +140,8 @@ impl Upstream {
         let table = plan.policy.table(primaries.as_ref().unwrap_or(&members), previous.map(|p| &p.table));
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
         by_key.sort_unstable();
+        let mut by_uid: Box<[(u32, usize)]> = servers.iter().enumerate().map(|(i, server)| (server.uid, i)).collect();
+        by_uid.sort_unstable();
         let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
         let passes_full = is_limited && !plan.policy.belongs();
         let queue = Arc::default();
@@ -158,6 +162,7 @@ impl Upstream {
             table,
             backups,
             by_key,
+            by_uid,
         }
     }
 

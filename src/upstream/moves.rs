@@ -7,14 +7,31 @@ use crate::metrics::cells::MoveReason;
 impl Upstream {
     /// The position of the server that a pin names, if it is still a member.
     pub(super) fn position_of(&self, pin: &Pin) -> Option<usize> {
-        let found = self.by_key.binary_search_by_key(&pin.server, |(key, _)| *key).ok()?;
+        self.position(pin.server)
+    }
+
+    fn position(&self, key: u64) -> Option<usize> {
+        let found = self.by_key.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         Some(self.by_key[found].1)
     }
 
     /// The server that a pin names, if it is still a member.
     #[must_use]
     pub fn pinned(&self, pin: &Pin) -> Option<&Server> {
-        self.position_of(pin).map(|position| &*self.servers[position])
+        self.member(pin.server)
+    }
+
+    /// The server of that key ([`crate::balance::key_of`]), if it is a member.
+    #[must_use]
+    pub fn member(&self, key: u64) -> Option<&Server> {
+        self.position(key).map(|position| &*self.servers[position])
+    }
+
+    /// The server of that uid, if it is a member.
+    #[must_use]
+    pub fn member_by_uid(&self, uid: u32) -> Option<&Server> {
+        let found = self.by_uid.binary_search_by_key(&uid, |(uid, _)| *uid).ok()?;
+        Some(&*self.servers[self.by_uid[found].1])
     }
 
     /// Whether the server of that pin drains, so that the session may as well leave it; not where the

@@ -1,8 +1,9 @@
 //! The ledger: which sticky sessions are alive, and on which server.
 //!
-//! Cookies alone keep clients on their servers. The ledger is there to answer *how many sessions would
-//! be cut if this server stopped now*, so it is bounded and approximate where a cookie is exact, and
-//! nothing about where a request goes may depend on it.
+//! evenkeel's own cookies alone keep clients on their servers. The ledger is there to answer *how many sessions
+//! would be cut if this server stopped now*, so it is bounded and approximate where a cookie is exact, and
+//! nothing about where a request goes may depend on it. Where the cookie is the application's, there is no
+//! other memory than this: what it forgets is a session that begins anew.
 //!
 //! # Memory and error
 //!
@@ -113,14 +114,34 @@ impl Ledger {
         }
     }
 
+    /// Notes the session as [`Self::touch`] does, unless another one that was seen within the idle time would
+    /// have to go for it: for sessions that anybody could have made up.
+    pub fn touch_if_room(&self, session: u64, server_uid: u32, now: u32) {
+        let session = name(session);
+        let bucket = self.bucket(session);
+        let note = Note::new(server_uid, now);
+        if !bucket.update(session, note) && bucket.has_room(now.saturating_sub(self.idle.load(Relaxed))) {
+            bucket.insert(session, note);
+        }
+    }
+
     /// When that session was last seen, if it is known.
     #[must_use]
     pub fn last_seen(&self, session: u64) -> Option<u32> {
+        self.find(session).map(|(_, seen)| seen)
+    }
+
+    /// On which server, by its uid, that session is, and when it was last seen; if it is known.
+    #[must_use]
+    pub fn find(&self, session: u64) -> Option<(u32, u32)> {
         let session = name(session);
         let bucket = self.bucket(session);
         let mut notes = (0..ENTRIES).filter_map(|i| {
-            let known = Note::unpack(bucket.notes[i].load(Acquire))?;
-            (bucket.sessions[i].load(Acquire) == session).then_some(known.seen)
+            // As in `update`: read before the session, so that it is not another's.
+            let word = bucket.notes[i].load(Acquire);
+            let known = Note::unpack(word)?;
+            let own = bucket.sessions[i].load(Acquire) == session && bucket.notes[i].load(Acquire) == word;
+            own.then_some((known.server, known.seen))
         });
         notes.next()
     }
@@ -219,6 +240,14 @@ impl Bucket {
             }
         }
         false
+    }
+
+    /// Whether an entry is free, or was not seen since.
+    fn has_room(&self, since: u32) -> bool {
+        (0..ENTRIES).any(|i| {
+            let seen = Note::unpack(self.notes[i].load(Acquire)).map_or(0, |note| note.seen);
+            self.sessions[i].load(Acquire) == EMPTY || seen < since
+        })
     }
 
     /// Takes an empty entry, or the one seen longest ago, and says what was noted there; none when

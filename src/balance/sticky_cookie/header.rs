@@ -39,7 +39,7 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let rest = pair.strip_prefix(name.as_bytes())?;
     Some(rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start())
 }

@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use crate::balance::{
     First, Hash, HashBy, IpHash, LeastRequests, MaxLoad, PeakEwma, Policy, RandomTwo, RoundRobin, SplitAddress,
-    SplitBy, SplitCookie, StickyCookie,
+    SplitBy, SplitCookie, StickyCookie, sticky_cookie::RouteCookie,
 };
 use crate::config::plan::{Http2, Protocol};
 use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
@@ -37,6 +37,8 @@ pub(super) fn policy(policy: &Policy) -> Choice {
             same_site,
             secure,
             http_only,
+            learn,
+            route,
         }) => table([
             ("name", Some(name.as_str().into())),
             ("new_clients", Some(self::policy(new_clients))),
@@ -47,9 +49,15 @@ pub(super) fn policy(policy: &Policy) -> Choice {
             ("same_site", Some(format!("{same_site:?}").to_lowercase().into())),
             ("secure", Some(format!("{secure:?}").to_lowercase().into())),
             ("http_only", Some((*http_only).into())),
+            ("learn", learn.as_deref().map(Into::into)),
+            ("route", route.as_ref().map(route_cookie)),
         ]),
     };
     named(policy.name(), options)
+}
+
+fn route_cookie(RouteCookie { cookie, after }: &RouteCookie) -> Value {
+    table([("cookie", Some(cookie.as_str().into())), ("after", Some(after.to_string().into()))]).into()
 }
 
 fn bound(max_load: Option<MaxLoad>) -> Value {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Compiler;
 use crate::balance::Policy;
+use crate::balance::sticky_cookie::Carrier;
 use crate::config::plan::{
     DrainPlan, MoveSessions, PoolPlan, Protocol, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts,
 };
@@ -275,7 +276,7 @@ impl Compiler<'_> {
             self.twice(file.span(), keys.span(), message, "keep one of them");
         }
         let given = spec.cookie_keys.as_ref().map(At::span).or(spec.cookie_key_file.as_ref().map(At::span));
-        let sticky = spec.policy.get_ref().sticky().is_some();
+        let sticky = spec.policy.get_ref().sticky().is_some_and(|sticky| sticky.carrier() == Carrier::Own);
         // Where something was wrong, it may have been the policy.
         if let Some(place) = &given
             && !sticky

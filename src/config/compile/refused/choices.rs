@@ -277,3 +277,52 @@ error: unknown move_sessions `always`
 "##,
     );
 }
+
+#[test]
+fn options_of_a_cookie_that_evenkeel_does_not_set() {
+    refused(
+        r##"
+[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001"]
+policy = { sticky_cookie = { learn = "sid", path = "/shop" } }
+
+[upstream.cart]
+servers = ["127.0.0.1:9002"]
+policy = { sticky_cookie = { learn = "sid", route = { cookie = "sid" } } }
+
+[upstream.room]
+servers = ["127.0.0.1:9003"]
+policy = { sticky_cookie = { route = { cookie = "sid", after = ", " } } }
+"##,
+        r##"
+error: `path` is of evenkeel's own cookie, and with `learn` there is none
+ --> evenkeel.toml:7:28
+  |
+7 | policy = { sticky_cookie = { learn = "sid", path = "/shop" } }
+  |                            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write no `path`, the application says that of its cookie
+
+error: `learn` and `route` are two ways to one end
+  --> evenkeel.toml:11:28
+   |
+11 | policy = { sticky_cookie = { learn = "sid", route = { cookie = "sid" } } }
+   |                            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: write `route` if the application's cookie names the server, else `learn`
+
+error: `, ` cannot stand before the name of a server
+  --> evenkeel.toml:15:64
+   |
+15 | policy = { sticky_cookie = { route = { cookie = "sid", after = ", " } } }
+   |                                                                ^^^^
+   |
+   = help: write one of .!~:|-_ or another mark, but none of ;,"\
+
+3 errors in evenkeel.toml
+"##,
+    );
+}

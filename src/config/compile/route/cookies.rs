@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::super::{Compiler, upstream};
 use super::Targets;
 use crate::balance::SplitBy;
+use crate::balance::sticky_cookie::Carrier;
 use crate::config::plan::{Action, HostPattern, RoutePlan};
 use crate::config::report::Severity;
 use crate::config::spec::Spec;
@@ -39,6 +40,10 @@ impl Compiler<'_> {
             for position in route.action.upstreams() {
                 let Some((_, upstream)) = upstreams.get(position) else { continue };
                 let Some(options) = upstream.policy.get_ref().sticky() else { continue };
+                if options.carrier() != Carrier::Own {
+                    // The application's cookie is its own business.
+                    continue;
+                }
                 let hosts = match &options.domain {
                     Some(domain) => {
                         let domain = domain.to_lowercase();
