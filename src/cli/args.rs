@@ -120,7 +120,7 @@ pub(super) enum Verb {
     /// Run the proxy; this is also what happens without a verb
     Run(RunArgs),
     /// Check the configuration without running it
-    Check,
+    Check(CheckArgs),
     /// Make the running evenkeel read its configuration again
     Reload,
     /// Say why a request went where it went, where [debug] has evenkeel remember it
@@ -238,8 +238,20 @@ pub(super) struct WeightArgs {
     pub targets: TargetArgs,
 
     /// The share of new clients, relative to the other servers: 0 to 1000, 0 takes none
-    #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(value_name = "WEIGHT", value_parser = weight)]
     pub weight: u32,
+}
+
+fn weight(text: &str) -> Result<u32, String> {
+    let weight = text.parse().ok().filter(|weight| *weight <= 1000);
+    weight.ok_or_else(|| "the weight comes last: write a number from 0 to 1000".to_owned())
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(super) struct CheckArgs {
+    /// The configuration [default: that of -c, or where `run` looks for one]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::admin::{CONFIG_FILES, config_file};
-use super::args::Global;
+use super::args::{CheckArgs, Global};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::show;
@@ -43,8 +43,8 @@ pub(super) fn warn(loaded: &Loaded, console: &mut Console) {
 }
 
 /// `check`, and `-t`.
-pub(super) fn check(global: &Global, console: &mut Console) -> Result<Exit, Failure> {
-    let file = file(global)?;
+pub(super) fn check(args: &CheckArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
+    let file = args.file.clone().map_or_else(|| file(global), Ok)?;
     if console.json {
         return match config::load(&file) {
             Ok(loaded) => console.json_line(&json!({ "valid": true, "problems": loaded.warnings })).map(|()| Exit::Ok),
@@ -104,14 +104,17 @@ mod tests {
         let valid = "[[listener]]\nbind = \"127.0.0.1:8080\"\n[upstream.shop]\nservers = [\"127.0.0.1:9001\"]\n";
         std::fs::write(&file, valid).unwrap();
         let (mut console, out, _) = capture::console();
-        assert_eq!(check(&global, &mut console), Ok(Exit::Ok));
+        assert_eq!(check(&CheckArgs::default(), &global, &mut console), Ok(Exit::Ok));
         let parts = "1 listener, 1 route, 1 upstream, 1 server";
         assert_eq!(out.read(), format!("{} is valid: {parts}\n", file.display()));
+        let named = CheckArgs { file: Some(dir.path().join("nowhere.toml")) };
+        let failure = check(&named, &global, &mut console).unwrap_err();
+        assert!(failure.message.contains("nowhere.toml"), "a file behind the verb goes first: {}", failure.message);
         assert_eq!(show(&global, &mut console), Ok(Exit::Ok));
         assert!(out.read().contains("[[upstream.shop.server]]"), "{}", out.read());
 
         std::fs::write(&file, valid.replace("servers", "sevrers").replace("bind", "bnid")).unwrap();
-        let failure = check(&global, &mut console).unwrap_err();
+        let failure = check(&CheckArgs::default(), &global, &mut console).unwrap_err();
         assert_eq!((failure.exit, failure.verbatim), (Exit::InvalidConfig, true));
         assert!(failure.message.contains("sevrers") && failure.message.contains("bnid"), "{}", failure.message);
     }
@@ -120,12 +123,12 @@ mod tests {
     fn a_file_that_is_named_and_missing_ends_with_3() {
         let global = args::parse(["evenkeel", "check", "-c", "/nowhere/evenkeel.toml"]).unwrap().global;
         let (mut console, out, _) = capture::console();
-        let failure = check(&global, &mut console).unwrap_err();
+        let failure = check(&CheckArgs::default(), &global, &mut console).unwrap_err();
         assert_eq!(failure.exit, Exit::InvalidConfig);
         assert!(failure.message.contains("/nowhere/evenkeel.toml"), "{}", failure.message);
 
         console.json = true;
-        assert_eq!(check(&global, &mut console), Ok(Exit::InvalidConfig));
+        assert_eq!(check(&CheckArgs::default(), &global, &mut console), Ok(Exit::InvalidConfig));
         let answer: serde_json::Value = serde_json::from_str(&out.read()).unwrap();
         assert_eq!(answer["valid"], false);
         assert_eq!(answer["problems"].as_array().map(Vec::len), Some(1));

@@ -63,6 +63,7 @@ impl Exit {
         match error {
             "invalid_config" => Self::InvalidConfig,
             "cannot_bind" => Self::CannotBind,
+            "bad_request" => Self::Usage,
             _ => Self::Failure,
         }
     }
@@ -131,7 +132,8 @@ mod tests {
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(Exit::of_refusal("invalid_config"), Exit::InvalidConfig);
         assert_eq!(Exit::of_refusal("cannot_bind"), Exit::CannotBind);
-        for other in ["needs_restart", "not_found", "bad_request", "unauthorized", "busy", "new in a later version"] {
+        assert_eq!(Exit::of_refusal("bad_request"), Exit::Usage, "a value that cannot be");
+        for other in ["needs_restart", "not_found", "unauthorized", "busy", "new in a later version"] {
             assert_eq!(Exit::of_refusal(other), Exit::Failure, "{other}");
         }
     }

@@ -35,7 +35,7 @@ mod why;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use args::{Args, ConfigVerb, Global, LabVerb, MaintenanceArgs, StopArgs, Verb, WhyArgs};
+use args::{Args, CheckArgs, ConfigVerb, Global, LabVerb, MaintenanceArgs, StopArgs, Verb, WhyArgs};
 use client::Client;
 use console::Console;
 use exit::{Exit, Failure};
@@ -73,13 +73,13 @@ fn program(argv0: Option<&OsString>) -> String {
 fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failure> {
     let global = &args.global;
     let verb = match args.verb {
-        _ if args.test => Verb::Check,
+        _ if args.test => Verb::Check(CheckArgs::default()),
         Some(verb) => verb,
         None => Verb::Run(args.run),
     };
     match verb {
         Verb::Run(flags) => run::run(&flags, global, console),
-        Verb::Check => check::check(global, console),
+        Verb::Check(args) => check::check(&args, global, console),
         Verb::Config(ConfigVerb::Show) => check::show(global, console),
         Verb::Lab(LabVerb::Run(args)) => lab::run(&args, console),
         Verb::Lab(LabVerb::Simulate(args)) => lab::simulate(&args, console),

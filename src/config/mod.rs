@@ -42,9 +42,9 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     };
     let bytes = std::fs::read(path).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::NotFound => "name another file with `-c FILE`",
+            std::io::ErrorKind::NotFound => "name a file that exists",
             std::io::ErrorKind::PermissionDenied => "let the user that runs evenkeel read it",
-            _ => "name a file that can be read with `-c FILE`",
+            _ => "name a file that can be read",
         };
         let error = error.to_string();
         // The system's number says nothing that its words do not.
