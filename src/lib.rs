@@ -22,7 +22,7 @@
 //! | [`metrics`] | the table of names, the cells that cores count in, the text that is scraped |
 //! | [`tls`] | certificates, and what a TLS handshake is made from |
 //! | [`error`] | what can go wrong with a request, and the one table from that to a status |
-//! | [`cli`] | the verbs; everything but `run`, `demo` and `origin` is a client of the admin API |
+//! | [`cli`] | the verbs; everything but `run`, `demo`, `origin`, `lab` and `litmus` is a client of the admin API |
 //! | [`lab`] | the toy server that the demo, the tests and the examples put behind the proxy |
 //! | [`proxy_protocol`] | the header that says, ahead of a connection, who the client is: read from clients, written to servers |
 //! | [`server_stream`] | the bytes of a connection to a server: TCP, a Unix socket, TLS over either |

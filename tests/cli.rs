@@ -28,6 +28,7 @@ const VERBS: &[&str] = &[
     "add",
     "remove",
     "lab",
+    "litmus",
     "pause",
     "resume",
     "maintenance",

@@ -53,6 +53,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "lab",
             "path",
             "proxy_protocol",
+            "server_stream",
+            "tls",
             "units",
         ],
     ),

@@ -2,6 +2,7 @@
 
 mod deploy;
 mod lab;
+mod litmus;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use clap_complete::Shell;
 
 pub(super) use deploy::{CanaryBy, DeployArgs, Replacement};
 pub(super) use lab::{LabRunArgs, LabVerb};
+pub(super) use litmus::LitmusArgs;
 
 use super::admin::AdminAddress;
 use super::exit;
@@ -191,6 +193,13 @@ pub(super) enum Verb {
     /// Measure policies against each other, over real sockets
     #[command(subcommand)]
     Lab(LabVerb),
+    /// Find out whether a service keeps something of its clients in its servers
+    ///
+    /// Clients do the steps of a script, each of them at servers that are asked directly. Half of them go to
+    /// another server with each step, the others stay at one; what only those see who move, the service has kept
+    /// in a server. Ends with 0 where no difference was seen, with 6 where the service is stateful, and with 1
+    /// where nothing can be said.
+    Litmus(Box<LitmusArgs>),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),

@@ -5,9 +5,9 @@
 mod bar;
 mod canary;
 mod histogram;
-mod hook;
+pub(super) mod hook;
 mod hooks;
-mod interrupt;
+pub(super) mod interrupt;
 mod ledger;
 mod proof;
 mod record;
@@ -17,7 +17,6 @@ mod rolling;
 mod sample;
 pub(super) mod shown;
 mod skew;
-mod stats;
 
 use std::time::Duration;
 

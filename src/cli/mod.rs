@@ -18,6 +18,7 @@ mod exit;
 #[cfg(test)]
 mod fixture;
 mod lab;
+mod litmus;
 mod logging;
 mod members;
 mod origin;
@@ -27,6 +28,7 @@ mod run;
 mod servers;
 mod service;
 mod show;
+mod stats;
 mod status;
 mod table;
 mod target;
@@ -83,6 +85,7 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Config(ConfigVerb::Show) => check::show(global, console),
         Verb::Lab(LabVerb::Run(args)) => lab::run(&args, console),
         Verb::Lab(LabVerb::Simulate(args)) => lab::simulate(&args, console),
+        Verb::Litmus(args) => litmus::litmus(&args, global, console),
         Verb::Origin(options) => origin::origin(&options, console),
         Verb::Demo(options) => demo::demo(&options, global, program, console),
         Verb::Completions { shell } => document::completions(shell, console),

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A command line for each server.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Hook<'a> {
+pub(in crate::cli) enum Hook<'a> {
     /// For a shell, with places to fill in.
     Shell(&'a str),
     Program(&'a Path),
@@ -28,10 +28,10 @@ pub(super) enum Hook<'a> {
 
 /// The server that a hook is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) upstream: &'a str,
-    pub(super) name: &'a str,
-    pub(super) address: &'a str,
+pub(in crate::cli) struct Place<'a> {
+    pub(in crate::cli) upstream: &'a str,
+    pub(in crate::cli) name: &'a str,
+    pub(in crate::cli) address: &'a str,
 }
 
 impl Hook<'_> {
@@ -39,7 +39,12 @@ impl Hook<'_> {
     ///
     /// # Errors
     /// Why the server must not be taken for restarted, as the rest of a sentence.
-    pub(super) async fn run(self, place: Place<'_>, within: Duration, interrupts: &Interrupts) -> Result<(), String> {
+    pub(in crate::cli) async fn run(
+        self,
+        place: Place<'_>,
+        within: Duration,
+        interrupts: &Interrupts,
+    ) -> Result<(), String> {
         if interrupts.times() > 0 {
             return Err(format!("{}, and its hook was not begun", interrupts.why()));
         }

@@ -5,18 +5,18 @@
 
 /// How many of how many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Of {
-    pub(super) hits: u64,
-    pub(super) all: u64,
+pub(in crate::cli) struct Of {
+    pub(in crate::cli) hits: u64,
+    pub(in crate::cli) all: u64,
 }
 
 impl Of {
     /// The hits cannot be more than all.
-    pub(super) fn new(hits: u64, all: u64) -> Self {
+    pub(in crate::cli) fn new(hits: u64, all: u64) -> Self {
         Self { hits: hits.min(all), all }
     }
 
-    pub(super) fn percent(self) -> f64 {
+    pub(in crate::cli) fn percent(self) -> f64 {
         if self.all == 0 { 0.0 } else { self.hits as f64 * 100.0 / self.all as f64 }
     }
 }
@@ -62,7 +62,7 @@ fn tail(ln_first: f64, first: u64, last: u64, ratio: impl Fn(u64) -> f64) -> f64
 
 /// How probable it is that as many hits or more fall on `new` by chance alone, given how many there were in all:
 /// Fisher's exact test, one-sided.
-pub(super) fn fisher(new: Of, old: Of) -> f64 {
+pub(in crate::cli) fn fisher(new: Of, old: Of) -> f64 {
     let (hits, all) = (new.hits + old.hits, new.all + old.all);
     let last = hits.min(new.all);
     // Fewer cannot fall there than the others have no room for.
@@ -79,7 +79,7 @@ pub(super) fn fisher(new: Of, old: Of) -> f64 {
 }
 
 /// How probable at least `hits` of `all` are where each is one with probability `p`.
-pub(super) fn at_least(hits: u64, all: u64, p: f64) -> f64 {
+pub(in crate::cli) fn at_least(hits: u64, all: u64, p: f64) -> f64 {
     if hits == 0 || p >= 1.0 {
         return 1.0;
     }
@@ -93,7 +93,7 @@ pub(super) fn at_least(hits: u64, all: u64, p: f64) -> f64 {
 
 /// The least number of hits among `all` new ones that [`fisher`] would find too many; none where even all of
 /// them are not enough.
-pub(super) fn critical(all: u64, old: Of, alpha: f64) -> Option<u64> {
+pub(in crate::cli) fn critical(all: u64, old: Of, alpha: f64) -> Option<u64> {
     let is_found = |hits: u64| fisher(Of::new(hits, all), old) <= alpha;
     if !is_found(all) {
         return None;
@@ -112,7 +112,7 @@ pub(super) fn critical(all: u64, old: Of, alpha: f64) -> Option<u64> {
 
 /// The least rate of hits on the new side that would be found with a probability of `power`, beside what was seen
 /// of the old one.
-pub(super) fn detectable(all: u64, old: Of, alpha: f64, power: f64) -> Option<f64> {
+pub(in crate::cli) fn detectable(all: u64, old: Of, alpha: f64, power: f64) -> Option<f64> {
     let wanted = critical(all, old, alpha)?;
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {

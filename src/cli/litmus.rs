@@ -1,0 +1,116 @@
+//! `litmus`: is a service stateless? Clients that go from server to server, beside clients that stay.
+//!
+//! Servers are asked directly, without a proxy between: what is seen is theirs.
+
+mod jar;
+mod report;
+mod run;
+mod script;
+mod servers;
+mod symptom;
+mod verdict;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use self::report::Report;
+use self::run::{Group, Setup, clients, steps};
+use self::script::Script;
+use self::servers::Servers;
+use super::args::{Global, LitmusArgs};
+use super::console::Console;
+use super::deploy::hook::{Hook, Place};
+use super::deploy::interrupt::Interrupts;
+use super::exit::{Exit, Failure};
+use crate::units::show_duration;
+
+/// How often a server that was restarted is asked whether it is well.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// `litmus`.
+pub(super) fn litmus(args: &LitmusArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
+    let name = args.script.display();
+    let text = std::fs::read_to_string(&args.script)
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the script {name}: {error}")))?;
+    let wrong = |error: String| Failure::new(Exit::InvalidConfig, format!("{name}: {}", error.trim_end()));
+    let script = Script::read(&text).map_err(wrong)?;
+    let mut servers = match &args.upstream {
+        Some(upstream) => Servers::configured(upstream, global, console)?,
+        None => Servers::listed(&args.server)?,
+    };
+    servers.health = script.health.clone().or(servers.health);
+    let host = script.host.clone().unwrap_or_else(|| match servers.all[0].address.host() {
+        Some(_) => servers.all[0].address.to_string(),
+        None => "localhost".to_owned(),
+    });
+    let half = args.clients.unwrap_or(script.clients) as usize / 2;
+    let setup = Arc::new(Setup { script, servers, host, at_once: usize::from(args.at_once) });
+    super::block_on(async {
+        let interrupts = Interrupts::watch();
+        let run = run(&setup, half, args, &interrupts, console);
+        let report = tokio::select! {
+            report = run => report?,
+            // A hook that runs meanwhile is ended by it first.
+            () = interrupts.at_least(1), if args.restart_hook.is_none() => return Err(Failure::new(Exit::Failure, interrupts.why())),
+        };
+        report.tell(console)?;
+        Ok(report.verdict.exit())
+    })
+}
+
+async fn run(
+    setup: &Arc<Setup>,
+    half: usize,
+    args: &LitmusArgs,
+    interrupts: &Interrupts,
+    console: &mut Console,
+) -> Result<Report, Failure> {
+    let restart = args.restart_hook.as_ref().map(|_| setup.script.restart_before());
+    console.confirm(&Report::heading(setup, half, restart))?;
+    let all = setup.script.steps.len();
+    // Side by side: what happens to the servers meanwhile happens to both.
+    let (mut both, mut pinned) = (clients(Group::Shuffled, half, 1), clients(Group::Pinned, half, half + 1));
+    both.append(&mut pinned);
+    both.sort_by_key(run::Client::turn);
+    let (_, mut seen) = steps(setup, both, 0..all).await;
+    if let (Some(hook), Some(at)) = (&args.restart_hook, restart) {
+        let stay = clients(Group::Restarted, half, 2 * half + 1);
+        let (stay, before) = steps(setup, stay, 0..at).await;
+        seen.extend(before);
+        for server in &setup.servers.all {
+            renew(setup, server, hook, args, interrupts).await.map_err(|why| Failure::new(Exit::Failure, why))?;
+            console.confirm(&format!("{} was restarted", server.name))?;
+        }
+        let (_, after) = steps(setup, stay, at..all).await;
+        seen.extend(after);
+    }
+    Ok(Report::of(setup, &seen, half, restart))
+}
+
+/// Restarts a server, and waits until it is well.
+async fn renew(
+    setup: &Setup,
+    server: &servers::Server,
+    hook: &str,
+    args: &LitmusArgs,
+    interrupts: &Interrupts,
+) -> Result<(), String> {
+    let address = server.address.to_string();
+    let place = Place { upstream: &setup.servers.upstream, name: &server.name, address: &address };
+    let of = |why: String| format!("{}: {why}", server.name);
+    Hook::Shell(hook).run(place, args.hook_within, interrupts).await.map_err(of)?;
+    let until = Instant::now() + args.healthy_within;
+    loop {
+        let asked = server.is_well(setup.servers.health.as_deref(), &setup.host, setup.script.timeout);
+        match interrupts.unless(asked).await {
+            Ok(()) => return Ok(()),
+            Err(why) if interrupts.times() > 0 => return Err(of(why)),
+            Err(why) if Instant::now() >= until => {
+                return Err(of(format!("was not well within {} ({why})", show_duration(args.healthy_within))));
+            }
+            Err(_) => sleep(LOOK).await,
+        }
+    }
+}

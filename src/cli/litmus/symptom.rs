@@ -1,0 +1,191 @@
+//! What tells that a server did not know its client.
+
+use http::header::{LOCATION, SET_COOKIE};
+use regex::Regex;
+use serde::Serialize;
+
+use super::jar::Jar;
+use super::script::{Script, Step};
+use super::servers::Answer;
+
+/// One way in which an answer is wrong for a client that did everything right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::cli) enum Symptom {
+    /// 401 or 403.
+    Refused,
+    /// A redirect to where one logs in.
+    Login,
+    /// Another value for a session cookie that the client had sent, or its end.
+    Reissued,
+    /// 5xx, or no answer.
+    Failed,
+    /// Another status than the script expects, or not the text.
+    Unexpected,
+    /// Another body than before.
+    Body,
+}
+
+impl Symptom {
+    pub(in crate::cli) const ALL: [Self; 6] =
+        [Self::Refused, Self::Login, Self::Reissued, Self::Failed, Self::Unexpected, Self::Body];
+
+    /// What clients got, for people.
+    pub(in crate::cli) fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "401 or 403",
+            Self::Login => "a redirect to the login",
+            Self::Reissued => "another session cookie",
+            Self::Failed => "5xx or no answer",
+            Self::Unexpected => "an unexpected answer",
+            Self::Body => "a changed body",
+        }
+    }
+}
+
+/// What a client has of the step's request from before, and what was seen in its answer.
+pub(super) struct Judged {
+    pub(super) symptoms: Vec<Symptom>,
+    /// What of it tells, without any value of a cookie.
+    pub(super) what: String,
+}
+
+/// Judges an answer, and puts its cookies into the jar. `before` is the body of the client's first answer to the
+/// same request.
+pub(super) fn judge(
+    script: &Script,
+    step: &Step,
+    path: &str,
+    answer: Result<&Answer, &String>,
+    jar: &mut Jar,
+    before: Option<&[u8]>,
+) -> Judged {
+    let mut judged = Judged { symptoms: Vec::new(), what: String::new() };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(why) => {
+            judged.add(Symptom::Failed, why.clone());
+            return judged;
+        }
+    };
+    let status = answer.status;
+    let is_expected = step.expect.as_ref().map_or(status < 400, |expect| expect.has(status));
+    let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok()).filter(|_| status / 100 == 3);
+    let login = location.and_then(|location| leads_to_login(location, script.login.as_deref()));
+    if let Some(login) = login {
+        judged.add(Symptom::Login, format!("{status} to {login}"));
+    } else if !is_expected {
+        let symptom = match status {
+            401 | 403 => Symptom::Refused,
+            500.. => Symptom::Failed,
+            _ => Symptom::Unexpected,
+        };
+        judged.add(symptom, status.to_string());
+    } else {
+        let text = String::from_utf8_lossy(&answer.body);
+        let lacks = |pattern: &Regex| !pattern.is_match(&text);
+        if step.expect_text.as_ref().is_some_and(|wanted| !text.contains(wanted.as_str())) {
+            judged.add(Symptom::Unexpected, format!("{status} without the text"));
+        } else if let Some((name, _)) = step.save.iter().find(|(_, pattern)| lacks(pattern)) {
+            judged.add(Symptom::Unexpected, format!("{status} without `{name}` to save"));
+        }
+        if step.same_body && before.is_some_and(|before| before != answer.body) {
+            judged.add(Symptom::Body, format!("{status} with another body than before"));
+        }
+    }
+    for line in answer.headers.get_all(SET_COOKIE) {
+        let Some(set) = line.to_str().ok().and_then(|line| jar.take(line, path)) else { continue };
+        if set.is_other && set.is_session(script.session_cookies.as_deref()) {
+            judged.add(Symptom::Reissued, format!("{status} with another `{}`", set.name));
+        }
+    }
+    judged
+}
+
+impl Judged {
+    fn add(&mut self, symptom: Symptom, what: String) {
+        if self.symptoms.contains(&symptom) {
+            return;
+        }
+        self.symptoms.push(symptom);
+        self.what = if self.what.is_empty() { what } else { format!("{}, {what}", self.what) };
+    }
+}
+
+/// The path of a redirect that leads to where one logs in: to `login`, or to a path that looks like it.
+fn leads_to_login<'a>(location: &'a str, login: Option<&str>) -> Option<&'a str> {
+    let rest = location.split_once("://").map_or(location, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+    let path = rest.split(['?', '#']).next()?;
+    let is_login = match login {
+        Some(login) => path.strip_prefix(login).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        None => path.split('/').any(|part| {
+            let part: String = part.chars().filter(char::is_ascii_alphanumeric).collect();
+            let part = part.to_ascii_lowercase();
+            part.starts_with("login") || part.starts_with("signin")
+        }),
+    };
+    is_login.then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn script(step: &str) -> Script {
+        Script::read(&format!("[[step]]\npath = \"/\"\n{step}\n[[step]]\npath = \"/x\"\n")).unwrap()
+    }
+
+    fn seen(step: &str, answer: (u16, &[(&'static str, &str)], &str), jar: &mut Jar) -> (Vec<Symptom>, String) {
+        let script = script(step);
+        let mut headers = HeaderMap::new();
+        for (name, value) in answer.1 {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let answer = Answer { status: answer.0, headers, body: Bytes::from(answer.2.to_owned()) };
+        let judged = judge(&script, &script.steps[0], "/", Ok(&answer), jar, Some(b"old"));
+        (judged.symptoms, judged.what)
+    }
+
+    #[test]
+    fn each_symptom_is_told_from_the_others() {
+        let jar = &mut Jar::default();
+        let mut only = |step: &str, answer: (u16, &[(&'static str, &str)], &str)| seen(step, answer, jar);
+        assert_eq!(only("", (200, &[], "")).0, []);
+        assert_eq!(only("", (401, &[], "")), (vec![Symptom::Refused], "401".into()));
+        assert_eq!(only("expect = \"401\"", (401, &[], "")).0, []);
+        assert_eq!(only("expect = \"401\"", (200, &[], "")).0, [Symptom::Unexpected]);
+        assert_eq!(only("", (404, &[], "")).0, [Symptom::Unexpected]);
+        assert_eq!(only("", (503, &[], "")).0, [Symptom::Failed]);
+        assert_eq!(
+            only("", (302, &[("location", "https://x/Sign-In?next=%2F")], "")),
+            (vec![Symptom::Login], "302 to /Sign-In".into())
+        );
+        assert_eq!(only("", (302, &[("location", "/cart")], "")).0, []);
+        assert_eq!(only("expect_text = \"2 items\"", (200, &[], "0 items")).0, [Symptom::Unexpected]);
+        assert_eq!(only("expect_text = \"2 items\"", (200, &[], "2 items")).0, []);
+        assert_eq!(only("save = { id = \"n=(.)\" }", (200, &[], "x")).0, [Symptom::Unexpected]);
+        assert_eq!(only("same_body = true", (200, &[], "old")).0, []);
+        assert_eq!(only("same_body = true", (200, &[], "new")).0, [Symptom::Body]);
+    }
+
+    #[test]
+    fn a_session_cookie_that_is_issued_again_is_told_without_its_value() {
+        let mut jar = Jar::default();
+        assert_eq!(seen("", (200, &[("set-cookie", "sid=first; HttpOnly")], ""), &mut jar).0, []);
+        let (symptoms, what) = seen("", (200, &[("set-cookie", "sid=secret; HttpOnly")], ""), &mut jar);
+        assert_eq!(symptoms, [Symptom::Reissued]);
+        assert_eq!(what, "200 with another `sid`");
+    }
+
+    #[test]
+    fn a_login_may_be_elsewhere() {
+        assert_eq!(leads_to_login("/enter?x", Some("/enter")), Some("/enter"));
+        assert_eq!(leads_to_login("/login", Some("/enter")), None);
+        assert_eq!(leads_to_login("/enterprise", Some("/enter")), None);
+        assert_eq!(leads_to_login("https://sso.example", None), None);
+        assert_eq!(leads_to_login("https://x/users/log_in", None), Some("/users/log_in"));
+    }
+}
