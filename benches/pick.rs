@@ -15,6 +15,7 @@ use evenkeel::balance::sticky_cookie::{self, Keys, Pin};
 use evenkeel::balance::{Input, IpHash, MaxLoad, Member, Policy, Scratch, StickyCookie, Table, View, key_of};
 use evenkeel::named::Named;
 use evenkeel::upstream::Ledger;
+use evenkeel::upstream::hot::Counts;
 
 const SERVERS: [usize; 4] = [2, 10, 100, 1000];
 const CORES: usize = 2;
@@ -87,7 +88,7 @@ fn bench_pick(bencher: Bencher<'_, '_>, table: &Table, n: usize, pinned: impl Fn
     bencher.bench_local(|| {
         let random = clients.random();
         let client = IpAddr::V4(Ipv4Addr::from_bits(random as u32));
-        let input = Input { client, key: Some(random), pinned: pinned(random >> 32) };
+        let input = Input { client, key: Some(random), spread: None, pinned: pinned(random >> 32) };
         table.pick(black_box(&input), &mut scratch, &servers)
     });
 }
@@ -130,6 +131,33 @@ fn hash(bencher: Bencher<'_, '_>, n: usize) {
 #[divan::bench(args = SERVERS)]
 fn ip_hash(bencher: Bencher<'_, '_>, n: usize) {
     bench_pick(bencher, &policy("ip_hash").table(&members(n, |_| 1), None), n, |_| None);
+}
+
+/// What `hot_keys` adds to a request: an office among the homes of a city, each at an address of its own.
+#[divan::bench]
+fn hot_keys_note(bencher: Bencher<'_, '_>) {
+    let counts = Counts::new(1);
+    let table = policy("ip_hash").table(&members(10, |_| 1), None);
+    let mut clients = Scratch::new(1, 1);
+    bencher.bench_local(|| {
+        let random = clients.random();
+        let address = if random & 3 == 0 { 7 } else { random as u32 >> 8 };
+        if let Some(key) = table.hot_key(None, IpAddr::V4(Ipv4Addr::from_bits(black_box(address)))) {
+            counts.note(0, key);
+        }
+    });
+}
+
+/// The same where an office is all there is.
+#[divan::bench]
+fn hot_keys_note_known(bencher: Bencher<'_, '_>) {
+    let counts = Counts::new(1);
+    let table = policy("ip_hash").table(&members(10, |_| 1), None);
+    bencher.bench_local(|| {
+        if let Some(key) = table.hot_key(None, IpAddr::V4(Ipv4Addr::from_bits(black_box(7)))) {
+            counts.note(0, key);
+        }
+    });
 }
 
 /// With a bound on every server's load.

@@ -10,6 +10,7 @@ use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, de};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::hot::{HotKeys, Key};
 use super::ip_hash::{self, IpHash};
 use super::max_load::{self, MaxLoad};
 use super::slots::SEED;
@@ -27,6 +28,8 @@ pub struct Hash {
     /// 1 to 100. None is no bound.
     #[serde(deserialize_with = "max_load::read")]
     pub max_load: Option<MaxLoad>,
+    /// What is done about a key that takes more than its share of the requests.
+    pub hot_keys: HotKeys,
 }
 
 /// What of a request is its key.
@@ -153,6 +156,21 @@ impl Table {
             Some(key) => self.owners.pick_key(key, scratch, view),
             None => self.owners.pick(client, scratch, view),
         }
+    }
+
+    /// The same for a hash that stands for a key already.
+    pub(super) fn pick_key(&self, hash: u64, scratch: &mut Scratch, view: &impl View) -> Option<usize> {
+        self.owners.pick_key(hash, scratch, view)
+    }
+
+    /// What a request goes by.
+    pub(super) fn key(&self, key: Option<u64>, client: IpAddr) -> Key {
+        key.map_or_else(|| self.owners.key(client), Key::Value)
+    }
+
+    /// The server that a key belongs to among those that are `usable`, whatever its load.
+    pub(super) fn home(&self, key: Key, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        self.owners.home(key, usable)
     }
 }
 

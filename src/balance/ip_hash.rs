@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Deserializer, de};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::hot::{HotKeys, Key};
 use super::max_load::{self, MaxLoad};
 use super::slots::{SEED, Slots};
 use super::{Member, Scratch, View};
@@ -27,11 +28,13 @@ pub struct IpHash {
     /// 1 to 100. None is no bound.
     #[serde(deserialize_with = "max_load::read")]
     pub max_load: Option<MaxLoad>,
+    /// What is done about an address that takes more than its share of the requests.
+    pub hot_keys: HotKeys,
 }
 
 impl Default for IpHash {
     fn default() -> Self {
-        Self { ipv4_prefix: 32, ipv6_prefix: 64, max_load: None }
+        Self { ipv4_prefix: 32, ipv6_prefix: 64, max_load: None, hot_keys: HotKeys::Off }
     }
 }
 
@@ -56,6 +59,8 @@ fn prefix<'de, D: Deserializer<'de>>(deserializer: D, most: u8) -> Result<u8, D:
 pub struct Table {
     ipv4_mask: u32,
     ipv6_mask: u128,
+    ipv4_prefix: u8,
+    ipv6_prefix: u8,
     slots: Slots,
 }
 
@@ -63,7 +68,9 @@ impl IpHash {
     pub(super) fn table(&self, members: &[Member], previous: Option<&Table>) -> Table {
         let ipv4_mask = u32::MAX.checked_shl(32 - u32::from(self.ipv4_prefix)).unwrap_or(0);
         let ipv6_mask = u128::MAX.checked_shl(128 - u32::from(self.ipv6_prefix)).unwrap_or(0);
-        Table { ipv4_mask, ipv6_mask, slots: Slots::new(members, self.max_load, previous.map(|table| &table.slots)) }
+        let Self { ipv4_prefix, ipv6_prefix, .. } = *self;
+        let slots = Slots::new(members, self.max_load, previous.map(|table| &table.slots));
+        Table { ipv4_mask, ipv6_mask, ipv4_prefix, ipv6_prefix, slots }
     }
 }
 
@@ -75,6 +82,24 @@ impl Table {
     /// The same for a hash that is known already.
     pub(super) fn pick_key(&self, hash: u64, scratch: &mut Scratch, view: &impl View) -> Option<usize> {
         self.slots.pick(hash, scratch, view)
+    }
+
+    /// What of an address counts.
+    pub(super) fn key(&self, client: IpAddr) -> Key {
+        match client.to_canonical() {
+            IpAddr::V4(address) => Key::V4 { network: address.to_bits() & self.ipv4_mask, bits: self.ipv4_prefix },
+            IpAddr::V6(address) => Key::V6 { network: address.to_bits() & self.ipv6_mask, bits: self.ipv6_prefix },
+        }
+    }
+
+    /// The server that a key belongs to among those that are `usable`, whatever its load.
+    pub(super) fn home(&self, key: Key, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let hash = match key {
+            Key::V4 { network, .. } => self.hash(IpAddr::V4(Ipv4Addr::from_bits(network))),
+            Key::V6 { network, .. } => self.hash(IpAddr::V6(Ipv6Addr::from_bits(network))),
+            Key::Value(hash) => hash,
+        };
+        self.slots.home(hash, usable)
     }
 
     /// An IPv4 address written as IPv6 (RFC 4291 §2.5.5.2) is the IPv4 address.

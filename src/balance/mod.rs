@@ -13,6 +13,7 @@
 pub mod canary;
 pub mod first;
 pub mod hash;
+pub mod hot;
 pub mod ip_hash;
 pub mod least_requests;
 pub mod max_load;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use first::First;
 pub use hash::{Hash, HashBy};
+pub use hot::HotKeys;
 pub use ip_hash::IpHash;
 pub use least_requests::LeastRequests;
 pub use max_load::MaxLoad;
@@ -88,6 +90,9 @@ pub trait View {
     /// Microseconds that server is expected to take to answer, if it has answered yet; only
     /// [`PeakEwma`] asks.
     fn latency(&self, index: usize) -> Option<f32>;
+    /// A request that belongs to that server goes elsewhere, since it has what [`MaxLoad`] allows. `core` is that of
+    /// the [`Scratch`].
+    fn passes_on(&self, _index: usize, _core: usize) {}
 }
 
 /// What a policy may know of the request.
@@ -97,6 +102,8 @@ pub struct Input {
     pub client: IpAddr,
     /// The hash of what [`hash::Hash`] goes by, if the request has it ([`HashBy::key`]).
     pub key: Option<u64>,
+    /// What stands for the user instead of the address or the key, where that is [spread](hot).
+    pub spread: Option<u64>,
     /// The server that a valid sticky cookie names, if it is still a member.
     pub pinned: Option<usize>,
 }
@@ -117,6 +124,7 @@ pub struct Scratch {
     pub cursor: usize,
     /// State of a small random generator; never zero.
     pub rng: u64,
+    core: usize,
     load: max_load::Load,
 }
 
@@ -126,10 +134,11 @@ impl Scratch {
     /// places some of them would.
     #[must_use]
     pub fn new(core: usize, seed: u64) -> Self {
-        let start = Self { cursor: 0, rng: seed | 1, load: max_load::Load::default() }.random() >> 40;
+        let start = Self { cursor: 0, rng: seed | 1, core, load: max_load::Load::default() }.random() >> 40;
         Self {
             cursor: (start as usize).wrapping_add(core),
             rng: (seed ^ (core as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) | 1,
+            core,
             load: max_load::Load::default(),
         }
     }
@@ -241,6 +250,28 @@ impl Policy {
         }
     }
 
+    /// The bound on a server's load, where clients belong to one.
+    #[must_use]
+    pub fn max_load(&self) -> Option<MaxLoad> {
+        match self {
+            Self::IpHash(policy) => policy.max_load,
+            Self::Hash(policy) => policy.max_load,
+            Self::StickyCookie(sticky) => sticky.new_clients.max_load(),
+            _ => None,
+        }
+    }
+
+    /// Whether hot keys are looked for, and what is done about them.
+    #[must_use]
+    pub fn hot_keys(&self) -> &HotKeys {
+        match self {
+            Self::IpHash(policy) => &policy.hot_keys,
+            Self::Hash(policy) => &policy.hot_keys,
+            Self::StickyCookie(sticky) => sticky.new_clients.hot_keys(),
+            _ => &HotKeys::Off,
+        }
+    }
+
     /// How fast averages of latency fade, if the policy wants to know how long servers take.
     #[must_use]
     pub fn decay(&self) -> Option<Duration> {
@@ -269,14 +300,40 @@ impl Table {
         }
         let index = match self {
             Self::RoundRobin(table) => table.pick(scratch, view),
-            Self::IpHash(table) => table.pick(input.client, scratch, view),
+            Self::IpHash(table) => match input.spread {
+                None => table.pick(input.client, scratch, view),
+                Some(user) => table.pick_key(user, scratch, view),
+            },
             Self::LeastRequests(table) => table.pick(scratch, view),
             Self::RandomTwo(table) => table.pick(scratch, view),
             Self::PeakEwma(table) => table.pick(scratch, view),
-            Self::Hash(table) => table.pick(input.key, input.client, scratch, view),
+            Self::Hash(table) => match input.spread {
+                None => table.pick(input.key, input.client, scratch, view),
+                Some(user) => table.pick_key(user, scratch, view),
+            },
             Self::First(table) => table.pick(view),
         }?;
         Some(Pick { index, pinned: false })
+    }
+
+    /// What a request goes by, where the policy is one by key.
+    #[must_use]
+    pub fn hot_key(&self, key: Option<u64>, client: IpAddr) -> Option<hot::Key> {
+        match self {
+            Self::IpHash(table) => Some(table.key(client)),
+            Self::Hash(table) => Some(table.key(key, client)),
+            _ => None,
+        }
+    }
+
+    /// The server that a key belongs to among those that are `usable`, whatever its load.
+    #[must_use]
+    pub fn home(&self, key: hot::Key, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        match self {
+            Self::IpHash(table) => table.home(key, usable),
+            Self::Hash(table) => table.home(key, usable),
+            _ => None,
+        }
     }
 }
 

@@ -85,6 +85,13 @@ impl Slots {
         }
     }
 
+    /// The server that a hash belongs to among those that are `usable`, whatever its load.
+    pub(super) fn home(&self, hash: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let slot = slot_of(hash);
+        let owner = usize::from(*self.owners.slots.get(slot)?);
+        if usable(owner) { Some(owner) } else { self.owners.replace(slot, usable) }
+    }
+
     /// The same among servers that have not more than `bound` allows. Where all have, their loads are those
     /// of a moment ago: then the bound is of no use.
     fn pick_below(
@@ -105,6 +112,9 @@ impl Slots {
             return Some(owner);
         }
         let usable = |index: usize| usable(view, index);
+        if usable(owner) {
+            view.passes_on(owner, scratch.core);
+        }
         self.owners
             .replace(slot, has_room)
             .or_else(|| Some(owner).filter(|owner| usable(*owner)))

@@ -61,7 +61,7 @@ pub(super) fn client(n: u32) -> IpAddr {
 }
 
 fn from(n: u32) -> Input {
-    Input { client: client(n), key: None, pinned: None }
+    Input { client: client(n), key: None, spread: None, pinned: None }
 }
 
 fn policies() -> Vec<Policy> {
@@ -106,7 +106,7 @@ proptest! {
         (view.tried[1], view.takes_pinned[1], view.takes_new[1]) = (tried, takes_pinned, takes_new);
         for policy in policies() {
             let table = policy.table(&members(&[1, 1, 1]), None);
-            let input = Input { client: client(7), key: None, pinned: Some(1) };
+            let input = Input { client: client(7), key: None, spread: None, pinned: Some(1) };
             let pick = table.pick(&input, &mut Scratch::new(0, seed), &view);
             if takes_pinned && !tried {
                 prop_assert_eq!(pick, Some(Pick { index: 1, pinned: true }));
@@ -258,7 +258,7 @@ fn the_same_key_goes_to_the_same_server_and_none_goes_by_its_client() {
     let view = Servers::up(10);
     let mut scratch = Scratch::new(0, 1);
     let mut pick = |table: &Table, key: Option<u64>, n: u32| {
-        table.pick(&Input { client: client(n), key, pinned: None }, &mut scratch, &view).unwrap().index
+        table.pick(&Input { client: client(n), key, spread: None, pinned: None }, &mut scratch, &view).unwrap().index
     };
     let mut used = std::collections::BTreeSet::new();
     for room in 0..200u32 {

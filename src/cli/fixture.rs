@@ -94,11 +94,13 @@ pub(super) fn status() -> Status {
         connections: 7,
         listeners: vec![ListenerStatus { name: "main".into(), address: "0.0.0.0:8080".into() }],
         certificates: Vec::new(),
+        forgotten_proxy: None,
         upstreams: vec![
             UpstreamStatus {
                 removed: Vec::new(),
                 deploy: None,
                 canary: None,
+                hot_keys: Vec::new(),
                 name: "shop".into(),
                 policy: "sticky_cookie".into(),
                 failing_open: false,
@@ -110,6 +112,7 @@ pub(super) fn status() -> Status {
                 removed: Vec::new(),
                 deploy: None,
                 canary: None,
+                hot_keys: Vec::new(),
                 name: "api".into(),
                 policy: "round_robin".into(),
                 failing_open: true,

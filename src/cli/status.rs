@@ -12,8 +12,8 @@ use super::exit::{Exit, Failure};
 use super::table::{Cell, Row, Style, ago, count, render, thousands};
 use super::{servers, service};
 use crate::control::api::{
-    CertificateStatus, PredecessorStatus, QueueStatus, ServerStatus, SlowStartStatus, Status, UpgradeStatus,
-    UpstreamStatus,
+    CertificateStatus, ForgottenProxy, HotKeyStatus, PredecessorStatus, QueueStatus, ServerStatus, SlowStartStatus,
+    Status, UpgradeStatus, UpstreamStatus,
 };
 
 /// `status`. With `--output json` the API's own words, so that nothing of a later version gets lost.
@@ -61,6 +61,10 @@ fn text(status: &Status, now: i64, color: bool) -> String {
         let text = format!("before     {}", predecessor(before));
         out.push_str(&format!("{}\n", Style::Warn.paint(&text, color)));
     }
+    if let Some(peer) = &status.forgotten_proxy {
+        let text = format!("warning    {}", forgotten(peer));
+        out.push_str(&format!("{}\n", Style::Warn.paint(&text, color)));
+    }
     if !status.certificates.is_empty() {
         out.push('\n');
         out.push_str(&certificates(&status.certificates, now, color));
@@ -84,6 +88,30 @@ fn predecessor(before: &PredecessorStatus) -> String {
         in_flight,
         count(*tunnels, "tunnel"),
         time(*ends_within_seconds)
+    )
+}
+
+/// A proxy that is not trusted.
+fn forgotten(proxy: &ForgottenProxy) -> String {
+    let ForgottenProxy { peer, share_percent, requests } = proxy;
+    format!(
+        "{share_percent:.0} % of {} came from {peer}, which says for whom it asks and is not trusted; if it is your \
+         proxy, set trusted_proxies = [\"{peer}\"]",
+        count(*requests, "request")
+    )
+}
+
+/// An address that takes more than its share.
+fn hot_key(hot: &HotKeyStatus) -> String {
+    let HotKeyStatus { key, server, share_percent, requests_per_second, spread, seconds } = hot;
+    format!(
+        "hot for {}: {key} makes {share_percent:.1} % of the requests, {requests_per_second:.1} a second; {}",
+        ago(seconds.max(0.0) as u64),
+        if *spread {
+            format!("its users are spread, since {server} was above its bound")
+        } else {
+            format!("all of it belongs to {server}")
+        }
     )
 }
 
@@ -143,6 +171,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         for line in wrong {
             out.push_str(&format!("    {}\n", Style::Bad.paint(&line, color)));
         }
+    }
+    for hot in &upstream.hot_keys {
+        out.push_str(&format!("  {}\n", Style::Warn.paint(&hot_key(hot), color)));
     }
     if let Some(queue) = &upstream.queue {
         out.push_str(&format!("  {}\n", queued(queue, color)));

@@ -40,7 +40,35 @@ pub struct Status {
     /// In the order of the listeners; empty without TLS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateStatus>,
+    /// The proxy that is in front and is not trusted, if there seems to be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten_proxy: Option<ForgottenProxy>,
     pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A peer from which most requests come, and which says for whom it asks though nobody trusts it to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgottenProxy {
+    pub peer: String,
+    /// Its part of all requests, of which there were so many.
+    pub share_percent: f64,
+    pub requests: u64,
+}
+
+/// A key that takes more than its share of the requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HotKeyStatus {
+    /// An address or a network, or `key` and the hash of what it is.
+    pub key: String,
+    /// The server that it belongs to.
+    pub server: String,
+    /// Its part of all requests, and how many that is.
+    pub share_percent: f64,
+    pub requests_per_second: f64,
+    /// Whether its users are spread now.
+    pub spread: bool,
+    /// Seconds since it is hot.
+    pub seconds: f64,
 }
 
 /// A process that gets ready to take over.
@@ -126,6 +154,9 @@ pub struct UpstreamStatus {
     /// While some users meet new servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryStatus>,
+    /// Keys that take more than their share, the hottest first, where they are looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hot_keys: Vec<HotKeyStatus>,
     pub servers: Vec<ServerStatus>,
 }
 

@@ -91,7 +91,7 @@ impl<'a> Side<'a> {
 
     /// The name of a client's server, and whether it is a new one.
     fn owner(&self, client: &Sampled, scratch: &mut Scratch) -> Option<(&'a str, bool)> {
-        let input = Input { client: client.client, key: client.key, pinned: None };
+        let input = Input { client: client.client, key: client.key, spread: None, pinned: None };
         self.table.pick(&input, scratch, self).map(|pick| {
             let server = &self.servers[pick.index];
             (server.name.as_str(), server.is_new)

@@ -20,7 +20,9 @@ mod checks;
 mod deploys;
 mod error;
 mod forecast;
+mod forgotten;
 mod handle;
+mod hot;
 mod ledger;
 mod listeners;
 mod members;
@@ -66,6 +68,7 @@ pub use upgrade::{Inherited, Program};
 
 use admin::AdminAddresses;
 use certificates::Terminators;
+use forgotten::Forgotten;
 use listeners::Listeners;
 use notify::Notify;
 use registry::Registry;
@@ -290,6 +293,9 @@ async fn begin(
         stopping: None,
         stale: false,
         next_look: Duration::ZERO,
+        next_hot: Duration::ZERO,
+        forgotten: Forgotten::default(),
+        requests_seen: 0,
         sampling: None,
         debug: None,
         plan: plan.clone(),

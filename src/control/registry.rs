@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::asked::{Asked, By};
 use super::drain::Drain;
 use super::error::CommandError;
+use super::hot::Watched;
 use super::outlier::Outlier;
 use super::prober::Probing;
 use super::resolve::Resolving;
@@ -118,6 +119,8 @@ pub(super) struct Group {
     outgoing: Vec<u32>,
     /// Servers that only some users meet.
     pub(super) canary: Option<(Arc<Canary>, Vec<u32>)>,
+    /// What is known of its hot keys, where they are looked for.
+    pub(super) hot: Option<Watched>,
 }
 
 /// A server that is no longer configured but still has requests in flight.
@@ -149,6 +152,16 @@ impl Group {
     /// The position that the name of the upstream keeps.
     pub(super) fn slot(&self) -> usize {
         self.slot
+    }
+
+    /// The upstream as it was last built.
+    pub(super) fn built(&self) -> Option<&Arc<Upstream>> {
+        self.built.as_ref()
+    }
+
+    /// Notes that it has to be built anew.
+    pub(super) fn touch(&mut self) {
+        self.fresh = false;
     }
 }
 
@@ -267,6 +280,11 @@ impl Registry {
         self.groups.get(upstream).and_then(|group| group.canary.as_ref()).is_some_and(|(_, new)| new.contains(&uid))
     }
 
+    /// Upstreams whose hot keys are looked for.
+    pub(super) fn watched(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.groups.values_mut().filter(|group| group.hot.is_some())
+    }
+
     /// Every upstream.
     pub(super) fn groups(&self) -> impl Iterator<Item = (&str, &Group)> {
         self.groups.iter().map(|(name, group)| (name.as_str(), group))
@@ -292,7 +310,8 @@ impl Registry {
         let canary = group.canary.as_ref().map(|(canary, new)| (canary, new.as_slice()));
         let change = Change { outgoing: &group.outgoing, canary };
         let built = Upstream::with(change, group.slot, plan, servers, sticky, previous);
-        let built = Arc::new(built.behind(Arc::clone(&group.queue), group.service.clone()));
+        let built = built.behind(Arc::clone(&group.queue), group.service.clone());
+        let built = Arc::new(built.watched(group.hot.as_ref().map(Watched::watch)));
         // At the start all servers are unknown for a moment: no news.
         if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
             group.failing_open = built.failing_open;
@@ -317,11 +336,13 @@ impl Registry {
         let next_slot = self.slots.len();
         let slot = *self.slots.entry(plan.name.clone()).or_insert(next_slot);
         let mut applied = Applied::default();
-        let before = self.groups.remove(&plan.name);
+        let mut before = self.groups.remove(&plan.name);
         let old_uids = before.as_ref().map(|g| g.uids.clone()).unwrap_or_default();
         applied.check_changed = before.as_ref().is_some_and(|g| probed_by(&g.plan) != probed_by(plan));
         let service = before.as_ref().map_or(Service::Open, |g| g.service.clone());
         let canary = before.as_ref().and_then(|g| g.canary.clone());
+        let hot = before.as_mut().and_then(|g| g.hot.take().filter(|_| g.plan.policy == plan.policy));
+        let hot = hot.or_else(|| Watched::of(&plan.policy, cores));
         let queue = before.as_ref().map_or_else(|| Arc::new(Queue::new(cores)), |g| Arc::clone(&g.queue));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
@@ -355,6 +376,7 @@ impl Registry {
             plan: Arc::clone(&plan),
             outgoing: Vec::new(),
             canary,
+            hot,
         };
         self.groups.insert(plan.name.clone(), group);
         applied

@@ -34,6 +34,7 @@ impl Supervisor {
                 .map(|(name, address)| ListenerStatus { name, address: address.to_string() })
                 .collect(),
             certificates: self.tls.iter().flatten().flat_map(|terminator| terminator.status()).collect(),
+            forgotten_proxy: self.forgotten_proxy(),
             upstreams: self.plan.upstreams.iter().filter_map(|u| self.upstream_status(&u.name)).collect(),
         }
     }
@@ -57,6 +58,7 @@ impl Supervisor {
             queue: has_queue.then(|| queue_status(group)),
             deploy: self.deploy_status(name),
             canary: self.canary_status(name),
+            hot_keys: group.hot.as_ref().map(|hot| hot.status(self.now())).unwrap_or_default(),
             servers,
         })
     }

@@ -26,6 +26,7 @@ use super::certificates::{Terminator, Terminators};
 use super::deploys::DeployOrder;
 use super::drain::TICK;
 use super::error::CommandError;
+use super::forgotten::Forgotten;
 use super::ledger::Ledgers;
 use super::listeners::Listeners;
 use super::members::Members;
@@ -248,6 +249,12 @@ pub(super) struct Supervisor {
     pub(super) stale: bool,
     /// When what live traffic shows of servers is looked at again.
     pub(super) next_look: Duration,
+    /// When what clients do is looked at again.
+    pub(super) next_hot: Duration,
+    /// Whether somebody has forgotten to say who their proxy is.
+    pub(super) forgotten: Forgotten,
+    /// Requests of all cores at the last look.
+    pub(super) requests_seen: u64,
     /// What cores note of requests, and what asked for it.
     pub(super) debug: Option<(DebugPlan, Arc<Debug>)>,
     /// Who comes, while somebody wants to know, and until when that is.
@@ -298,6 +305,7 @@ impl Supervisor {
                 () = sleep_until(traffic.unwrap_or(look)), if traffic.is_some() => {}
             }
             self.step_traffic();
+            self.step_hot();
             let drains = self.step_drains();
             self.take_out();
             self.end_holds();

@@ -22,7 +22,7 @@ use crate::upstream::{Admin, Operational, Server};
 impl Supervisor {
     /// When traffic has to be looked at again, if it has to be.
     pub(super) fn next_traffic(&self) -> Option<Instant> {
-        if self.next_look == Duration::MAX { None } else { self.started.checked_add(self.next_look) }
+        self.started.checked_add(self.next_look.min(self.next_hot))
     }
 
     /// Looks at what traffic has shown, when it is time to.

@@ -176,7 +176,7 @@ impl<'a> World<'a> {
             *user = User { visits: 1, ..User::default() };
         }
         let is_sticky = self.policy.sticky().is_some();
-        let input = Input { client, key: None, pinned: user.pin.filter(|_| is_sticky) };
+        let input = Input { client, key: None, spread: None, pinned: user.pin.filter(|_| is_sticky) };
         let view = Now { servers: &self.servers, at: arrival.at, decay: self.policy.decay() };
         // A user keeps a connection, and a connection its core.
         let core = (arrival.user as usize).wrapping_mul(0x9E37_79B9) >> 7 & (CORES - 1);

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::strangers::Strangers;
+
 /// A count that only its own core increases.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -240,6 +242,10 @@ pub struct CoreCells {
     pub http2_floods: Counter,
     /// Panics caught in a connection.
     pub panics: Counter,
+    /// Requests whose client was settled.
+    pub requests: Counter,
+    /// Who sent forwarded headers that were discarded.
+    pub strangers: Strangers,
     /// Requests that no route matched.
     pub no_route: Counter,
     /// Forwarded headers of untrusted peers that were discarded.
@@ -292,6 +298,8 @@ pub struct RouteCell {
 pub struct ServerCell {
     /// Picks, first tries and retries alike.
     pub picks: Counter,
+    /// Requests that belonged here and went elsewhere, since the server had what `max_load` allows.
+    pub passed_on: Counter,
     /// Answers by class of status: index 0 is 1xx, 4 is 5xx.
     pub answers: [Counter; 5],
     /// Requests sent again elsewhere after a failure here.

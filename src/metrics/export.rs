@@ -89,6 +89,7 @@ impl Collector for Sums {
         families.value(Id::Cores, &[], self.cells.len() as f64);
         families.value(Id::Generation, &[], snapshot.generation as f64);
         families.value(Id::PredecessorConnections, &[], self.swap.predecessor_connections() as f64);
+        families.value(Id::ForgottenProxy, &[], self.swap.forgotten_share());
         families.value(Id::ConnectionsMax, &[], snapshot.max_connections as f64);
         cores(&mut families, &self.cells);
         certificates(&mut families, &snapshot);
@@ -186,6 +187,12 @@ fn upstream(families: &mut Families, upstream: &Upstream, now: u32) {
     families.histogram(Id::QueueSeconds, &[name], queue().map(|c| &c.waited));
     families.value(Id::QueueRefused, &[name, "full"], sum(queue().map(|c| &c.overflows)));
     families.value(Id::QueueRefused, &[name, "timeout"], sum(queue().map(|c| &c.timeouts)));
+    if let Some(watch) = &upstream.hot {
+        for hot in watch.counts.shown().iter() {
+            families.value(Id::HotKeyRatio, &[name, &hot.key, &hot.server], hot.share);
+            families.value(Id::HotKeySpread, &[name, &hot.key, &hot.server], f64::from(u8::from(hot.is_spread)));
+        }
+    }
     if let Some(sticky) = &upstream.sticky {
         let total = |cell: fn(&StickyCell) -> &Counter| sum(sticky.cells.iter().map(cell));
         families.value(Id::StickyKept, &[name], total(|c| &c.kept));
@@ -241,6 +248,7 @@ fn server(families: &mut Families, upstream: &str, server: &Server) {
     families.value(Id::WebSocketsClosed, labels, total(|c| &c.websockets_closed));
     families.value(Id::ServerIdle, labels, total(|c| &c.idle));
     families.value(Id::ServerPicks, labels, total(|c| &c.picks));
+    families.value(Id::ServerPassedOn, labels, total(|c| &c.passed_on));
     for (class, code) in CLASSES.iter().enumerate() {
         let answers = sum(cells().map(|c| &c.answers[class]));
         families.value(Id::ServerAnswers, &[upstream, &server.name, code], answers);

@@ -5,10 +5,12 @@
 //! which the data plane writes; nothing in here runs on the path of a request.
 //!
 //! Rules for a new row: base units (seconds, bytes), counters end in `_total`, and a label has only
-//! values that the configuration or the code bounds: never an address, a path or a client.
+//! values that the configuration or the code bounds: never a path or a client. The one address is that of a hot
+//! key, of which the code bounds how many there are at a time.
 
 pub mod cells;
 pub mod export;
+pub mod strangers;
 
 use std::fmt::Write as _;
 
@@ -98,6 +100,7 @@ metrics! {
     Errors: Counter "errors_total" ["reason"] "Requests that evenkeel itself answered with an error or gave up, by reason.";
     NoRoute: Counter "requests_without_route_total" [] "Requests that no route matched.";
     ForwardedIgnored: Counter "forwarded_headers_ignored_total" ["reason"] "Forwarded headers not believed: `untrusted` peer, or `invalid` address from a trusted one.";
+    ForgottenProxy: Gauge "forgotten_proxy_ratio" [] "Largest part of the requests, 0 to 1, that came lately from one peer with `X-Forwarded-For` or `Forwarded` that is not in `trusted_proxies`; above 0.5 it is likely a proxy in front, and `status` names it.";
     UnderscoresDropped: Counter "underscore_headers_dropped_total" [] "Headers of requests taken out because their names have an underscore.";
     LogLinesLost: Counter "access_log_lines_lost_total" [] "Access log lines lost because the log could not be written fast enough, or at all.";
 
@@ -118,6 +121,8 @@ metrics! {
     QueuedTotal: Counter "upstream_queued_total" ["upstream"] "Requests that had to wait for a server.";
     QueueSeconds: Histogram "upstream_queue_seconds" ["upstream"] "How long they waited, however it ended.";
     QueueRefused: Counter "upstream_queue_refused_total" ["upstream", "reason"] "Requests answered with 503 because as many waited as may (`full`) or because they had waited for too long (`timeout`).";
+    HotKeyRatio: Gauge "upstream_hot_key_ratio" ["upstream", "key", "server"] "Part of the requests of the last seconds, 0 to 1, that an address (or key) makes which takes more than its share, with the server it belongs to; at most five of an upstream, gone when no longer hot.";
+    HotKeySpread: Gauge "upstream_hot_key_spread" ["upstream", "key", "server"] "1 while the users of that address (or key) are spread over all servers, 0 while they are on one.";
     StickyKept: Counter "sticky_requests_kept_total" ["upstream"] "Requests with a valid cookie that reached the server it names.";
     SessionsBegun: Counter "sticky_sessions_begun_total" ["upstream"] "Sticky sessions begun.";
     SessionsMoved: Counter "sessions_moved_total" ["upstream", "reason"] "Sticky sessions pinned to another server, by what became of theirs.";
@@ -136,6 +141,7 @@ metrics! {
     ServerSessions: Gauge "server_sessions" ["upstream", "server"] "Live sticky sessions on the server.";
     ServerIdle: Gauge "server_idle_connections" ["upstream", "server"] "Idle connections kept to the server now.";
     ServerPicks: Counter "server_picks_total" ["upstream", "server"] "Times the server was picked, retries included.";
+    ServerPassedOn: Counter "server_passed_on_total" ["upstream", "server"] "Requests whose address or key belongs to the server and that went elsewhere, since it had what `max_load` allows.";
     ServerAnswers: Counter "server_answers_total" ["upstream", "server", "code"] "Answers of the server, by class of status.";
     ServerFirstByte: Histogram "server_first_byte_seconds" ["upstream", "server"] "Time from the beginning of a try to the head of its answer, a new connection and the body included.";
     ServerFailures: Counter "server_failures_total" ["upstream", "server"] "Requests that failed after the connection was there, other than by the client's doing.";

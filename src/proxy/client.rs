@@ -59,6 +59,8 @@ pub(super) fn identify(
         .or(Noted::X_FORWARDED_PROTO)
         .or(Noted::X_FORWARDED_HOST)
         .or(Noted::X_REAL_IP);
+    const FOR: Noted = Noted::FORWARDED.or(Noted::X_FORWARDED_FOR);
+    cells.requests.inc();
     let trusted = !plan.trusted_proxies.is_empty() && is_trusted(peer.address, &plan.trusted_proxies);
     let address = if trusted && noted.has(Noted::X_FORWARDED_FOR) {
         walk(peer.address, headers, &plan.trusted_proxies, cells)
@@ -69,6 +71,9 @@ pub(super) fn identify(
         if trusted && noted.has(Noted::X_FORWARDED_PROTO) { says_https(peer, plan, headers, noted) } else { secure };
     if !trusted && noted.has(ANY) {
         cells.forwarded_discarded.inc();
+        if noted.has(FOR) {
+            cells.strangers.note(peer.address);
+        }
         discard(headers, noted);
     }
     if !trusted && noted.has(Noted::MIRRORED_BY) {

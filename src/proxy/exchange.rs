@@ -43,6 +43,8 @@ pub(super) struct Exchange {
     pub(super) client: IpAddr,
     /// The hash of what the upstream's policy goes by, where it does and the request has it.
     pub(super) key: Option<u64>,
+    /// What stands for the user, where the client's address or that key is spread.
+    pub(super) spread: Option<u64>,
     /// Position of the route among those of the listener.
     pub(super) route: Option<usize>,
     /// Position of the upstream among those of the Snapshot, where the route leads to one.
@@ -51,6 +53,8 @@ pub(super) struct Exchange {
     pub(super) new_user: Option<u64>,
     /// The same of a canary.
     pub(super) new_canary: Option<u64>,
+    /// The same of one whose key is spread.
+    pub(super) new_hot: Option<u64>,
     /// Whether it belongs to the new servers of a canary.
     pub(super) to_new: bool,
     /// Whether the client came over TLS.
@@ -119,10 +123,12 @@ impl Exchange {
             view,
             client: conn.peer.address,
             key: None,
+            spread: None,
             route: None,
             target: None,
             new_user: None,
             new_canary: None,
+            new_hot: None,
             to_new: false,
             is_https: false,
             claim: None,
@@ -157,7 +163,7 @@ impl Exchange {
 
     /// Whose request a server is picked for.
     pub(super) fn asker<'a>(&self, pin: Option<&'a Pin>) -> Asker<'a> {
-        Asker { client: self.client, key: self.key, pin, to_new: self.to_new }
+        Asker { client: self.client, key: self.key, spread: self.spread, pin, to_new: self.to_new }
     }
 
     /// The route taken.

@@ -31,6 +31,7 @@ pub mod fuzzing;
 mod grpc;
 mod head;
 mod headers;
+mod hot;
 mod http2;
 mod https;
 mod inbound;

@@ -20,7 +20,7 @@ use super::inbound::Inbound;
 use super::rewrite::rewrite;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, explain, grpc, http2, mirror, reply, request_id, retry, split, upgrade};
+use super::{client, compress, explain, grpc, hot, http2, mirror, reply, request_id, retry, split, upgrade};
 use super::{client_cert, https, underscores};
 use crate::config::plan::{ListenerPlan, MoveSessions};
 use crate::error::{Kind, ProxyError};
@@ -187,6 +187,9 @@ pub(super) fn prepare(
         let navigates = upstream.plan.drain.move_sessions == MoveSessions::Navigation && sticky::navigates(request);
         sticky::read(upstream, conn.core.id, request.headers_mut(), noted, exchange.is_https, navigates)
     });
+    if let Some(watch) = &upstream.hot {
+        hot::note(exchange, upstream, watch, session.as_ref(), request.headers_mut(), noted);
+    }
     if let Some(branch) = &upstream.canary {
         canary::draw(exchange, &branch.canary, session.is_some(), request.headers_mut(), noted);
     }

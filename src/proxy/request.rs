@@ -26,6 +26,7 @@ use super::exchange::Exchange;
 use super::explain;
 use super::forward::{self, Failure};
 use super::headers::{self, Noted, X_REQUEST_ID, has_token};
+use super::hot;
 use super::https;
 use super::inbound::Inbound;
 use super::pool::Lease;
@@ -410,7 +411,7 @@ fn respond(
             head.headers.append(header::SET_COOKIE, cookie);
         }
     }
-    for cookie in [split::cookie(&exchange), canary::cookie(&exchange)].into_iter().flatten() {
+    for cookie in [split::cookie(&exchange), canary::cookie(&exchange), hot::cookie(&exchange)].into_iter().flatten() {
         head.headers.append(header::SET_COOKIE, cookie);
     }
     explain::tell(&exchange, &mut head.headers, None);

@@ -10,6 +10,7 @@ pub mod claim;
 pub mod clock;
 pub mod explain;
 pub mod gate;
+pub mod hot;
 mod moves;
 pub mod route;
 pub mod sampler;
@@ -77,6 +78,8 @@ pub struct Upstream {
     pub decay: Option<Duration>,
     /// New servers that only some users meet.
     pub canary: Option<Box<Branch>>,
+    /// What is counted of keys, where hot ones are looked for.
+    pub hot: Option<Box<hot::Watch>>,
     table: Table,
     /// The same of the backups, for requests that no other server can take.
     backups: Option<Table>,
@@ -159,6 +162,7 @@ impl Upstream {
             passes_full,
             decay,
             canary,
+            hot: None,
             table,
             backups,
             by_key,
@@ -171,6 +175,12 @@ impl Upstream {
     pub fn behind(self, queue: Arc<Queue>, service: Service) -> Self {
         let is_gated = self.is_limited || !service.is_open();
         Self { queue, service, is_gated, ..self }
+    }
+
+    /// The same with what is counted of keys.
+    #[must_use]
+    pub fn watched(self, hot: Option<hot::Watch>) -> Self {
+        Self { hot: hot.map(Box::new), ..self }
     }
 
     /// Whether a client for whom `pick` was made waits for that server rather than for any.
@@ -232,9 +242,9 @@ impl Upstream {
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
     pub fn pick(&self, asker: &Asker<'_>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
-        let Asker { client, key, pin, .. } = *asker;
+        let Asker { client, key, spread, pin, .. } = *asker;
         let pinned = pin.and_then(|pin| self.position_of(pin));
-        let (input, live) = (Input { client, key, pinned }, Live { upstream: self, tried });
+        let (input, live) = (Input { client, key, spread, pinned }, Live { upstream: self, tried });
         let pick = match &self.canary {
             None => self.table.pick(&input, scratch, &live),
             Some(branch) => self.pick_side(branch, asker.to_new, &input, scratch, &live),
@@ -297,6 +307,8 @@ pub struct Asker<'a> {
     pub client: IpAddr,
     /// The hash of what the policy goes by ([`crate::balance::HashBy::key`]), if it does and it is there.
     pub key: Option<u64>,
+    /// What stands for the user, where the address or the key is spread.
+    pub spread: Option<u64>,
     /// What a valid sticky cookie says.
     pub pin: Option<&'a Pin>,
     /// Whether it belongs to the new servers of a canary, if there is one.
@@ -378,5 +390,11 @@ impl balance::View for Live<'_> {
 
     fn latency(&self, index: usize) -> Option<f32> {
         self.upstream.servers[index].latency(self.upstream.decay?)
+    }
+
+    fn passes_on(&self, index: usize, core: usize) {
+        if let Some(cell) = self.upstream.servers[index].cells.get(core) {
+            cell.counts.passed_on.inc();
+        }
     }
 }

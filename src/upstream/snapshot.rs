@@ -54,6 +54,8 @@ pub struct Swap {
     generation: AtomicU64,
     /// Connections of clients that the process before this one still has.
     predecessor_connections: AtomicU64,
+    /// Bits of the part of the requests that come from one untrusted peer with forwarded headers.
+    forgotten_share: AtomicU64,
 }
 
 impl Default for Swap {
@@ -62,6 +64,7 @@ impl Default for Swap {
             current: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             generation: AtomicU64::new(0),
             predecessor_connections: AtomicU64::new(0),
+            forgotten_share: AtomicU64::new(0),
         }
     }
 }
@@ -84,6 +87,18 @@ impl Swap {
     /// Notes them. Only the control plane calls this.
     pub fn set_predecessor_connections(&self, connections: u64) {
         self.predecessor_connections.store(connections, Release);
+    }
+
+    /// The largest part of the requests, 0 to 1, that came lately from one peer that says for whom it asks though
+    /// nobody trusts it to.
+    #[must_use]
+    pub fn forgotten_share(&self) -> f64 {
+        f64::from_bits(self.forgotten_share.load(Acquire))
+    }
+
+    /// Notes it. Only the control plane calls this.
+    pub fn set_forgotten_share(&self, share: f64) {
+        self.forgotten_share.store(share.to_bits(), Release);
     }
 
     /// The newest generation.

@@ -117,7 +117,7 @@ fn no_weight_no_clients() {
 
 #[test]
 fn prefixes_hide_the_rest_of_the_address() {
-    let policy = IpHash { ipv4_prefix: 24, ipv6_prefix: 56, max_load: None };
+    let policy = IpHash { ipv4_prefix: 24, ipv6_prefix: 56, ..IpHash::default() };
     let table = policy.table(&members(&[1; 10]), None);
     let slot = |text: &str| slot_of(table.hash(text.parse().unwrap()));
     assert_eq!(slot("192.0.2.1"), slot("192.0.2.255"));
@@ -125,7 +125,7 @@ fn prefixes_hide_the_rest_of_the_address() {
     assert_eq!(slot("2001:db8:0:1::1"), slot("2001:db8:0:ff::2"));
     assert_ne!(slot("2001:db8:0:1::1"), slot("2001:db8:0:100::1"));
     assert_eq!(slot("::ffff:192.0.2.1"), slot("192.0.2.1"));
-    let whole = IpHash { ipv4_prefix: 32, ipv6_prefix: 128, max_load: None }.table(&members(&[1; 10]), None);
+    let whole = IpHash { ipv4_prefix: 32, ipv6_prefix: 128, ..IpHash::default() }.table(&members(&[1; 10]), None);
     assert_ne!(slot_of(whole.hash("::2".parse().unwrap())), slot_of(whole.hash("::3".parse().unwrap())));
 }
 

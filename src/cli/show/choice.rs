@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use crate::balance::hot::{HotKeys, Report, Spread};
 use crate::balance::{
     First, Hash, HashBy, IpHash, LeastRequests, MaxLoad, PeakEwma, Policy, RandomTwo, RoundRobin, SplitAddress,
     SplitBy, SplitCookie, StickyCookie, sticky_cookie::RouteCookie,
@@ -21,11 +22,16 @@ pub(super) fn policy(policy: &Policy) -> Choice {
         Policy::RandomTwo(RandomTwo {}) => Table::new(),
         Policy::First(First {}) => Table::new(),
         Policy::PeakEwma(PeakEwma { decay }) => table([("decay", Some(show_duration(*decay).into()))]),
-        Policy::Hash(Hash { by, max_load }) => table([("by", Some(hash_by(by))), ("max_load", Some(bound(*max_load)))]),
-        Policy::IpHash(IpHash { ipv4_prefix, ipv6_prefix, max_load }) => table([
+        Policy::Hash(Hash { by, max_load, hot_keys }) => table([
+            ("by", Some(hash_by(by))),
+            ("max_load", Some(bound(*max_load))),
+            ("hot_keys", Some(self::hot_keys(hot_keys))),
+        ]),
+        Policy::IpHash(IpHash { ipv4_prefix, ipv6_prefix, max_load, hot_keys }) => table([
             ("ipv4_prefix", Some(i64::from(*ipv4_prefix).into())),
             ("ipv6_prefix", Some(i64::from(*ipv6_prefix).into())),
             ("max_load", Some(bound(*max_load))),
+            ("hot_keys", Some(self::hot_keys(hot_keys))),
         ]),
         Policy::StickyCookie(StickyCookie {
             name,
@@ -62,6 +68,20 @@ fn route_cookie(RouteCookie { cookie, after }: &RouteCookie) -> Value {
 
 fn bound(max_load: Option<MaxLoad>) -> Value {
     max_load.map_or_else(|| "off".into(), |bound| bound.factor().into())
+}
+
+/// What is done about hot keys, with every option.
+fn hot_keys(hot_keys: &HotKeys) -> Value {
+    let options = match hot_keys {
+        HotKeys::Off => return hot_keys.name().into(),
+        HotKeys::Report(Report { share }) => table([("share", Some(share.factor().into()))]),
+        HotKeys::Spread(Spread { share, cookie, max_age }) => table([
+            ("share", Some(share.factor().into())),
+            ("cookie", Some(cookie.as_str().into())),
+            ("max_age", Some(show_duration(*max_age).into())),
+        ]),
+    };
+    named(hot_keys.name(), options)
 }
 
 /// What requests are known by.

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Compiler;
-use crate::balance::Policy;
 use crate::balance::sticky_cookie::Carrier;
+use crate::balance::{HotKeys, Policy};
 use crate::config::plan::{
     DrainPlan, MoveSessions, PoolPlan, Protocol, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts,
 };
@@ -45,6 +45,7 @@ impl Compiler<'_> {
         let max_requests = self.count(&spec.max_requests, "max_requests");
         let servers = self.servers(name, spec, max_requests);
         self.fills(spec, &servers);
+        self.spreads(spec);
         UpstreamPlan {
             name: name.get_ref().clone(),
             policy: spec.policy.get_ref().clone(),
@@ -75,6 +76,20 @@ impl Compiler<'_> {
         if fills && servers.len() > 1 && servers.iter().all(|server| server.max_requests == u64::MAX) {
             let message = "`first` without `max_requests` sends everything to the first server".to_owned();
             self.warn(spec.policy.span(), message, "set `max_requests` of the upstream or of its servers");
+        }
+    }
+
+    /// Keys are spread while a server is above its bound.
+    fn spreads(&mut self, spec: &UpstreamSpec) {
+        let policy = spec.policy.get_ref();
+        if matches!(policy.hot_keys(), HotKeys::Spread(_)) && policy.max_load().is_none() {
+            let message =
+                "`hot_keys = \"spread\"` spreads an address while its server is above `max_load`, and there is none";
+            self.error(
+                spec.policy.span(),
+                message,
+                "set `max_load = 1.25` beside it, or write `hot_keys = \"report\"`",
+            );
         }
     }
 

@@ -9,6 +9,7 @@ use crate::balance::sticky_cookie::Keys;
 use crate::balance::{Policy, RoundRobin, StickyCookie};
 use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, UpstreamPlan};
 use crate::tls;
+use crate::upstream::hot::{Counts, Shown, Watch};
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{Claim, Ledger, Route, Routes, State, Sticky};
 
@@ -173,6 +174,16 @@ fn world() -> World {
     let b = server_named(2, "shop", NASTY, Operational::Unhealthy);
     let plan = upstream_plan("shop", Policy::StickyCookie(StickyCookie::default()));
     let shop = Upstream::new(0, plan, vec![Arc::clone(&a), Arc::clone(&b)], Some(Arc::clone(&sticky)), None);
+    let counts = Arc::new(Counts::new(CORES));
+    counts.show(vec![Shown {
+        key: "192.0.2.7".to_owned(),
+        share: 0.25,
+        rate: 10.0,
+        server: "a".into(),
+        is_spread: true,
+        since: Duration::ZERO,
+    }]);
+    let shop = shop.watched(Some(Watch { counts, spread: Box::default(), cookie: None }));
     let plan = upstream_plan("down", Policy::RoundRobin(RoundRobin::default()));
     let plain = Upstream::new(1, plan, vec![server_named(3, "down", "c", Operational::Unhealthy)], None, None);
     let plan = RoutePlan { name: "shop.example.com/".to_owned(), listeners: vec![0, 2], ..RoutePlan::example() };
@@ -235,6 +246,21 @@ fn cells_of_all_cores_are_summed() {
     assert_eq!(value(&families, "evenkeel_server_picks_total", &["shop", "a"]), 1284.0);
     assert_eq!(value(&families, "evenkeel_server_answers_total", &["shop", NASTY, "5xx"]), 1605.0);
     assert_eq!(value(&families, "evenkeel_sessions_moved_total", &["shop", "ejected"]), 1926.0);
+}
+
+#[test]
+fn hot_keys_are_there_while_they_are_hot() {
+    let world = world();
+    let labels = ["shop", "192.0.2.7", "a"];
+    let families = parse(&world.exporter.render());
+    assert_eq!(value(&families, "evenkeel_upstream_hot_key_ratio", &labels), 0.25);
+    assert_eq!(value(&families, "evenkeel_upstream_hot_key_spread", &labels), 1.0);
+    world.swap.set_forgotten_share(0.75);
+    let snapshot = world.swap.current.load();
+    snapshot.upstreams[0].hot.as_ref().unwrap().counts.show(Vec::new());
+    let families = parse(&world.exporter.render());
+    assert!(!families.contains_key("evenkeel_upstream_hot_key_ratio"), "gone");
+    assert_eq!(value(&families, "evenkeel_forgotten_proxy_ratio", &[]), 0.75);
 }
 
 #[test]

@@ -117,6 +117,30 @@ error: `same_site = "none"` with `secure = "never"`: browsers refuse such a cook
 }
 
 #[test]
+fn an_address_that_is_spread_without_a_bound() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+servers = ["127.0.0.1:9001", "127.0.0.1:9002"]
+policy = { ip_hash = { hot_keys = "spread" } }
+"##,
+        r##"
+error: `hot_keys = "spread"` spreads an address while its server is above `max_load`, and there is none
+ --> evenkeel.toml:6:10
+  |
+6 | policy = { ip_hash = { hot_keys = "spread" } }
+  |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: set `max_load = 1.25` beside it, or write `hot_keys = "report"`
+
+1 error in evenkeel.toml
+"##,
+    );
+}
+
+#[test]
 fn two_policies_in_one_place() {
     refused(
         r##"[[listener]]
