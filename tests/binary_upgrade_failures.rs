@@ -201,7 +201,7 @@ fn a_program_that_embeds_evenkeel_is_not_started_anew() {
     let origins = origins(1);
     let proxy = harness::Proxy::of(RR, &origins);
     let (status, body) = proxy.admin("POST", "/upgrade", "");
-    assert_eq!(status, 400, "{body}");
+    assert_eq!(status, 409, "{body}");
     assert!(body.contains("inside another program"), "{body}");
     assert_eq!(proxy.get("/echo").status, 200);
 }

@@ -78,7 +78,7 @@ fn an_answer_tells_whoever_has_a_signed_header() {
     }
     assert_eq!(proxy.get("/echo").header(DEBUG), None);
     let (status, body) = why(&proxy, "x");
-    assert!(status == 400 && body.contains("set `remember`"), "{status} {body}");
+    assert!(status == 409 && body.contains("set `remember`"), "{status} {body}");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn where_it_is_not_configured_it_is_a_header_like_any_other() {
     let proxy = Proxy::start(&format!("cores = 1\n{}", upstream("app", "\"round_robin\"", "", &origins)));
     let answer = proxy.client().with(DEBUG, &signed(60)).get("/echo");
     assert_eq!((answer.header(DEBUG), answer.echoed(DEBUG).len()), (None, 1));
-    assert_eq!(why(&proxy, "x").0, 400);
+    assert_eq!(why(&proxy, "x").0, 409);
     // A reload turns it on, and off.
     proxy.reload(&with_key("\"round_robin\"", "", &origins)).unwrap();
     assert!(proxy.client().with(DEBUG, &signed(60)).get("/echo").header(DEBUG).is_some());

@@ -92,7 +92,7 @@ impl Supervisor {
             return Err(CommandError::Busy { message: "this process has not taken over yet".to_owned() });
         }
         let Some(path) = self.config_path.clone() else {
-            return Err(CommandError::BadRequest {
+            return Err(CommandError::Conflict {
                 message: "there is no file to reload: evenkeel was started without one".to_owned(),
             });
         };

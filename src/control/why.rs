@@ -25,7 +25,7 @@ impl Supervisor {
     pub(super) fn why(&self, request_id: &str) -> Result<Vec<Explained>, CommandError> {
         let Some((plan, debug)) = self.debug.as_ref().filter(|(_, debug)| debug.remembers()) else {
             let message = "nothing is remembered of requests: set `remember` in [debug]".to_owned();
-            return Err(CommandError::BadRequest { message });
+            return Err(CommandError::Conflict { message });
         };
         let found = debug.find(request_id);
         if found.is_empty() {

@@ -110,7 +110,7 @@ impl Supervisor {
         }
         let Some(program) = &self.row.program else {
             let message = "evenkeel runs inside another program, which would have to start anew itself".to_owned();
-            return Err(CommandError::BadRequest { message });
+            return Err(CommandError::Conflict { message });
         };
         let failed = |source| CommandError::System { doing: "starting the new process", source };
         self.row.attempts += 1;
