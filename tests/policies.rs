@@ -202,3 +202,34 @@ fn first_uses_the_next_server_when_one_is_full() {
         });
     }
 }
+
+/// Over two cores, which share what they know of clients, and connections that come and go.
+#[test]
+fn who_is_shuffled_never_meets_the_server_of_the_last_request() {
+    let origins = origins(3);
+    let trusting = TRUSTING.replace("cores = 1", "cores = 2");
+    let by_cookie = "{ shuffle = { by = { cookie = \"user\" } } }";
+    for policy in ["\"shuffle\"", by_cookie] {
+        let proxy = Proxy::start(&format!("{trusting}{}", upstream("app", policy, "", &origins)));
+        let mut clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
+        let mut last = vec![String::new(); 10];
+        let mut seen = BTreeSet::new();
+        for turn in 0..200 {
+            let user = turn * 3 % 10;
+            let (address, cookie) = (format!("10.0.0.{user}"), format!("a=b; user={user}"));
+            let header = if policy == by_cookie { ("cookie", &*cookie) } else { ("x-forwarded-for", &*address) };
+            let server = sent(&mut clients[turn % 4], "/healthz", &[header]);
+            assert_ne!(server, last[user], "{policy}: user {user}");
+            last[user].clone_from(&server);
+            seen.insert(server);
+        }
+        assert_eq!(seen.len(), 3, "{policy}");
+        // The only server that is left is better than none.
+        for name in ["a", "b"] {
+            proxy.change("app", name, &serde_json::json!({ "admin": "disabled" }));
+        }
+        for _ in 0..3 {
+            assert_eq!(sent(&mut clients[0], "/healthz", &[]), "c");
+        }
+    }
+}

@@ -21,6 +21,7 @@ pub mod peak_ewma;
 pub mod random_two;
 mod rendezvous;
 pub mod round_robin;
+pub mod shuffle;
 mod slots;
 pub mod split;
 pub mod sticky_cookie;
@@ -40,6 +41,7 @@ pub use max_load::MaxLoad;
 pub use peak_ewma::PeakEwma;
 pub use random_two::RandomTwo;
 pub use round_robin::RoundRobin;
+pub use shuffle::Shuffle;
 pub use split::{Split, SplitAddress, SplitBy, SplitCookie};
 pub use sticky_cookie::StickyCookie;
 
@@ -64,6 +66,8 @@ pub enum Policy {
     Hash(Hash),
     /// The first server with room.
     First(First),
+    /// Another server than that of the client's last request.
+    Shuffle(Shuffle),
 }
 
 /// One server as a policy sees it when its [`Table`] is built.
@@ -176,6 +180,7 @@ pub enum Table {
     PeakEwma(peak_ewma::Table),
     Hash(hash::Table),
     First(first::Table),
+    Shuffle(shuffle::Table),
 }
 
 impl Policy {
@@ -191,6 +196,7 @@ impl Policy {
             Self::PeakEwma(_) => "peak_ewma",
             Self::Hash(_) => "hash",
             Self::First(_) => "first",
+            Self::Shuffle(_) => "shuffle",
         }
     }
 
@@ -213,6 +219,10 @@ impl Policy {
                 Table::Hash(policy.table(members, previous))
             }
             Self::First(policy) => Table::First(policy.table(members)),
+            Self::Shuffle(policy) => {
+                let previous = previous.and_then(|t| if let Table::Shuffle(t) = t { Some(t) } else { None });
+                Table::Shuffle(policy.table(members, previous))
+            }
         }
     }
 
@@ -221,7 +231,11 @@ impl Policy {
     #[must_use]
     pub fn spreads_anew(&self) -> bool {
         match self {
-            Self::RoundRobin(_) | Self::LeastRequests(_) | Self::RandomTwo(_) | Self::PeakEwma(_) => true,
+            Self::RoundRobin(_)
+            | Self::LeastRequests(_)
+            | Self::RandomTwo(_)
+            | Self::PeakEwma(_)
+            | Self::Shuffle(_) => true,
             Self::IpHash(_) | Self::Hash(_) | Self::First(_) => false,
             Self::StickyCookie(sticky) => sticky.new_clients.spreads_anew(),
         }
@@ -234,9 +248,12 @@ impl Policy {
             Self::IpHash(policy) => policy.max_load.is_none(),
             Self::Hash(policy) => policy.max_load.is_none(),
             Self::StickyCookie(sticky) => sticky.new_clients.belongs(),
-            Self::RoundRobin(_) | Self::LeastRequests(_) | Self::RandomTwo(_) | Self::PeakEwma(_) | Self::First(_) => {
-                false
-            }
+            Self::RoundRobin(_)
+            | Self::LeastRequests(_)
+            | Self::RandomTwo(_)
+            | Self::PeakEwma(_)
+            | Self::First(_)
+            | Self::Shuffle(_) => false,
         }
     }
 
@@ -245,6 +262,7 @@ impl Policy {
     pub fn keyed(&self) -> Option<&HashBy> {
         match self {
             Self::Hash(hash) => Some(&hash.by),
+            Self::Shuffle(shuffle) => shuffle.by.as_ref(),
             Self::StickyCookie(sticky) => sticky.new_clients.keyed(),
             _ => None,
         }
@@ -312,6 +330,7 @@ impl Table {
                 Some(user) => table.pick_key(user, scratch, view),
             },
             Self::First(table) => table.pick(view),
+            Self::Shuffle(table) => table.pick(input.key, input.client, scratch, view),
         }?;
         Some(Pick { index, pinned: false })
     }
@@ -339,8 +358,17 @@ impl Table {
 
 impl Named for Policy {
     const WHAT: &'static str = "a policy";
-    const NAMES: &'static [&'static str] =
-        &["round_robin", "ip_hash", "sticky_cookie", "least_requests", "random_two", "peak_ewma", "hash", "first"];
+    const NAMES: &'static [&'static str] = &[
+        "round_robin",
+        "ip_hash",
+        "sticky_cookie",
+        "least_requests",
+        "random_two",
+        "peak_ewma",
+        "hash",
+        "first",
+        "shuffle",
+    ];
 
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -352,6 +380,7 @@ impl Named for Policy {
             "peak_ewma" => Self::PeakEwma(PeakEwma::default()),
             "hash" => Self::Hash(Hash::default()),
             "first" => Self::First(First::default()),
+            "shuffle" => Self::Shuffle(Shuffle::default()),
             _ => return None,
         })
     }
@@ -366,6 +395,7 @@ impl Named for Policy {
             "peak_ewma" => Self::PeakEwma(map.next_value()?),
             "hash" => Self::Hash(map.next_value()?),
             "first" => Self::First(map.next_value()?),
+            "shuffle" => Self::Shuffle(map.next_value()?),
             _ => return Ok(None),
         }))
     }

@@ -251,6 +251,49 @@ fn first_fills_one_server_after_the_other() {
 }
 
 #[test]
+fn shuffle_never_meets_the_server_of_the_last_request() {
+    let policy = Policy::by_name("shuffle").unwrap();
+    let table = policy.table(&members(&[1, 0, 3, 2]), None);
+    let mut view = Servers::up(4);
+    // Each core has a scratch of its own, and all of them remember the same clients.
+    let mut cores = [Scratch::new(0, 1), Scratch::new(1, 1)];
+    let mut counts = [0; 4];
+    let mut last = [None; 50];
+    for n in 0..5_000 {
+        let client = n * 7 % 50;
+        let pick = table.pick(&from(client as u32), &mut cores[n % 2], &view).unwrap();
+        assert_ne!(last[client].replace(pick.index), Some(pick.index), "client {client}");
+        assert!(!pick.pinned);
+        counts[pick.index] += 1;
+    }
+    // A server of half the weight is at half of all turns at the most: who leaves it, leaves it for another.
+    assert_eq!(counts[1], 0, "{counts:?}");
+    assert!(counts[0] < counts[3] && counts[3] < counts[2], "{counts:?}");
+    // A table that takes the place of this one knows them still; servers have other positions now.
+    let server = |table: &Table, n: u32, scratch: &mut Scratch, view: &Servers| {
+        table.pick(&from(n), scratch, view).map(|pick| pick.index)
+    };
+    let next = policy.table(&members(&[1, 0, 3, 2]), Some(&table));
+    for n in 0..50 {
+        assert_ne!(server(&next, n, &mut cores[0], &view), last[n as usize]);
+    }
+    // The only one that is left is met again; where none is, nobody.
+    view.takes_new = vec![false, true, true, false];
+    assert_eq!([0; 2].map(|_| server(&next, 1, &mut cores[0], &view)), [Some(2); 2]);
+    view.tried[2] = true;
+    assert_eq!(server(&next, 1, &mut cores[0], &view), None);
+    // By key, where there is one.
+    view = Servers::up(4);
+    let by_key = |key: Option<u64>, scratch: &mut Scratch| {
+        next.pick(&Input { client: client(1), key, spread: None, pinned: None }, scratch, &view).unwrap().index
+    };
+    let other = by_key(Some(7), &mut cores[0]);
+    let mine = by_key(None, &mut cores[0]);
+    assert_ne!(by_key(Some(7), &mut cores[0]), other);
+    assert_ne!(by_key(None, &mut cores[0]), mine);
+}
+
+#[test]
 fn the_same_key_goes_to_the_same_server_and_none_goes_by_its_client() {
     let policy = Policy::by_name("hash").unwrap();
     let table = policy.table(&members(&[1; 10]), None);

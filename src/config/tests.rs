@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::plan::*;
 use super::report::Severity;
 use super::*;
-use crate::balance::{Hash, IpHash, PeakEwma, Policy, StickyCookie};
+use crate::balance::{Hash, IpHash, PeakEwma, Policy, Shuffle, StickyCookie};
 use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
 use crate::named::Named as _;
 
@@ -160,6 +160,7 @@ fn every_key_occurs_in_the_full_file() {
         let known = match section {
             "policy.ip_hash" => keys_of::<IpHash>(),
             "policy.hash" => keys_of::<Hash>(),
+            "policy.shuffle" => keys_of::<Shuffle>(),
             "policy.peak_ewma" => keys_of::<PeakEwma>(),
             "policy.sticky_cookie" => keys_of::<StickyCookie>(),
             "check.http" => keys_of::<HttpCheck>(),
@@ -205,7 +206,8 @@ fn the_options_in_the_full_file_are_the_defaults() {
     for (section, options) in option_tables() {
         // Those without a default are examples.
         let without = ["host", "port", "expect_body", "domain", "learn", "route"];
-        let is_default = |l: &&str| l.split_once(" = ").is_some_and(|(key, _)| !without.contains(&key));
+        let has_default = |key: &str| !without.contains(&key) && (section, key) != ("policy.shuffle", "by");
+        let is_default = |l: &&str| l.split_once(" = ").is_some_and(|(key, _)| has_default(key));
         let defaults: Vec<&str> = options.lines().filter(is_default).collect();
         let (key, name) = section.split_once('.').unwrap();
         // HTTP/2 over TLS is refused without TLS.

@@ -4,8 +4,8 @@ use toml::{Table, Value};
 
 use crate::balance::hot::{HotKeys, Report, Spread};
 use crate::balance::{
-    First, Hash, HashBy, IpHash, LeastRequests, MaxLoad, PeakEwma, Policy, RandomTwo, RoundRobin, SplitAddress,
-    SplitBy, SplitCookie, StickyCookie, sticky_cookie::RouteCookie,
+    First, Hash, HashBy, IpHash, LeastRequests, MaxLoad, PeakEwma, Policy, RandomTwo, RoundRobin, Shuffle,
+    SplitAddress, SplitBy, SplitCookie, StickyCookie, sticky_cookie::RouteCookie,
 };
 use crate::config::plan::{Http2, Protocol};
 use crate::health::{Check, GrpcCheck, HttpCheck, TcpCheck};
@@ -21,6 +21,7 @@ pub(super) fn policy(policy: &Policy) -> Choice {
         Policy::LeastRequests(LeastRequests {}) => Table::new(),
         Policy::RandomTwo(RandomTwo {}) => Table::new(),
         Policy::First(First {}) => Table::new(),
+        Policy::Shuffle(Shuffle { by }) => table([("by", by.as_ref().map(hash_by))]),
         Policy::PeakEwma(PeakEwma { decay }) => table([("decay", Some(show_duration(*decay).into()))]),
         Policy::Hash(Hash { by, max_load, hot_keys }) => table([
             ("by", Some(hash_by(by))),
