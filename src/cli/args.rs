@@ -3,6 +3,7 @@
 mod deploy;
 mod lab;
 mod litmus;
+mod origin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 pub(super) use deploy::{CanaryBy, DeployArgs, Replacement};
 pub(super) use lab::{LabRunArgs, LabVerb};
 pub(super) use litmus::LitmusArgs;
+pub(super) use origin::{KeepArg, OriginArgs};
 
 use super::admin::AdminAddress;
 use super::exit;
@@ -393,29 +395,6 @@ pub(super) struct DeadlineArgs {
     /// Do not wait for sessions that were idle for this long
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub sessions_idle: Option<Duration>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct OriginArgs {
-    /// Where it listens; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
-    pub listen: SocketAddr,
-
-    /// The name it answers with in X-Server
-    #[arg(long, default_value = "a")]
-    pub name: String,
-
-    /// Append a line for each request to this file as soon as it arrives, whatever becomes of it
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub arrivals: Option<PathBuf>,
-
-    /// Work on so many requests at once, while others wait [default: all]
-    #[arg(long, value_name = "N", requires = "work", value_parser = clap::value_parser!(u16).range(1..))]
-    pub workers: Option<u16>,
-
-    /// How long a request takes a worker, to the millisecond
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub work: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]

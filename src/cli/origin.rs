@@ -5,10 +5,13 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::OriginArgs;
+use super::args::{KeepArg, OriginArgs};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use crate::lab::origin::{Options, Server};
+use crate::lab::origin::{Keep, Options, Server, SessionOptions};
+
+/// More than an application should keep in a session; a server holds up to a hundred thousand of them.
+const MOST_OF_A_SESSION: usize = 64 << 10;
 
 /// `origin`: serves until TERM or Ctrl-C, and writes a line for each request to standard output.
 pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, Failure> {
@@ -17,6 +20,7 @@ pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, F
         options.log = (!console.quiet).then(|| Box::new(io::stdout()) as Box<dyn io::Write + Send>);
         options.workers = args.workers.map(usize::from);
         options.work = args.work.unwrap_or_default();
+        options.sessions = sessions(args)?;
         if let Some(file) = &args.arrivals {
             let opened = OpenOptions::new().append(true).create(true).open(file);
             options.arrivals = Some(Box::new(opened.map_err(|error| {
@@ -33,6 +37,23 @@ pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, F
         server.serve(stop).await;
         Ok(Exit::Ok)
     })
+}
+
+/// How sessions are to be kept.
+fn sessions(args: &OriginArgs) -> Result<SessionOptions, Failure> {
+    let needs = |what: &str| Failure::new(Exit::Usage, format!("--sessions {} needs {what}", args.sessions));
+    let keep = match args.sessions {
+        KeepArg::None => Keep::Nothing,
+        KeepArg::Memory => Keep::Memory,
+        KeepArg::Replicated => Keep::Replicated(args.peer.clone()),
+        KeepArg::Store => Keep::Store(args.store.clone().ok_or_else(|| needs("--store"))?),
+        KeepArg::Token => Keep::Token(args.token_key.clone().ok_or_else(|| needs("--token-key"))?.into_bytes()),
+    };
+    let size = usize::try_from(args.session_size).unwrap_or(usize::MAX);
+    if size > MOST_OF_A_SESSION {
+        return Err(Failure::new(Exit::Usage, "--session-size: 64 KiB at most".to_owned()));
+    }
+    Ok(SessionOptions { keep, size, life: args.session_life })
 }
 
 /// Ready on TERM, INT or QUIT; handlers are set when this returns, not when it is first polled.

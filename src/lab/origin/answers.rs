@@ -16,7 +16,9 @@ use hyper::body::Incoming;
 
 use super::body::Pattern;
 use super::journal::{Entry, Served, cookie, header, latin1};
+use super::operator;
 use super::server::Shared;
+use super::sessions::Broken;
 use super::tunnel;
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -62,10 +64,13 @@ async fn by_path(
     let path = request.uri().path();
     if path == "/healthz" {
         pause(behaviour.health_delay).await;
-        return Ok(match behaviour.healthy {
+        return Ok(match behaviour.healthy && shared.sessions.is_ready() {
             true => text(StatusCode::OK, "ok\n"),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "not well\n"),
         });
+    }
+    if path.starts_with("/sessions") {
+        return Ok(operator::sessions(shared, request).await);
     }
     pause(behaviour.delay).await;
     shared.work().await;
@@ -76,9 +81,9 @@ async fn by_path(
         return Ok(status(code));
     }
     Ok(match path {
-        "/" => page(shared, entry, request.headers()),
-        "/login" => login(shared),
-        "/count" => count(shared, entry),
+        "/" => page(shared, entry, request.headers()).await,
+        "/login" => login(shared, &request).await,
+        "/count" => count(shared, entry).await,
         "/slow" => match query(&request, "ms") {
             Ok(ms) => {
                 pause(Duration::from_millis(ms.unwrap_or(1000))).await;
@@ -108,21 +113,29 @@ async fn pause(time: Duration) {
 }
 
 /// A page for people: HTML for browsers, a line for curl.
-fn page(shared: &Shared, entry: &Entry, headers: &HeaderMap) -> Answer {
-    let mut sessions = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = entry.session().and_then(|id| sessions.visit(id));
-    let started = match known {
-        Some(_) => None,
-        None => match sessions.start() {
-            Ok(id) => {
-                sessions.visit(&id);
-                Some(id)
-            }
-            Err(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "no randomness for a session\n"),
-        },
+async fn page(shared: &Shared, entry: &Entry, headers: &HeaderMap) -> Answer {
+    let sessions = &shared.sessions;
+    let known = match entry.session() {
+        Some(id) => sessions.visit(id).await,
+        None => Ok(None),
     };
-    let open = sessions.len();
-    drop(sessions);
+    let known = match known {
+        Ok(known) => known,
+        Err(error) => return broken(&error),
+    };
+    let mut started = None;
+    if known.is_none() {
+        let new = async {
+            let id = sessions.start("somebody", None).await?;
+            sessions.visit(&id).await?;
+            Ok(id)
+        };
+        match new.await {
+            Ok(id) => started = Some(id),
+            Err(error) => return broken(&error),
+        }
+    }
+    let open = sessions.held().sessions;
     let name = &shared.name;
     let visits = known.unwrap_or(1);
     let lost = match (entry.session(), known) {
@@ -160,14 +173,24 @@ fn escape(name: &str) -> String {
     name.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
-fn login(shared: &Shared) -> Answer {
-    let started = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).start();
-    let Ok(id) = started else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no randomness for a session\n");
+async fn login(shared: &Shared, request: &Request<Incoming>) -> Answer {
+    let (user, life) = match (query::<String>(request, "user"), query(request, "life_ms")) {
+        (Ok(user), Ok(life)) => (user.unwrap_or_else(|| "somebody".to_owned()), life.map(Duration::from_millis)),
+        (Err(wrong), _) | (_, Err(wrong)) => return *wrong,
     };
-    let mut answer = text(StatusCode::OK, format!("logged in at {}\n", shared.name));
-    set_session(&mut answer, &id);
-    answer
+    match shared.sessions.start(&user, life).await {
+        Ok(id) => {
+            let mut answer = text(StatusCode::OK, format!("logged in at {}\n", shared.name));
+            set_session(&mut answer, &id);
+            answer
+        }
+        Err(error) => broken(&error),
+    }
+}
+
+/// What keeps the sessions has failed.
+pub(super) fn broken(error: &Broken) -> Answer {
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("sessions cannot be kept: {}\n", error.0))
 }
 
 fn set_session(answer: &mut Answer, id: &str) {
@@ -176,11 +199,15 @@ fn set_session(answer: &mut Answer, id: &str) {
     }
 }
 
-fn count(shared: &Shared, entry: &Entry) -> Answer {
-    let mut sessions = shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-    match entry.session().and_then(|id| sessions.visit(id)) {
-        Some(visits) => text(StatusCode::OK, format!("{visits}\n")),
-        None => text(StatusCode::UNAUTHORIZED, format!("{} does not know this session\n", shared.name)),
+async fn count(shared: &Shared, entry: &Entry) -> Answer {
+    let visits = match entry.session() {
+        Some(id) => shared.sessions.visit(id).await,
+        None => Ok(None),
+    };
+    match visits {
+        Ok(Some(visits)) => text(StatusCode::OK, format!("{visits}\n")),
+        Ok(None) => text(StatusCode::UNAUTHORIZED, format!("{} does not know this session\n", shared.name)),
+        Err(error) => broken(&error),
     }
 }
 
@@ -214,9 +241,13 @@ async fn echo(
         "body_length": length,
         "trailers": pairs(&trailers),
     });
+    Ok(json(&told))
+}
+
+pub(super) fn json(told: &serde_json::Value) -> Answer {
     let mut answer = text(StatusCode::OK, format!("{told:#}\n"));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(answer)
+    answer
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<(&str, String)> {
@@ -275,7 +306,7 @@ fn status(code: u16) -> Answer {
 ///
 /// # Errors
 /// The answer for one that is not a number.
-fn query<T: FromStr>(request: &Request<Incoming>, name: &str) -> Result<Option<T>, Box<Answer>> {
+pub(super) fn query<T: FromStr>(request: &Request<Incoming>, name: &str) -> Result<Option<T>, Box<Answer>> {
     let pairs = request.uri().query().unwrap_or("").split('&');
     let Some((_, value)) = pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name) else {
         return Ok(None);

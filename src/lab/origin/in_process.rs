@@ -12,8 +12,9 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
 
 use super::behaviour::Behaviour;
-use super::journal::Served;
+use super::journal::{Journal, Served};
 use super::server::{Server, Shared, Workers};
+use super::sessions::{SessionOptions, Sessions};
 
 /// Requests remembered before the oldest is forgotten.
 const REMEMBERED: usize = 1_000_000;
@@ -63,7 +64,9 @@ impl Origin {
     /// # Errors
     /// When the address cannot be bound, no thread is to be had, or the name cannot stand in a header.
     pub fn start_at(address: SocketAddr, name: &str) -> io::Result<Self> {
-        let shared = Shared::new(name, REMEMBERED, None, None, Workers::default())?;
+        let sessions = Sessions::new(SessionOptions::default()).map_err(|broken| io::Error::other(broken.0))?;
+        let journal = Journal::new(name.to_owned(), REMEMBERED, None, None);
+        let shared = Shared::new(name, journal, Workers::default(), sessions)?;
         let reserved = bound(address)?;
         let address = reserved
             .local_addr()?
@@ -118,7 +121,7 @@ impl Origin {
     /// How many login sessions it holds.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared.sessions.held().sessions
     }
 
     /// Changes how it answers, from the next request on.
@@ -169,7 +172,7 @@ impl Origin {
             let _ = running.stop.send(());
             let _ = running.thread.join();
         }
-        self.forget_sessions();
+        self.shared.sessions.forget();
     }
 
     /// Ends as a process does that was killed: connections are reset, whatever they were doing.
@@ -182,11 +185,7 @@ impl Origin {
             let _ = running.thread.join();
             self.shared.reset.store(false, Ordering::Relaxed);
         }
-        self.forget_sessions();
-    }
-
-    fn forget_sessions(&self) {
-        *self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner) = super::sessions::Sessions::default();
+        self.shared.sessions.forget();
     }
 
     /// Serves again on the same port, with an empty memory but the same log; killed first where it

@@ -1,7 +1,8 @@
 //! The toy server: what stands behind evenkeel in the demo, the tests and the lab.
 //!
-//! It behaves like a small application that keeps its sessions in memory, over real sockets, and it
-//! says what it was asked: every answer names the server in `X-Server`, every request is in its log.
+//! It behaves like a small application that keeps its sessions in memory, or in another of the ways that there are,
+//! over real sockets, and it says what it was asked: every answer names the server in `X-Server`, every request is in
+//! its log.
 //! It is not a product: no TLS, no files, no tuning, and nothing of the proxy may depend on it. It
 //! uses nothing of the proxy either, so that a fault there cannot hide itself here.
 //!
@@ -9,8 +10,10 @@
 //! |---|---|
 //! | `/` | a page that names the server and counts the visits of the session, which it starts |
 //! | `/healthz` | 200 `ok`, or 503 where the test says so |
-//! | `/login` | starts a session: sets `sid` |
+//! | `/login?user=&life_ms=` | starts a session: sets `sid` |
 //! | `/count` | counts the session's visits; 401 for a session this server does not know |
+//! | `/sessions` | JSON: how many sessions it holds, their bytes, and what it has sent to others |
+//! | `/sessions/revoke?user=` | POST: ends the sessions of a user |
 //! | `/slow?ms=` | 200 after that time |
 //! | `/bytes?n=` | so many bytes of [`pattern`]; `&chunked=1` without a length; `&cut=` ends the connection after so many |
 //! | `/echo` | JSON: method, target, every header, the body's length and trailers |
@@ -28,6 +31,7 @@ mod behaviour;
 mod body;
 mod in_process;
 mod journal;
+mod operator;
 mod server;
 mod sessions;
 #[cfg(test)]
@@ -39,3 +43,4 @@ pub use body::pattern;
 pub use in_process::Origin;
 pub use journal::Served;
 pub use server::{Options, Server, serve};
+pub use sessions::{Keep, SessionOptions, StoreAddress};

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 
 use super::answers;
 use super::behaviour::Behaviour;
-use super::journal::{Journal, Lines};
-use super::sessions::Sessions;
+use super::journal::Journal;
+use super::sessions::{SessionOptions, Sessions};
 
 /// A listener that cannot accept, because descriptors ran out, is asked again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
@@ -42,6 +42,7 @@ pub struct Options {
     pub workers: Option<usize>,
     /// How long a request takes a worker.
     pub work: Duration,
+    pub sessions: SessionOptions,
 }
 
 impl Options {
@@ -56,6 +57,7 @@ impl Options {
             grace: Duration::from_secs(5),
             workers: None,
             work: Duration::ZERO,
+            sessions: SessionOptions::default(),
         }
     }
 }
@@ -106,8 +108,9 @@ impl Server {
     pub fn bind(options: Options) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(options.listen)?;
         let workers = options.workers.map(Semaphore::new);
-        let shared =
-            Shared::new(&options.name, 0, options.log, options.arrivals, Workers { workers, work: options.work })?;
+        let sessions = Sessions::new(options.sessions).map_err(|broken| io::Error::other(broken.0))?;
+        let journal = Journal::new(options.name.clone(), 0, options.log, options.arrivals);
+        let shared = Shared::new(&options.name, journal, Workers { workers, work: options.work }, sessions)?;
         let (_, none_follow) = mpsc::unbounded_channel();
         Self::on(listener, none_follow, shared, options.grace)
     }
@@ -133,6 +136,7 @@ impl Server {
 
     /// Serves until `shutdown` is ready; then lets what is in flight end, for the grace time at most.
     pub async fn serve(mut self, shutdown: impl Future<Output = ()>) {
+        self.shared.sessions.begin(self.address);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
@@ -183,7 +187,7 @@ pub(super) struct Shared {
     pub(super) name: String,
     pub(super) server_header: HeaderValue,
     pub(super) journal: Arc<Journal>,
-    pub(super) sessions: Mutex<Sessions>,
+    pub(super) sessions: Sessions,
     pub(super) behaviour: Mutex<Behaviour>,
     workers: Workers,
     pub(super) ending: watch::Sender<Ending>,
@@ -212,13 +216,7 @@ pub(super) struct Ending {
 }
 
 impl Shared {
-    pub(super) fn new(
-        name: &str,
-        remember: usize,
-        log: Option<Lines>,
-        arrivals: Option<Lines>,
-        workers: Workers,
-    ) -> io::Result<Arc<Self>> {
+    pub(super) fn new(name: &str, journal: Journal, workers: Workers, sessions: Sessions) -> io::Result<Arc<Self>> {
         let server_header = HeaderValue::from_str(name).map_err(|_| {
             let text = format!("the name {name:?} cannot stand in a header: use printable ASCII characters");
             io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -226,8 +224,8 @@ impl Shared {
         Ok(Arc::new(Self {
             name: name.to_owned(),
             server_header,
-            journal: Arc::new(Journal::new(name.to_owned(), remember, log, arrivals)),
-            sessions: Mutex::default(),
+            journal: Arc::new(journal),
+            sessions,
             behaviour: Mutex::default(),
             workers,
             ending: watch::Sender::default(),

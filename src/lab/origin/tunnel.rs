@@ -100,7 +100,7 @@ pub(super) fn bytes(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Ans
     switching(protocol)
 }
 
-fn switching(protocol: HeaderValue) -> Answer {
+pub(super) fn switching(protocol: HeaderValue) -> Answer {
     let mut answer = Response::new(answers::full(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
