@@ -17,6 +17,8 @@ fn main() -> Result<(), String> {
     scenario.policies.extend(OTHERS.map(|name| Candidate {
         name: name.to_owned(),
         policy: name.into(),
+        sessions: None,
+        cache: None,
         upstream: toml::Table::new(),
     }));
     let arrivals = schedule(&scenario);

@@ -6,9 +6,9 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use evenkeel::lab::scenario::{Limits, Scenario};
+use harness::browser::browse;
 use harness::{Process, Signal, command, eventually};
 use serde_json::Value;
 
@@ -122,18 +122,6 @@ fn a_simulation_agrees_with_a_run() {
     for (real, simulated) in loads(&real, 0).iter().zip(loads(&simulated, 0)) {
         assert!((real - simulated).abs() <= 4.0, "{real} {simulated}");
     }
-}
-
-/// The page as Chromium has it once it is loaded, and what its console was told.
-fn browse(page: &Path, profile: &Path) -> Option<(String, String)> {
-    let mut chromium = Command::new("chromium");
-    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]);
-    chromium.args(["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--dump-dom"]);
-    chromium.arg(format!("--user-data-dir={}", profile.display())).arg(format!("file://{}", page.display()));
-    let output = chromium.output().ok()?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    let told = told.lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
-    Some((String::from_utf8_lossy(&output.stdout).into_owned(), told))
 }
 
 /// Where Chromium is installed. The page's own policy turns every request into an error of the console.

@@ -18,7 +18,7 @@ use clap_complete::Shell;
 pub(super) use deploy::{CanaryBy, DeployArgs, Replacement};
 pub(super) use lab::{LabRunArgs, LabVerb};
 pub(super) use litmus::LitmusArgs;
-pub(super) use origin::{KeepArg, OriginArgs};
+pub(super) use origin::{CacheArg, KeepArg, OriginArgs};
 
 use super::admin::AdminAddress;
 use super::exit;

@@ -14,10 +14,11 @@ use crate::config;
 use crate::lab::arrivals::{self, Arrival};
 use crate::lab::fleet;
 use crate::lab::load::Meter;
-use crate::lab::report::{Report, html};
+use crate::lab::report::{Report, StrategiesReport, html};
 use crate::lab::run::{self, Measured};
-use crate::lab::scenario::{Candidate, Limits, Scenario};
+use crate::lab::scenario::{Candidate, Kept, Limits, Scenario, Strategies};
 use crate::lab::simulate;
+use crate::lab::strategies::{self, Comparison};
 
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(200);
@@ -53,23 +54,23 @@ pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Fail
     stop_on_signal(&meter)?;
 
     let mut measured: Vec<Measured> = Vec::new();
-    for (number, candidate) in scenario.policies.iter().enumerate() {
+    let count = scenario.candidates().count();
+    for (number, candidate) in scenario.candidates().enumerate() {
         if meter.stop.load(Relaxed) {
             break;
         }
         let dir = out.join(format!("run-{}", number + 1));
-        if dir.exists() {
-            // Logs of a run before would be added to. What is somebody else's is left alone.
-            if !dir.join("proxy.toml").exists() {
-                let why = "it is there and not of a run before; choose another --out";
-                return Err(unwritten(&dir, &why));
-            }
-            fs::remove_dir_all(&dir).map_err(|error| unwritten(&dir, &error))?;
-        }
-        let place = format!("{}/{} {}", number + 1, scenario.policies.len(), candidate.name);
+        renew(&dir)?;
+        let place = format!("{}/{count} {}", number + 1, candidate.name);
         measured.push(one(&program, &dir, &scenario, candidate, &arrivals, &meter, &place, console)?);
     }
-    let report = Report::of(&scenario, &measured);
+    let mut report = Report::of(&scenario, &measured);
+    if let Some(strategies) = &scenario.strategies {
+        let comparison = compare(&program, &out, &scenario, strategies, &meter, console)?;
+        report.stopped |= comparison.is_none();
+        report.strategies = comparison
+            .map(|comparison| StrategiesReport::of(&scenario, strategies, &measured, &report.policies, comparison));
+    }
     tell(&report, &out, console)?;
     for policy in &report.policies {
         for event in policy.events.iter().filter(|event| event.problem.is_some()) {
@@ -84,6 +85,50 @@ pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Fail
         ));
     }
     Ok(Exit::Ok)
+}
+
+/// Makes room for what processes write.
+fn renew(dir: &Path) -> Result<(), Failure> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    // Logs of a run before would be added to. What is somebody else's is left alone.
+    if !dir.join("proxy.toml").exists() {
+        return Err(unwritten(dir, &"it is there and not of a run before; choose another --out"));
+    }
+    fs::remove_dir_all(dir).map_err(|error| unwritten(dir, &error))
+}
+
+/// The ways of keeping sessions, beside what the runs under load have shown.
+fn compare(
+    program: &Path,
+    out: &Path,
+    scenario: &Scenario,
+    strategies: &Strategies,
+    meter: &Arc<Meter>,
+    console: &mut Console,
+) -> Result<Option<Comparison>, Failure> {
+    let numbers = 1..=scenario.policies.len();
+    for number in numbers {
+        renew(&out.join(format!("side-by-side-{number}")))?;
+        for count in &strategies.servers {
+            renew(&out.join(format!("memory-{number}-{count}")))?;
+        }
+    }
+    let (told, steps) = std::sync::mpsc::channel::<String>();
+    std::thread::scope(|scope| {
+        let measuring = scope.spawn(move || {
+            let tell = |step: &str| _ = told.send(step.to_owned());
+            strategies::measure(program, out, scenario, strategies, meter, &tell)
+        });
+        // Ends when that does.
+        for step in steps {
+            console.confirm(&step)?;
+        }
+        let panicked = |_| Failure::new(Exit::Failure, "the comparison has panicked");
+        let measured = measuring.join().map_err(panicked)?;
+        measured.map_err(|error| Failure::new(Exit::Failure, format!("the ways of keeping sessions: {error}")))
+    })
 }
 
 fn unwritten(what: &Path, error: &dyn std::fmt::Display) -> Failure {
@@ -127,7 +172,10 @@ fn read(args: &LabRunArgs, limits: Limits) -> Result<Scenario, Failure> {
                 format!("there is no policy \"{unknown}\" in it; there is \"{names}\""),
             ));
         }
-        scenario.policies.retain(|policy| args.policy.contains(&policy.name));
+        // What others are compared with stays.
+        let compares = scenario.strategies.is_some();
+        let baseline = |policy: &Candidate| compares && policy.sessions == Some(Kept::None);
+        scenario.policies.retain(|policy| args.policy.contains(&policy.name) || baseline(policy));
     }
     for candidate in &scenario.policies {
         let servers = [("s1".to_owned(), std::net::SocketAddr::from(([127, 0, 0, 1], 1)))];
@@ -210,7 +258,22 @@ fn bar(done: usize, all: usize) -> String {
 }
 
 fn show(report: &Report, console: &mut Console) -> Result<(), Failure> {
-    let rows = report.rows();
+    table(&report.rows(), console)?;
+    if let Some(caches) = report.cache_rows() {
+        console.write(b"\n")?;
+        table(&caches, console)?;
+    }
+    if let Some(strategies) = &report.strategies {
+        console.write(b"\n")?;
+        table(&strategies.rows(), console)?;
+        for note in strategies.notes() {
+            console.write(format!("{note}\n").as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn table(rows: &[Vec<String>], console: &mut Console) -> Result<(), Failure> {
     let cell = |(column, text): (usize, &String), head: bool| {
         let style = if head { Style::Bold } else { Style::Plain };
         if column == 0 { Cell::word(text, style) } else { Cell::number(text).styled(style) }

@@ -5,10 +5,10 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{KeepArg, OriginArgs};
+use super::args::{CacheArg, KeepArg, OriginArgs};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use crate::lab::origin::{Keep, Options, Server, SessionOptions};
+use crate::lab::origin::{CacheOptions, Keep, Options, Server, SessionOptions};
 
 /// More than an application should keep in a session; a server holds up to a hundred thousand of them.
 const MOST_OF_A_SESSION: usize = 64 << 10;
@@ -21,6 +21,7 @@ pub(super) fn origin(args: &OriginArgs, console: &mut Console) -> Result<Exit, F
         options.workers = args.workers.map(usize::from);
         options.work = args.work.unwrap_or_default();
         options.sessions = sessions(args)?;
+        options.cache = cache(args)?;
         if let Some(file) = &args.arrivals {
             let opened = OpenOptions::new().append(true).create(true).open(file);
             options.arrivals = Some(Box::new(opened.map_err(|error| {
@@ -54,6 +55,17 @@ fn sessions(args: &OriginArgs) -> Result<SessionOptions, Failure> {
         return Err(Failure::new(Exit::Usage, "--session-size: 64 KiB at most".to_owned()));
     }
     Ok(SessionOptions { keep, size, life: args.session_life })
+}
+
+/// How items are to be kept; none where it has them itself.
+fn cache(args: &OriginArgs) -> Result<Option<CacheOptions>, Failure> {
+    let Some(items) = args.items else { return Ok(None) };
+    let needs = || Failure::new(Exit::Usage, "--cache shared needs --store".to_owned());
+    let shared = match args.cache {
+        CacheArg::Own => None,
+        CacheArg::Shared => Some(args.store.clone().ok_or_else(needs)?),
+    };
+    Ok(Some(CacheOptions { items, shared }))
 }
 
 /// Ready on TERM, INT or QUIT; handlers are set when this returns, not when it is first polled.

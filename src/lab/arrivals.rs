@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::scenario::{Group, Scenario};
+use super::scenario::{Group, Items, Scenario};
 use crate::balance::Scratch;
 
 /// A request that is due.
@@ -19,12 +19,23 @@ pub struct Arrival {
     pub group: u16,
     /// Its user's number within the group.
     pub user: u32,
+    /// The item that is asked for, where users ask for items.
+    pub item: u32,
+}
+
+impl Arrival {
+    /// What its user is called.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("g{}u{}", self.group, self.user)
+    }
 }
 
 /// Everything that is due, in its order.
 #[must_use]
 pub fn schedule(scenario: &Scenario) -> Vec<Arrival> {
     let mut all = Vec::new();
+    let popular = scenario.items.as_ref().map(Items::likelihoods);
     for (number, group) in (0u16..).zip(&scenario.groups) {
         let mut chance = Scratch::new(usize::from(number), scenario.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1AB);
         let end = group.until(scenario.duration).as_secs_f64();
@@ -36,7 +47,9 @@ pub fn schedule(scenario: &Scenario) -> Vec<Arrival> {
             if at >= end {
                 break;
             }
-            all.push(Arrival { at: Duration::from_secs_f64(at), group: number, user: chance.below(group.users) });
+            let user = chance.below(group.users);
+            let item = popular.as_ref().map_or(0, |popular| Items::draw(popular, &mut chance));
+            all.push(Arrival { at: Duration::from_secs_f64(at), group: number, user, item });
         }
     }
     all.sort_by_key(|arrival| arrival.at);

@@ -29,7 +29,7 @@ use super::scenario::Scenario;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came of a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
     /// Seconds after the beginning at which it was due.
     pub at: f64,
@@ -43,6 +43,10 @@ pub struct Outcome {
     pub status: Option<u16>,
     /// Whether its user had a session that the server did not know.
     pub lost: bool,
+    /// Whether its user came with it, and logged in.
+    pub login: bool,
+    /// Whether its server's cache had what was asked for; none where there is no cache.
+    pub hit: Option<bool>,
 }
 
 impl Outcome {
@@ -62,6 +66,14 @@ pub struct Meter {
     pub failed: AtomicUsize,
     /// Whether to stop early.
     pub stop: AtomicBool,
+}
+
+/// What users ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Bytes,
+    Sessions,
+    Items,
 }
 
 /// A user's own: the connection that is free, and cookies.
@@ -89,6 +101,11 @@ pub fn send(
     let outcomes = Rc::new(RefCell::new(Vec::with_capacity(arrivals.len())));
     let mut users: HashMap<(u16, u32), Rc<RefCell<User>>> = HashMap::new();
     let start = Instant::from_std(start);
+    let asked = match (&scenario.items, scenario.sessions) {
+        (Some(_), _) => Asked::Items,
+        (None, true) => Asked::Sessions,
+        (None, false) => Asked::Bytes,
+    };
     let sending = local.run_until(async {
         let mut tasks = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
@@ -99,13 +116,13 @@ pub fn send(
             let user = Rc::clone(users.entry((arrival.group, arrival.user)).or_default());
             let from = address(arrival.group, &scenario.groups[usize::from(arrival.group)], arrival.user);
             let stay = scenario.groups[usize::from(arrival.group)].visits;
-            let (arrival, sessions, outcomes) = (*arrival, scenario.sessions, Rc::clone(&outcomes));
+            let (arrival, outcomes) = (*arrival, Rc::clone(&outcomes));
             let meter = Arc::clone(meter);
             meter.sent.fetch_add(1, Relaxed);
             tasks.push(tokio::task::spawn_local(async move {
                 come(&mut user.borrow_mut(), stay);
-                let visit = visit(&user, IpAddr::V4(from), proxy, sessions);
-                let (server, status, lost) = timeout(PATIENCE, visit).await.unwrap_or_default();
+                let visit = visit(&user, IpAddr::V4(from), proxy, asked, &arrival);
+                let Seen { server, status, lost, login, hit } = timeout(PATIENCE, visit).await.unwrap_or_default();
                 let latency = start.elapsed().saturating_sub(arrival.at);
                 if status.is_none_or(|status: u16| status >= 500) {
                     meter.failed.fetch_add(1, Relaxed);
@@ -118,6 +135,8 @@ pub fn send(
                     server,
                     status,
                     lost,
+                    login,
+                    hit,
                 });
             }));
         }
@@ -141,32 +160,55 @@ fn come(user: &mut User, stay: Option<u32>) {
     }
 }
 
-type Seen = (Option<u32>, Option<u16>, bool);
+/// What a user has seen of an answer.
+#[derive(Debug, Default)]
+struct Seen {
+    server: Option<u32>,
+    status: Option<u16>,
+    lost: bool,
+    login: bool,
+    hit: Option<bool>,
+}
 
 /// One request of a user.
-async fn visit(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, sessions: bool) -> Seen {
-    let logged_in = user.borrow().cookies.iter().any(|(name, _)| name == "sid");
-    let path = match (sessions, logged_in) {
-        (false, _) => "/bytes?n=512",
-        (true, false) => "/login",
-        (true, true) => "/count",
+async fn visit(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, asked: Asked, arrival: &Arrival) -> Seen {
+    // Taken here: before it is sent, somebody new may have come in this user's place.
+    let cookies = user.borrow().cookies.clone();
+    let logged_in = cookies.iter().any(|(name, _)| name == "sid");
+    let path = match asked {
+        Asked::Bytes => "/bytes?n=512",
+        Asked::Items => &format!("/item?key={}", arrival.item),
+        Asked::Sessions if logged_in => "/count",
+        Asked::Sessions => &format!("/login?user={}", arrival.name()),
     };
-    let Some((server, status)) = ask(user, from, proxy, path).await else { return (None, None, false) };
+    let login = asked == Asked::Sessions && !logged_in;
+    let Some((server, status, hit)) = ask(user, from, proxy, path, &cookies).await else {
+        return Seen { login, ..Seen::default() };
+    };
     let lost = path == "/count" && status == StatusCode::UNAUTHORIZED.as_u16();
     if lost {
         // They log in again with their next request.
         user.borrow_mut().cookies.retain(|(name, _)| name != "sid");
     }
-    (server, Some(status), lost)
+    Seen { server, status: Some(status), lost, login, hit }
 }
 
+/// Server, status, and whether a cache had it.
+type Answered = (Option<u32>, u16, Option<bool>);
+
 /// Asks on the connection that is kept, or on a new one where that turns out to be closed.
-async fn ask(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, path: &str) -> Option<(Option<u32>, u16)> {
+async fn ask(
+    user: &Rc<RefCell<User>>,
+    from: IpAddr,
+    proxy: SocketAddr,
+    path: &str,
+    cookies: &[(String, String)],
+) -> Option<Answered> {
     let kept = user.borrow_mut().connection.take();
     if let Some(mut connection) = kept
         && connection.ready().await.is_ok()
     {
-        let request = request(user, path)?;
+        let request = request(path, cookies)?;
         match connection.try_send_request(request).await {
             Ok(answer) => return settle(user, connection, answer).await,
             // Closed before it was sent: browsers try again on another.
@@ -182,13 +224,13 @@ async fn ask(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, path: &s
     stream.set_nodelay(true).ok()?;
     let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::task::spawn_local(driver);
-    let answer = connection.send_request(request(user, path)?).await.ok()?;
+    let answer = connection.send_request(request(path, cookies)?).await.ok()?;
     settle(user, connection, answer).await
 }
 
-fn request(user: &Rc<RefCell<User>>, path: &str) -> Option<Request<Empty<Bytes>>> {
+fn request(path: &str, cookies: &[(String, String)]) -> Option<Request<Empty<Bytes>>> {
     let request = Request::get(path).header(header::HOST, "lab");
-    let cookies: Vec<String> = user.borrow().cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let cookies: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let request = if cookies.is_empty() { request } else { request.header(header::COOKIE, cookies.join("; ")) };
     request.body(Empty::new()).ok()
 }
@@ -198,7 +240,7 @@ async fn settle(
     user: &Rc<RefCell<User>>,
     connection: SendRequest<Empty<Bytes>>,
     answer: http::Response<hyper::body::Incoming>,
-) -> Option<(Option<u32>, u16)> {
+) -> Option<Answered> {
     let (head, body) = answer.into_parts();
     body.collect().await.ok()?;
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
@@ -215,5 +257,6 @@ async fn settle(
     if !closes {
         user.connection = Some(connection);
     }
-    Some((server, head.status.as_u16()))
+    let hit = text("x-cache").map(|cache| cache == "hit");
+    Some((server, head.status.as_u16(), hit))
 }

@@ -17,3 +17,4 @@ pub mod run;
 pub mod scenario;
 pub mod simulate;
 pub mod stats;
+pub mod strategies;

@@ -1,11 +1,15 @@
 //! What a run has shown: figures for machines, a table for terminals, a page for people.
 
+mod cache;
 pub mod html;
+mod strategies;
 mod svg;
 
 use std::collections::BTreeMap;
 
+pub use cache::CacheReport;
 use serde::Serialize;
+pub use strategies::StrategiesReport;
 
 use super::load::Outcome;
 use super::run::Measured;
@@ -37,6 +41,8 @@ pub struct Report {
     pub work_ms: f64,
     pub groups: Vec<GroupPlan>,
     pub policies: Vec<PolicyReport>,
+    /// The ways of keeping sessions side by side, where the scenario compares them.
+    pub strategies: Option<StrategiesReport>,
 }
 
 /// Who asked.
@@ -53,6 +59,8 @@ pub struct GroupPlan {
 #[derive(Debug, Serialize)]
 pub struct PolicyReport {
     pub policy: String,
+    /// Why nothing was measured, if nothing was.
+    pub not_run: Option<String>,
     pub requests: u64,
     /// No answer, or 5xx.
     pub failed: u64,
@@ -70,6 +78,8 @@ pub struct PolicyReport {
     /// Milliseconds, and the share of answers that took no longer.
     pub cdf: Vec<(f64, f64)>,
     pub events: Vec<EventReport>,
+    /// Where servers have a cache.
+    pub cache: Option<CacheReport>,
 }
 
 /// Milliseconds from when a request was due to the last byte of its answer. Failures that were answered count.
@@ -142,12 +152,13 @@ impl Report {
             duration_seconds: scenario.duration.as_secs_f64(),
             sessions: scenario.sessions,
             simulated: false,
-            stopped: measured.iter().any(|m| m.stopped) || measured.len() < scenario.policies.len(),
+            stopped: measured.iter().any(|m| m.stopped) || measured.len() < scenario.candidates().count(),
             servers: scenario.servers.count,
             workers: scenario.servers.workers.filter(|_| !scenario.servers.work.is_zero()),
             work_ms: scenario.servers.work.as_secs_f64() * 1000.0,
             groups: scenario.groups.iter().map(group).collect(),
             policies: measured.iter().map(|m| PolicyReport::of(scenario, m)).collect(),
+            strategies: None,
         }
     }
 
@@ -160,6 +171,10 @@ impl Report {
             rows[0].push("SESSIONS LOST".to_owned());
         }
         for policy in &self.policies {
+            if let Some(why) = &policy.not_run {
+                rows.push(vec![policy.policy.clone(), format!("not run: {why}")]);
+                continue;
+            }
             let busiest = policy.servers.iter().max_by(|a, b| a.requests.cmp(&b.requests));
             let mut row = vec![
                 policy.policy.clone(),
@@ -174,6 +189,23 @@ impl Report {
             rows.push(row);
         }
         rows
+    }
+}
+
+impl Report {
+    /// The rows of the table of caches, where there are any.
+    #[must_use]
+    pub fn cache_rows(&self) -> Option<Vec<Vec<String>>> {
+        self.policies.iter().find(|policy| policy.cache.is_some())?;
+        let mut rows = vec![CacheReport::HEAD.map(str::to_owned).to_vec()];
+        for policy in &self.policies {
+            let failed = percent(policy.failed, policy.requests);
+            rows.push(match (&policy.cache, &policy.not_run) {
+                (Some(cache), _) => cache.row(&policy.policy, failed),
+                (None, why) => vec![policy.policy.clone(), format!("not run: {}", why.as_deref().unwrap_or("stopped"))],
+            });
+        }
+        Some(rows)
     }
 }
 
@@ -206,7 +238,7 @@ fn numbers(scenario: &Scenario, measured: &Measured) -> Vec<u32> {
 
 impl PolicyReport {
     fn of(scenario: &Scenario, measured: &Measured) -> Self {
-        let Measured { policy, outcomes, events, logged, .. } = measured;
+        let Measured { policy, outcomes, events, logged, not_run, .. } = measured;
         let numbers = numbers(scenario, measured);
         let failed = outcomes.iter().filter(|o| o.failed()).count() as u64;
         let requests = outcomes.len() as u64;
@@ -221,6 +253,7 @@ impl PolicyReport {
         };
         Self {
             policy: policy.clone(),
+            not_run: not_run.clone(),
             requests,
             failed,
             failed_share_95: stats::wilson(failed, requests),
@@ -231,6 +264,7 @@ impl PolicyReport {
             groups: groups(scenario, outcomes),
             over_time: over_time(scenario, outcomes, &numbers),
             cdf: cdf(outcomes),
+            cache: CacheReport::of(scenario, measured, &numbers),
             servers,
             events: events.iter().map(event).collect(),
         }

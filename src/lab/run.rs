@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::arrivals::Arrival;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Logged, missing};
 use super::load::{self, Meter, Outcome};
 use super::scenario::{Candidate, Scenario};
 
@@ -18,7 +18,7 @@ const BREATH: Duration = Duration::from_millis(200);
 const PACE: Duration = Duration::from_millis(50);
 
 /// What was seen of one policy.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Measured {
     pub policy: String,
     pub outcomes: Vec<Outcome>,
@@ -26,8 +26,12 @@ pub struct Measured {
     pub events: Vec<Happened>,
     /// Requests by server's number, as the servers' own logs say.
     pub logged: BTreeMap<u32, u64>,
+    /// Requests to the store that has the items, as its own log says.
+    pub items_logged: Option<u64>,
     /// Whether it was stopped early.
     pub stopped: bool,
+    /// Why nothing was measured, if nothing was: something is missing on this machine.
+    pub not_run: Option<String>,
 }
 
 /// An event as it was.
@@ -54,6 +58,9 @@ pub fn run(
     arrivals: &[Arrival],
     meter: &Arc<Meter>,
 ) -> io::Result<Measured> {
+    if let Some(missing) = missing(candidate) {
+        return Ok(Measured { policy: candidate.name.clone(), not_run: Some(missing), ..Measured::default() });
+    }
     let fleet = Fleet::start(program, dir, scenario, candidate)?;
     let start = Instant::now() + BREATH;
     let over = AtomicBool::new(false);
@@ -64,9 +71,17 @@ pub fn run(
         // A thread that panics has nothing to tell.
         (outcomes, acting.join().unwrap_or_default())
     });
-    let logged = fleet.stop()?;
+    let Logged { servers: logged, items: items_logged } = fleet.stop()?;
     let stopped = meter.stop.load(Relaxed);
-    Ok(Measured { policy: candidate.name.clone(), outcomes: outcomes?, events, logged, stopped })
+    Ok(Measured {
+        policy: candidate.name.clone(),
+        outcomes: outcomes?,
+        events,
+        logged,
+        items_logged,
+        stopped,
+        not_run: None,
+    })
 }
 
 /// Lets happen what the scenario says, each event once the one before it is done.

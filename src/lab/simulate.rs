@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::arrivals::{Arrival, address};
 use super::load::Outcome;
 use super::run::{Happened, Measured};
-use super::scenario::{Action, Candidate, Event, Scenario};
+use super::scenario::{Action, Candidate, Event, Kept, Scenario};
 use crate::balance::peak_ewma::Average;
 use crate::balance::{Input, Member, Policy, Scratch, Table, View, key_of};
 
@@ -89,6 +89,12 @@ struct World<'a> {
 /// What of the scenario cannot be simulated, or is no policy.
 pub fn simulate(scenario: &Scenario, candidate: &Candidate, arrivals: &[Arrival]) -> Result<Measured, String> {
     let policy: Policy = candidate.policy.clone().try_into().map_err(|error| format!("{}: {error}", candidate.name))?;
+    if candidate.sessions.is_some_and(|kept| kept != Kept::Memory) || scenario.strategies.is_some() {
+        return Err("what keeping sessions costs takes real servers, use `lab run` for it".to_owned());
+    }
+    if scenario.items.is_some() {
+        return Err("a cache and the store behind it take real servers, use `lab run` for them".to_owned());
+    }
     let can = |event: &Event| !matches!(event.action, Action::Remove(_) | Action::Deploy);
     if let Some(event) = scenario.events.iter().find(|event| !can(event)) {
         return Err(format!("\"{}\": drains take real time, use `lab run` for them", event.action));
@@ -108,7 +114,7 @@ pub fn simulate(scenario: &Scenario, candidate: &Candidate, arrivals: &[Arrival]
         outcomes.push(world.serve(number, arrival));
     }
     let logged: BTreeMap<u32, u64> = (1u32..).zip(&world.servers).map(|(number, s)| (number, s.requests)).collect();
-    Ok(Measured { policy: candidate.name.clone(), outcomes, events: happened, logged, stopped: false })
+    Ok(Measured { policy: candidate.name.clone(), outcomes, events: happened, logged, ..Measured::default() })
 }
 
 impl<'a> World<'a> {
@@ -189,6 +195,7 @@ impl<'a> World<'a> {
             server: None,
             status: Some(503),
             lost: false,
+            ..Outcome::default()
         };
         let Some(pick) = picked else { return outcome };
         let life = self.servers[pick.index].life;

@@ -10,6 +10,7 @@
 
 mod api;
 mod app_server;
+pub mod browser;
 mod client;
 mod fake;
 mod h2_server;

@@ -48,8 +48,8 @@ pub(in crate::cli) struct OriginArgs {
     #[arg(long, value_name = "ADDRESS", help_heading = "Sessions")]
     pub peer: Vec<SocketAddr>,
 
-    /// The Redis of --sessions store: 127.0.0.1:6379 or unix:/path
-    #[arg(long, value_name = "PLACE", help_heading = "Sessions")]
+    /// The Redis of --sessions store and --cache shared: 127.0.0.1:6379 or unix:/path
+    #[arg(long, value_name = "PLACE")]
     pub store: Option<StoreAddress>,
 
     /// The key of --sessions token, the same for all servers
@@ -61,6 +61,23 @@ pub(in crate::cli) struct OriginArgs {
         help_heading = "Sessions"
     )]
     pub token_key: Option<String>,
+
+    /// Another toy server, which has the items that /item?key= asks for; this one has a cache of them
+    #[arg(long, value_name = "ADDRESS", help_heading = "Items")]
+    pub items: Option<SocketAddr>,
+
+    /// Where the cache is
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "own", requires = "items", help_heading = "Items")]
+    pub cache: CacheArg,
+}
+
+/// Where the toy server's cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum CacheArg {
+    /// In its own memory
+    Own,
+    /// In a Redis that all servers share
+    Shared,
 }
 
 /// How the toy server keeps sessions.

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
 use super::body::Pattern;
+use super::cache;
 use super::journal::{Entry, Served, cookie, header, latin1};
 use super::operator;
 use super::server::Shared;
@@ -84,6 +85,7 @@ async fn by_path(
         "/" => page(shared, entry, request.headers()).await,
         "/login" => login(shared, &request).await,
         "/count" => count(shared, entry).await,
+        "/item" => cache::item(shared, &request).await,
         "/slow" => match query(&request, "ms") {
             Ok(ms) => {
                 pause(Duration::from_millis(ms.unwrap_or(1000))).await;
@@ -188,9 +190,9 @@ async fn login(shared: &Shared, request: &Request<Incoming>) -> Answer {
     }
 }
 
-/// What keeps the sessions has failed.
+/// What keeps sessions or items has failed.
 pub(super) fn broken(error: &Broken) -> Answer {
-    text(StatusCode::SERVICE_UNAVAILABLE, format!("sessions cannot be kept: {}\n", error.0))
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("this cannot be answered: {}\n", error.0))
 }
 
 fn set_session(answer: &mut Answer, id: &str) {

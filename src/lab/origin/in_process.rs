@@ -66,7 +66,7 @@ impl Origin {
     pub fn start_at(address: SocketAddr, name: &str) -> io::Result<Self> {
         let sessions = Sessions::new(SessionOptions::default()).map_err(|broken| io::Error::other(broken.0))?;
         let journal = Journal::new(name.to_owned(), REMEMBERED, None, None);
-        let shared = Shared::new(name, journal, Workers::default(), sessions)?;
+        let shared = Shared::new(name, journal, Workers::default(), sessions, None)?;
         let reserved = bound(address)?;
         let address = reserved
             .local_addr()?

@@ -14,6 +14,7 @@
 //! | `/count` | counts the session's visits; 401 for a session this server does not know |
 //! | `/sessions` | JSON: how many sessions it holds, their bytes, and what it has sent to others |
 //! | `/sessions/revoke?user=` | POST: ends the sessions of a user |
+//! | `/item?key=` | an item: from a cache in front of a store, where it has one (`X-Cache` says `hit` or `miss`) |
 //! | `/slow?ms=` | 200 after that time |
 //! | `/bytes?n=` | so many bytes of [`pattern`]; `&chunked=1` without a length; `&cut=` ends the connection after so many |
 //! | `/echo` | JSON: method, target, every header, the body's length and trailers |
@@ -29,6 +30,7 @@
 mod answers;
 mod behaviour;
 mod body;
+mod cache;
 mod in_process;
 mod journal;
 mod operator;
@@ -40,6 +42,7 @@ mod tunnel;
 
 pub use behaviour::Behaviour;
 pub use body::pattern;
+pub use cache::CacheOptions;
 pub use in_process::Origin;
 pub use journal::Served;
 pub use server::{Options, Server, serve};

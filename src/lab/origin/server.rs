@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::answers;
 use super::behaviour::Behaviour;
+use super::cache::{Cache, CacheOptions};
 use super::journal::Journal;
 use super::sessions::{SessionOptions, Sessions};
 
@@ -43,6 +44,8 @@ pub struct Options {
     /// How long a request takes a worker.
     pub work: Duration,
     pub sessions: SessionOptions,
+    /// None where it has all items itself.
+    pub cache: Option<CacheOptions>,
 }
 
 impl Options {
@@ -58,6 +61,7 @@ impl Options {
             workers: None,
             work: Duration::ZERO,
             sessions: SessionOptions::default(),
+            cache: None,
         }
     }
 }
@@ -109,8 +113,9 @@ impl Server {
         let listener = std::net::TcpListener::bind(options.listen)?;
         let workers = options.workers.map(Semaphore::new);
         let sessions = Sessions::new(options.sessions).map_err(|broken| io::Error::other(broken.0))?;
+        let cache = options.cache.as_ref().map(Cache::new).transpose().map_err(|broken| io::Error::other(broken.0))?;
         let journal = Journal::new(options.name.clone(), 0, options.log, options.arrivals);
-        let shared = Shared::new(&options.name, journal, Workers { workers, work: options.work }, sessions)?;
+        let shared = Shared::new(&options.name, journal, Workers { workers, work: options.work }, sessions, cache)?;
         let (_, none_follow) = mpsc::unbounded_channel();
         Self::on(listener, none_follow, shared, options.grace)
     }
@@ -188,6 +193,7 @@ pub(super) struct Shared {
     pub(super) server_header: HeaderValue,
     pub(super) journal: Arc<Journal>,
     pub(super) sessions: Sessions,
+    pub(super) cache: Option<Cache>,
     pub(super) behaviour: Mutex<Behaviour>,
     workers: Workers,
     pub(super) ending: watch::Sender<Ending>,
@@ -216,7 +222,13 @@ pub(super) struct Ending {
 }
 
 impl Shared {
-    pub(super) fn new(name: &str, journal: Journal, workers: Workers, sessions: Sessions) -> io::Result<Arc<Self>> {
+    pub(super) fn new(
+        name: &str,
+        journal: Journal,
+        workers: Workers,
+        sessions: Sessions,
+        cache: Option<Cache>,
+    ) -> io::Result<Arc<Self>> {
         let server_header = HeaderValue::from_str(name).map_err(|_| {
             let text = format!("the name {name:?} cannot stand in a header: use printable ASCII characters");
             io::Error::new(io::ErrorKind::InvalidInput, text)
@@ -226,6 +238,7 @@ impl Shared {
             server_header,
             journal: Arc::new(journal),
             sessions,
+            cache,
             behaviour: Mutex::default(),
             workers,
             ending: watch::Sender::default(),

@@ -1,5 +1,8 @@
 //! The report as one page that needs nothing but itself: no script, no request, light and dark.
 
+mod cache;
+mod strategies;
+
 use std::fmt::Write as _;
 
 use super::svg::{Chart, Scale, escape};
@@ -48,6 +51,8 @@ pub fn page(report: &Report) -> String {
         let _ = writeln!(page, "<p>{}</p>", escape(&report.about));
     }
     setup(&mut page, report);
+    strategies::table(&mut page, report);
+    cache::section(&mut page, report);
     table(&mut page, report);
     loads(&mut page, report);
     over_time(&mut page, report);
@@ -95,12 +100,19 @@ fn setup(page: &mut String, report: &Report) {
 }
 
 fn table(page: &mut String, report: &Report) {
+    if report.strategies.is_some() || report.cache_rows().is_some() {
+        page.push_str("<h2>Under load, with what happened meanwhile</h2>\n");
+    }
     let _ = writeln!(
         page,
         "<div class=\"scroll\"><table><tr><th>Policy<th>Max / mean<th>Jain<th>p50<th>p90<th>p99<th>Failed{}</tr>",
         if report.sessions { "<th>Sessions lost" } else { "" }
     );
     for policy in &report.policies {
+        if let Some(why) = &policy.not_run {
+            let _ = writeln!(page, "<tr><td>{}<td class=\"bad\">not run: {}</tr>", escape(&policy.policy), escape(why));
+            continue;
+        }
         let show = |ms: Option<f64>| ms.map_or_else(dash, millis);
         let bad = |is: bool| if is { " class=\"bad\"" } else { "" };
         let _ = write!(
@@ -125,6 +137,17 @@ fn table(page: &mut String, report: &Report) {
         "</table></div>\n<p class=\"dim\">Max / mean: how many times its fair share the busiest server got; 1 is even. \
          Jain's index: 1 is even, 1/n is everything on one. Latency counts from when a request was due.</p>\n",
     );
+}
+
+/// A table of texts, the first row its head.
+fn rows(page: &mut String, rows: &[Vec<String>]) {
+    page.push_str("<div class=\"scroll\"><table>");
+    for (n, row) in rows.iter().enumerate() {
+        let tag = if n == 0 { "th" } else { "td" };
+        let cells: String = row.iter().map(|cell| format!("<{tag}>{}", escape(cell))).collect();
+        let _ = writeln!(page, "<tr>{cells}</tr>");
+    }
+    page.push_str("</table></div>\n");
 }
 
 fn hottest(policy: &PolicyReport) -> Option<usize> {
@@ -231,13 +254,17 @@ fn over_time(page: &mut String, report: &Report) {
 }
 
 fn key(page: &mut String, report: &Report) {
+    key_of(page, report.policies.iter().map(|policy| policy.policy.as_str()));
+}
+
+fn key_of<'a>(page: &mut String, names: impl Iterator<Item = &'a str>) {
     page.push_str("<ul class=\"key\">\n");
-    for (n, policy) in report.policies.iter().enumerate() {
+    for (n, name) in names.enumerate() {
         let _ = writeln!(
             page,
             "<li><svg viewBox=\"0 0 20 8\" aria-hidden=\"true\"><path class=\"line wide c{}\" d=\"M0 4L20 4\"/></svg>{}</li>",
             n % 8,
-            escape(&policy.policy)
+            escape(name)
         );
     }
     page.push_str("</ul>\n");

@@ -12,7 +12,7 @@ fn scenario() -> Scenario {
 }
 
 fn outcome(at: f64, server: Option<u32>, status: Option<u16>, lost: bool) -> Outcome {
-    Outcome { at, latency: 0.01 + at / 100.0, group: 0, user: 1, server, status, lost }
+    Outcome { at, latency: 0.01 + at / 100.0, group: 0, user: 1, server, status, lost, ..Outcome::default() }
 }
 
 /// Six requests: four on s1, one on s2, one answered by nobody.
@@ -30,7 +30,7 @@ fn measured() -> Measured {
         outcomes,
         events: vec![Happened { at: 1.0, took: 0.1, what: "s1 is killed".to_owned(), problem: None }],
         logged: BTreeMap::from([(1, 4), (2, 2)]),
-        stopped: false,
+        ..Measured::default()
     }
 }
 

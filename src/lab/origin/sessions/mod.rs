@@ -17,7 +17,7 @@ use std::time::Duration;
 use memory::Table;
 use record::{Record, random_id};
 pub(super) use replicated::{FOLLOWER, PROTOCOL, Replicated};
-use store::Store;
+pub(super) use store::Store;
 pub use store::StoreAddress;
 use token::Token;
 
@@ -86,7 +86,7 @@ enum Kept {
     Memory(Mutex<Table>),
     Replicated(Arc<Replicated>, Vec<SocketAddr>),
     Store(Store),
-    Token(Token),
+    Token(Box<Token>),
 }
 
 impl Sessions {
@@ -98,7 +98,7 @@ impl Sessions {
             Keep::Memory => Kept::Memory(Mutex::default()),
             Keep::Replicated(peers) => Kept::Replicated(Arc::new(Replicated::new()), peers),
             Keep::Store(at) => Kept::Store(Store::new(&at)?),
-            Keep::Token(key) => Kept::Token(Token::new(&key)),
+            Keep::Token(key) => Kept::Token(Box::new(Token::new(&key))),
         };
         Ok(Self { kept, size, life })
     }

@@ -49,7 +49,7 @@ impl fmt::Display for StoreAddress {
 
 /// A connection to the store, made when it is first used, and again when it was lost.
 #[derive(Clone)]
-pub(super) struct Store(ConnectionManager);
+pub(in crate::lab::origin) struct Store(ConnectionManager);
 
 impl From<RedisError> for Broken {
     fn from(error: RedisError) -> Self {
@@ -59,7 +59,7 @@ impl From<RedisError> for Broken {
 
 impl Store {
     /// Must be called within a tokio runtime.
-    pub(super) fn new(at: &StoreAddress) -> Result<Self, Broken> {
+    pub(in crate::lab::origin) fn new(at: &StoreAddress) -> Result<Self, Broken> {
         let address = match at {
             StoreAddress::Tcp(address) => ConnectionAddr::Tcp(address.ip().to_string(), address.port()),
             StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
@@ -107,5 +107,15 @@ impl Store {
         }
         let ended: usize = end.query_async(&mut connection).await?;
         Ok(ended.saturating_sub(1))
+    }
+
+    /// A value that is kept there, if it is.
+    pub(in crate::lab::origin) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Broken> {
+        Ok(redis::cmd("GET").arg(key).query_async(&mut self.0.clone()).await?)
+    }
+
+    /// Keeps a value there.
+    pub(in crate::lab::origin) async fn set(&self, key: &str, value: &[u8]) -> Result<(), Broken> {
+        Ok(redis::cmd("SET").arg(key).arg(value).query_async(&mut self.0.clone()).await?)
     }
 }

@@ -196,7 +196,7 @@ async fn a_store_knows_for_all_servers_and_without_it_nobody_is_let_in() {
     assert_eq!(two.status("GET", "/count", &other).await, 200);
     drop(redis);
     let answer = two.ask("GET", "/count", &other).await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("sessions cannot be kept: the store"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("this cannot be answered: the store"), "{answer}");
 }
 
 #[test]

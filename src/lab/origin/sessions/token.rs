@@ -16,7 +16,7 @@ struct Claims {
     sub: String,
     /// What tells two tokens of the same user and second apart.
     jti: String,
-    /// Whole seconds, as the standard has them; rounded up.
+    /// Whole seconds, as the standard has them; rounded down, so that it is never good for longer than was meant.
     exp: u64,
 }
 
@@ -32,14 +32,13 @@ impl Token {
         // The other one that this crate knows would do the same; this is the one that is built in. It may have been
         // chosen already.
         let _ = crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-        let mut rules = Validation::default();
-        rules.leeway = 0;
-        rules.validate_aud = false;
+        // Over in the second that it names (RFC 7519, section 4.1.4), not a minute later.
+        let rules = Validation { leeway: 0, reject_tokens_expiring_in_less_than: 1, ..Validation::default() };
         Self { sign: EncodingKey::from_secret(key), check: DecodingKey::from_secret(key), rules }
     }
 
     pub(super) fn start(&self, user: &str, life: Duration) -> Result<String, Broken> {
-        let exp = now().saturating_add(life.as_millis() as u64).div_ceil(1000);
+        let exp = now().saturating_add(life.as_millis() as u64) / 1000;
         let claims = Claims { sub: user.to_owned(), jti: random_id()?, exp };
         encode(&Header::default(), &claims, &self.sign).map_err(|error| Broken(error.to_string()))
     }
@@ -64,6 +63,7 @@ mod tests {
         let [head, claims, mark] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
         let changed = claims.chars().rev().collect::<String>();
         assert!(!token.is_good(&format!("{head}.{changed}.{mark}")));
+        assert!(!token.is_good(&token.start("anna", Duration::ZERO).unwrap()), "over when it began");
         // {"alg":"none"}
         assert!(!token.is_good(&format!("eyJhbGciOiJub25lIn0.{claims}.")));
     }

@@ -1,10 +1,18 @@
 //! What is tried: servers, groups of clients, policies and events, as a TOML file says it.
 
+mod cache;
+mod strategies;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
+
+pub use cache::{Cached, Items};
+pub use strategies::{Kept, Strategies};
 
 use crate::units;
 
@@ -43,6 +51,12 @@ pub struct Scenario {
     /// session has lost it.
     #[serde(default)]
     pub sessions: bool,
+    /// Measures the ways in which the candidates keep sessions.
+    #[serde(default)]
+    pub strategies: Option<Strategies>,
+    /// Users ask for these, and servers have a cache of them.
+    #[serde(default)]
+    pub items: Option<Items>,
     pub servers: Servers,
     /// Who asks.
     #[serde(rename = "group")]
@@ -99,6 +113,12 @@ pub struct Candidate {
     pub name: String,
     /// As in a configuration.
     pub policy: toml::Value,
+    /// How its servers keep sessions; in memory where it is absent.
+    #[serde(default)]
+    pub sessions: Option<Kept>,
+    /// Where the cache of its servers is, where users ask for items.
+    #[serde(default)]
+    pub cache: Option<Cached>,
     /// Further keys of the upstream for this one.
     #[serde(default)]
     pub upstream: toml::Table,
@@ -204,6 +224,21 @@ impl Scenario {
         if requests > limits.requests {
             return Err(format!("{requests:.0} requests for each policy: {:.0} at most", limits.requests));
         }
+        if let Some(candidate) = self.policies.iter().find(|candidate| candidate.sessions.is_some() && !self.sessions) {
+            return Err(format!("policy \"{}\": `sessions` needs `sessions = true` above", candidate.name));
+        }
+        if let Some(items) = &self.items {
+            items.check()?;
+        }
+        if let Some(odd) = self.policies.iter().find(|candidate| candidate.cache.is_some() != self.items.is_some()) {
+            return Err(format!("policy \"{}\": `cache` and `[items]` need each other", odd.name));
+        }
+        if self.items.is_some() && self.sessions {
+            return Err("`[items]` and `sessions = true`: users ask for items or log in, not both".to_owned());
+        }
+        if let Some(strategies) = &self.strategies {
+            strategies.check(self.sessions, &self.policies, limits)?;
+        }
         self.check_events(limits)
     }
 
@@ -237,6 +272,12 @@ impl Scenario {
         Ok(())
     }
 
+    /// The candidates that get the scenario's load: not one that others are only compared with.
+    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        let compares = self.strategies.is_some();
+        self.policies.iter().filter(move |candidate| !(compares && candidate.sessions == Some(Kept::None)))
+    }
+
     /// How many servers there are at the most.
     #[must_use]
     pub fn most_servers(&self) -> usize {
@@ -251,6 +292,14 @@ impl Scenario {
             most = most.max(count);
         }
         most
+    }
+}
+
+impl Candidate {
+    /// Whether its servers ask a Redis.
+    #[must_use]
+    pub fn needs_redis(&self) -> bool {
+        self.sessions == Some(Kept::Store) || self.cache == Some(Cached::Shared)
     }
 }
 
@@ -269,40 +318,5 @@ impl Group {
     /// Requests that are due of it.
     fn requests(&self, end: Duration) -> f64 {
         self.rate * self.until(end).saturating_sub(self.from).as_secs_f64()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = "title = 't'\nduration = '2s'\n[servers]\ncount = 2\n[[group]]\nname = 'g'\nusers = 5\n\
-                         rate = 10\n[[policy]]\nname = 'p'\npolicy = 'round_robin'\n";
-
-    #[test]
-    fn a_small_one_is_read_with_its_defaults() {
-        let scenario = Scenario::read(SMALL, Limits::REAL).unwrap();
-        assert_eq!((scenario.seed, scenario.sessions, scenario.groups[0].addresses()), (1, false, 5));
-        let more = Scenario::read(&format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ add = 2 }}\n"), Limits::REAL).unwrap();
-        assert_eq!(more.most_servers(), 4);
-        assert_eq!(more.events[0].action, Action::Add(2));
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        for (wrong, says) in [
-            (SMALL.replace("count = 2", "count = 0"), "count = 0: write 1 to 64"),
-            (SMALL.replace("users = 5", "users = 5\naddresses = 6"), "group \"g\": addresses = 6"),
-            (SMALL.replace("rate = 10", "rate = 0"), "rate = 0: write the requests of a second"),
-            (SMALL.replace("rate = 10", "rate = 1e9"), "1000000 at most"),
-            (SMALL.replace("'2s'", "'1h'"), "duration: write"),
-            (SMALL.replace("users", "user"), "unknown field `user`"),
-            (format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ kill = 3 }}\n"), "there is no server 3"),
-            (format!("{SMALL}[[event]]\nat = '3s'\ndo = 'deploy'\n"), "event at 3s: that is after the end"),
-            (format!("{SMALL}[[event]]\nat = '1s'\ndo = 'dance'\n"), "unknown variant `dance`"),
-        ] {
-            let error = Scenario::read(&wrong, Limits::REAL).unwrap_err();
-            assert!(error.contains(says), "{says}: {error}");
-        }
     }
 }

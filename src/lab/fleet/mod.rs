@@ -3,56 +3,60 @@
 //! Each is a child of this process and ends with the [`Fleet`], by its id. What operators do (add, drain, ready,
 //! remove) is done with evenkeel's own verbs.
 
+mod child;
+mod origin;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use super::scenario::{Action, Candidate, Scenario, Servers};
+pub use child::resident;
+use child::{Guard, Redis, clean};
+use origin::{Origin, Setup};
+
+use super::scenario::{Action, Candidate, Scenario};
 
 /// How long a process may take until it is there.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often is looked.
 const PACE: Duration = Duration::from_millis(20);
+/// What the store is called that has the items.
+const ITEMS: &str = "items";
 
 /// The servers and the proxy of one run.
 #[derive(Debug)]
 pub struct Fleet {
     program: PathBuf,
-    dir: PathBuf,
-    servers: Servers,
+    setup: Setup,
     origins: Mutex<Vec<Origin>>,
-    proxy: Child,
+    /// Servers that are not behind this proxy: one of another service, and the store that has the items.
+    others: Mutex<Vec<Origin>>,
+    redis: Option<Redis>,
+    proxy: Guard,
     address: SocketAddr,
 }
 
-#[derive(Debug)]
-struct Origin {
-    name: String,
-    address: SocketAddr,
-    /// None once it was ended.
-    child: Option<Child>,
+/// Requests of users, as logs say.
+#[derive(Debug, Default)]
+pub struct Logged {
+    /// By the server's number.
+    pub servers: BTreeMap<u32, u64>,
+    /// Of the store that has the items.
+    pub items: Option<u64>,
 }
 
-/// A child that is ended when it is dropped.
-#[derive(Debug)]
-struct Guard(Option<Child>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// Why a candidate cannot be run on this machine, if it cannot.
+#[must_use]
+pub fn missing(candidate: &Candidate) -> Option<String> {
+    (candidate.needs_redis() && !Redis::is_installed()).then(|| "redis-server is not installed".to_owned())
 }
 
 /// The configuration of the proxy for a candidate; servers are the pairs of name and address.
@@ -89,32 +93,28 @@ impl Fleet {
     /// What did not start, and what it said.
     pub fn start(program: &Path, dir: &Path, scenario: &Scenario, candidate: &Candidate) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut origins = Vec::new();
+        let redis = candidate.needs_redis().then(|| Redis::start(dir)).transpose()?;
+        let store = redis.as_ref().map(|redis| &redis.socket);
+        let (program, dir) = (program.to_owned(), dir.to_owned());
+        let of_items = |items| Setup::of_items(program.clone(), dir.clone(), items).start(ITEMS, None, &[]);
+        let items = scenario.items.as_ref().map(of_items).transpose()?;
+        let items_at = items.as_ref().map(|items| items.address);
+        let setup = Setup::new(program.clone(), dir.clone(), scenario, candidate, store, items_at);
+        let mut origins: Vec<Origin> = Vec::new();
         for number in 1..=scenario.servers.count {
-            let name = format!("s{number}");
-            let (child, address) = origin(program, dir, &scenario.servers, &name, None)?;
-            origins.push((name, address, Guard(Some(child))));
+            let others: Vec<SocketAddr> = origins.iter().map(|origin| origin.address).collect();
+            origins.push(setup.start(&format!("s{number}"), None, &others)?);
         }
-        let pairs: Vec<(String, SocketAddr)> = origins.iter().map(|(name, at, _)| (name.clone(), *at)).collect();
+        let pairs: Vec<(String, SocketAddr)> = origins.iter().map(|o| (o.name.clone(), o.address)).collect();
         let config = dir.join("proxy.toml");
         fs::write(&config, configuration(scenario, candidate, &pairs))?;
         let log = File::create(dir.join("proxy.log"))?;
-        let mut command = clean(program);
+        let mut command = clean(&program);
         command.arg("run").arg("-c").arg(&config).arg("--admin").arg(dir.join("admin.sock"));
-        let proxy = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut proxy = Guard(Some(proxy));
-        let address = ready(program, dir, &mut proxy, pairs.len())?;
-        let Some(proxy) = proxy.0.take() else { return Err(io::Error::other("the proxy is gone")) };
-        let origins =
-            origins.into_iter().map(|(name, address, mut child)| Origin { name, address, child: child.0.take() });
-        Ok(Self {
-            program: program.to_owned(),
-            dir: dir.to_owned(),
-            servers: scenario.servers.clone(),
-            origins: Mutex::new(origins.collect()),
-            proxy,
-            address,
-        })
+        let mut proxy = Guard::new(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
+        let address = ready(&program, &dir, &mut proxy, pairs.len())?;
+        let (origins, others) = (Mutex::new(origins), Mutex::new(items.into_iter().collect()));
+        Ok(Self { program, setup, origins, others, redis, proxy, address })
     }
 
     /// Where the proxy listens.
@@ -123,52 +123,92 @@ impl Fleet {
         self.address
     }
 
+    /// Where each server listens, in the order of their numbers.
+    #[must_use]
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        self.origins().iter().map(|origin| origin.address).collect()
+    }
+
+    /// Resident memory of each server in bytes, in the order of their numbers.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub fn resident(&self) -> io::Result<Vec<u64>> {
+        let of = |origin: &Origin| resident(origin.guard.id().unwrap_or(u32::MAX));
+        self.origins().iter().map(of).collect()
+    }
+
+    /// Resident memory of the store in bytes, where there is one.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resident_store(&self) -> io::Result<Option<u64>> {
+        self.redis.as_ref().and_then(|redis| redis.guard.id()).map(resident).transpose()
+    }
+
+    /// Starts a server of another service, which is told what these are told but is none of them.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn other_service(&self) -> io::Result<SocketAddr> {
+        let other = self.setup.start("other", None, &[])?;
+        let address = other.address;
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).push(other);
+        Ok(address)
+    }
+
+    fn origins(&self) -> MutexGuard<'_, Vec<Origin>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does what an event says, and returns when it is done, or when it is over before that.
     ///
     /// # Errors
     /// What of it failed.
     pub fn act(&self, action: Action, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         match action {
-            Action::Kill(number) => self.with(number - 1, |origin| end(origin, Signal::KILL)),
+            Action::Kill(number) => self.with(number - 1, |origin| origin.guard.end(Signal::KILL)),
             Action::Start(number) => self.restart(number - 1),
             Action::Add(count) => (0..count).try_for_each(|_| self.add(is_over)),
             Action::Remove(count) => (0..count).try_for_each(|_| self.remove(is_over)),
             Action::Deploy => {
-                let count = self.origins.lock().unwrap_or_else(PoisonError::into_inner).len();
+                let count = self.origins().len();
                 (0..count).try_for_each(|at| self.renew(at, is_over))
             }
         }
     }
 
     fn with<T>(&self, at: usize, work: impl FnOnce(&mut Origin) -> io::Result<T>) -> io::Result<T> {
-        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut origins = self.origins();
         work(origins.get_mut(at).ok_or_else(|| io::Error::other("there is no such server"))?)
     }
 
     fn restart(&self, at: usize) -> io::Result<()> {
+        let others = self.servers();
         self.with(at, |old| {
-            end(old, Signal::TERM)?;
-            let (child, _) = origin(&self.program, &self.dir, &self.servers, &old.name, Some(old.address))?;
-            old.child = Some(child);
+            old.guard.end(Signal::TERM)?;
+            *old = self.setup.start(&old.name, Some(old.address), &others)?;
             Ok(())
         })
     }
 
     fn add(&self, is_over: &dyn Fn() -> bool) -> io::Result<()> {
-        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.servers();
+        let mut origins = self.origins();
         let name = format!("s{}", origins.len() + 1);
-        let (child, address) = origin(&self.program, &self.dir, &self.servers, &name, None)?;
-        origins.push(Origin { name: name.clone(), address, child: Some(child) });
+        let new = self.setup.start(&name, None, &others)?;
+        let address = new.address;
+        origins.push(new);
         drop(origins);
         self.verb(&["add", &format!("app/{name}"), &address.to_string()], is_over)
     }
 
     fn remove(&self, is_over: &dyn Fn() -> bool) -> io::Result<()> {
-        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut origins = self.origins();
         let Some(mut last) = origins.pop() else { return Ok(()) };
         drop(origins);
         let removed = self.verb(&["remove", &format!("app/{}", last.name), "--wait"], is_over);
-        end(&mut last, Signal::TERM)?;
+        last.guard.end(Signal::TERM)?;
         removed
     }
 
@@ -190,14 +230,14 @@ impl Fleet {
     }
 
     fn status(&self) -> io::Result<Value> {
-        status(&self.program, &self.dir)
+        status(&self.program, &self.setup.dir)
     }
 
     fn verb(&self, args: &[&str], is_over: &dyn Fn() -> bool) -> io::Result<()> {
         let mut command = clean(&self.program);
-        command.args(args).arg("-q").arg("--admin").arg(self.dir.join("admin.sock"));
-        let mut child = Guard(Some(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?));
-        let running = child.0.as_mut().ok_or_else(|| io::Error::other("the verb is gone"))?;
+        command.args(args).arg("-q").arg("--admin").arg(self.setup.dir.join("admin.sock"));
+        let mut child = Guard::new(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
+        let running = child.child().ok_or_else(|| io::Error::other("the verb is gone"))?;
         let status = loop {
             match running.try_wait()? {
                 Some(status) => break status,
@@ -221,32 +261,41 @@ impl Fleet {
         }
     }
 
-    /// Ends everything and says how many requests each server has logged, health checks aside.
+    /// Ends everything and says how many requests each server has logged, aside from health checks and from what
+    /// the lab and the other servers have asked it.
     ///
     /// # Errors
     /// When a log cannot be read.
-    pub fn stop(mut self) -> io::Result<BTreeMap<u32, u64>> {
+    pub fn stop(mut self) -> io::Result<Logged> {
         self.end();
-        let mut counts = BTreeMap::new();
-        for entry in fs::read_dir(&self.dir)? {
+        let mut logged = Logged::default();
+        for entry in fs::read_dir(&self.setup.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "arrivals") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                let Some(number) = name.strip_prefix('s').and_then(|number| number.parse().ok()) else { continue };
                 let lines = BufReader::new(File::open(&path)?).lines();
-                let requests = lines.map_while(Result::ok).filter(|line| !line.contains(" GET /healthz "));
-                counts.insert(number, requests.count() as u64);
+                let requests = lines.map_while(Result::ok).filter(|line| is_a_users(line));
+                let (number, count) = (name.strip_prefix('s').map(str::parse), requests.count() as u64);
+                match number {
+                    Some(Ok(number)) => _ = logged.servers.insert(number, count),
+                    _ if name == ITEMS => logged.items = Some(count),
+                    _ => {}
+                }
             }
         }
-        Ok(counts)
+        Ok(logged)
     }
 
     fn end(&mut self) {
-        let _ = self.proxy.kill();
-        let _ = self.proxy.wait();
-        let origins = self.origins.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for origin in origins {
-            let _ = end(origin, Signal::KILL);
+        let _ = self.proxy.end(Signal::KILL);
+        for servers in [&mut self.origins, &mut self.others] {
+            for origin in servers.get_mut().unwrap_or_else(PoisonError::into_inner) {
+                let _ = origin.guard.end(Signal::KILL);
+            }
+        }
+        // The store last: servers that end may still ask it.
+        if let Some(redis) = &mut self.redis {
+            let _ = redis.guard.end(Signal::KILL);
         }
     }
 }
@@ -257,53 +306,9 @@ impl Drop for Fleet {
     }
 }
 
-/// This program, deaf to what the environment says of evenkeel, and to Ctrl-C: that is for the lab.
-fn clean(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.process_group(0);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVENKEEL_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn end(origin: &mut Origin, signal: Signal) -> io::Result<()> {
-    if let Some(mut child) = origin.child.take() {
-        kill_process(Pid::from_child(&child), signal)?;
-        child.wait()?;
-    }
-    Ok(())
-}
-
-/// Starts a server; its log is appended to, so that of one that comes back it is whole.
-fn origin(
-    program: &Path,
-    dir: &Path,
-    servers: &Servers,
-    name: &str,
-    address: Option<SocketAddr>,
-) -> io::Result<(Child, SocketAddr)> {
-    let listen = address.map_or_else(|| "127.0.0.1:0".to_owned(), |address| address.to_string());
-    let mut command = clean(program);
-    command.args(["origin", "--name", name, "--listen", &listen]);
-    command.arg("--arrivals").arg(dir.join(format!("{name}.arrivals")));
-    if !servers.work.is_zero() {
-        command.args(["--work", &format!("{}ms", servers.work.as_millis())]);
-        if let Some(workers) = servers.workers {
-            command.args(["--workers", &workers.to_string()]);
-        }
-    }
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let mut child = Guard(Some(child));
-    let said = child.0.as_mut().and_then(|child| child.stderr.take());
-    let mut line = String::new();
-    if let Some(said) = said {
-        BufReader::new(said).read_line(&mut line)?;
-    }
-    let address = line.trim().rsplit_once("http://").and_then(|(_, address)| address.parse().ok());
-    let address = address.ok_or_else(|| io::Error::other(format!("server {name} did not start: {}", line.trim())))?;
-    let child = child.0.take().ok_or_else(|| io::Error::other("the server is gone"))?;
-    Ok((child, address))
+/// Whether a line of a server's log is of a request that a user has sent.
+fn is_a_users(line: &str) -> bool {
+    !line.contains(" GET /healthz ") && !line.contains(" /sessions")
 }
 
 fn status(program: &Path, dir: &Path) -> io::Result<Value> {
@@ -324,8 +329,7 @@ fn ready(program: &Path, dir: &Path, proxy: &mut Guard, servers: usize) -> io::R
     let began = Instant::now();
     let log = dir.join("proxy.log");
     loop {
-        let is_gone = proxy.0.as_mut().is_some_and(|proxy| proxy.try_wait().is_ok_and(|status| status.is_some()));
-        if is_gone || began.elapsed() > PATIENCE {
+        if proxy.is_gone() || began.elapsed() > PATIENCE {
             let said = fs::read_to_string(&log).unwrap_or_default();
             return Err(io::Error::other(format!("the proxy did not become ready:\n{}", said.trim_end())));
         }

@@ -1,0 +1,135 @@
+//! Children of the lab, each of which ends with it.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{PACE, PATIENCE};
+
+/// A child that is ended when it is dropped.
+#[derive(Debug)]
+pub(super) struct Guard(Option<Child>);
+
+impl Guard {
+    pub(super) fn new(child: Child) -> Self {
+        Self(Some(child))
+    }
+
+    /// None once it was ended.
+    pub(super) fn child(&mut self) -> Option<&mut Child> {
+        self.0.as_mut()
+    }
+
+    pub(super) fn id(&self) -> Option<u32> {
+        self.0.as_ref().map(Child::id)
+    }
+
+    pub(super) fn is_gone(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    /// Sends it a signal and waits for its end; nothing where it was ended already.
+    pub(super) fn end(&mut self, signal: Signal) -> io::Result<()> {
+        if let Some(mut child) = self.0.take() {
+            kill_process(Pid::from_child(&child), signal)?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A program, deaf to what the environment says of evenkeel, and to Ctrl-C: that is for the lab.
+pub(super) fn clean(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.process_group(0);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVENKEEL_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Resident memory of a process in bytes, as the kernel counts it.
+///
+/// # Errors
+/// When it is gone.
+pub fn resident(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no VmRSS")))
+}
+
+/// A Redis that keeps nothing on disk and listens on a Unix socket of the lab's own.
+#[derive(Debug)]
+pub(super) struct Redis {
+    pub(super) guard: Guard,
+    pub(super) socket: PathBuf,
+}
+
+impl Redis {
+    const PROGRAM: &str = "redis-server";
+
+    pub(super) fn is_installed() -> bool {
+        let mut command = Command::new(Self::PROGRAM);
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+
+    pub(super) fn start(dir: &Path) -> io::Result<Self> {
+        // Absolute: where Redis works, it changes to its own directory.
+        let dir = fs::canonicalize(dir)?;
+        let (socket, log) = (dir.join("redis.sock"), fs::File::create(dir.join("redis.log"))?);
+        let mut command = clean(Path::new(Self::PROGRAM));
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocket"]);
+        command.arg(&socket).arg("--dir").arg(&dir);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut redis = Self { guard: Guard::new(child), socket };
+        let began = Instant::now();
+        while !redis.answers() {
+            if redis.guard.is_gone() || began.elapsed() > PATIENCE {
+                let said = fs::read_to_string(dir.join("redis.log")).unwrap_or_default();
+                return Err(io::Error::other(format!("redis-server did not become ready:\n{}", said.trim_end())));
+            }
+            std::thread::sleep(PACE);
+        }
+        Ok(redis)
+    }
+
+    fn answers(&self) -> bool {
+        let ping = || -> io::Result<bool> {
+            let mut stream = UnixStream::connect(&self.socket)?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"PING\r\n")?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer)?;
+            Ok(&answer == b"+PONG")
+        };
+        ping().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_one_that_cannot_be_has_none() {
+        assert!(resident(std::process::id()).unwrap() > 1 << 20);
+        assert!(resident(u32::MAX).is_err());
+    }
+}
