@@ -202,3 +202,70 @@ fn the_scenarios_that_are_shipped_can_be_read() {
     }
     assert!(seen >= 5);
 }
+
+/// Servers that the lab has not started: the load goes to them through each policy, and they are left as they were.
+#[test]
+fn the_load_goes_to_servers_of_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("my.toml"), dir.path().join("out"));
+    let text = "title = 'My shop'\nduration = '3s'\nsession_cookie = 'sid'\n\
+                [[group]]\nname = 'office'\nusers = 20\naddresses = 1\nrate = 60\npath = '/?shop'\n\
+                [[group]]\nname = 'homes'\nusers = 20\nrate = 60\n\
+                [[policy]]\nname = 'turns'\npolicy = 'round_robin'\n\
+                [[policy]]\nname = 'sticky'\npolicy = 'sticky_cookie'\n\
+                [[policy]]\nname = 'hash'\npolicy = 'ip_hash'\n";
+    std::fs::write(&file, text).unwrap();
+    let origins = harness::origins(3);
+    let targets: Vec<String> = origins.iter().map(|origin| format!("http://{}/", origin.address())).collect();
+    let mut args = vec!["lab", "--config", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    targets.iter().for_each(|target| args.extend(["--target", target]));
+    let done = harness::run(&mut command(&args)).ends(0);
+    assert!(done.out.contains("SESSIONS LOST"), "{}", done.out);
+    let report = report(&out);
+    let policies = report["policies"].as_array().unwrap();
+    let mut totals = [0; 3];
+    for policy in policies {
+        assert_eq!(policy["failed"], 0, "{policy}");
+        for (at, server) in policy["servers"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(server["requests"], server["logged"], "the proxy counts the same: {policy}");
+            totals[at] += server["requests"].as_u64().unwrap();
+        }
+    }
+    // Their own count, of all policies.
+    for (origin, total) in origins.iter().zip(totals) {
+        let requests = origin.requests();
+        assert_eq!(requests.len() as u64, total, "{}", origin.name());
+        assert!(requests.iter().any(|request| request.target == "/?shop"));
+    }
+    let lost = |n: usize| policies[n]["sessions_lost"].as_u64().unwrap();
+    // In turn, everybody meets a server that does not know them; by cookie or address nobody does.
+    assert!(lost(0) > 50, "{}", lost(0));
+    assert_eq!((lost(1), lost(2)), (0, 0));
+    let skew = |n: usize| policies[n]["max_over_mean"].as_f64().unwrap();
+    assert!(skew(2) > 1.4 && skew(2) > skew(1), "{} {}", skew(1), skew(2));
+}
+
+#[test]
+fn what_only_toy_servers_do_is_refused_for_servers_of_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("my.toml");
+    let refused = |text: &str, args: &[&str], exit: i32, says: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut all = vec!["lab"];
+        all.extend(args);
+        all.extend(["-c", file.to_str().unwrap()]);
+        let done = harness::run(&mut command(&all)).ends(exit);
+        assert!(done.err.contains(says), "{}", done.err);
+    };
+    let own = ["--target", "127.0.0.1:1"];
+    refused(SCENARIO, &own, 3, "`sessions` is for toy servers");
+    let plain = SCENARIO.replace("sessions = true\n", "");
+    refused(&plain, &own, 3, "leave events out with --target");
+    let small = plain.replace("[[event]]\nat = \"1500ms\"\ndo = { kill = 2 }\n", "");
+    refused(&small, &["--target", "https://127.0.0.1:1"], 3, "`tls = {}` in [upstream]");
+    refused(&small, &["--target", "http://127.0.0.1:1/shop"], 3, "write HOST:PORT alone");
+    refused(&small, &["--target", "nowhere"], 3, "has no port");
+    refused(&small.replace("rate = 60", "rate = 60\npath = '/x'"), &["--seed", "2"], 3, "name them with --target");
+    let done = harness::run(&mut command(&["lab", "--target", "127.0.0.1:1"])).ends(2);
+    assert!(done.err.contains("say which scenario"), "{}", done.err);
+}

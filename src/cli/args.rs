@@ -16,7 +16,7 @@ use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, 
 use clap_complete::Shell;
 
 pub(super) use deploy::{CanaryBy, DeployArgs, Replacement};
-pub(super) use lab::{LabRunArgs, LabVerb};
+pub(super) use lab::{LabArgs, LabRunArgs, LabVerb};
 pub(super) use litmus::LitmusArgs;
 pub(super) use origin::{CacheArg, KeepArg, OriginArgs};
 
@@ -193,8 +193,9 @@ pub(super) enum Verb {
     /// Run three toy servers with evenkeel in front of them, to try things out
     Demo(DemoArgs),
     /// Measure policies against each other, over real sockets
-    #[command(subcommand)]
-    Lab(LabVerb),
+    ///
+    /// Without a verb of its own it is `lab run` of the scenario that -c names, for servers of your own.
+    Lab(LabArgs),
     /// Find out whether a service keeps something of its clients in its servers
     ///
     /// Clients do the steps of a script, each of them at servers that are asked directly. Half of them go to

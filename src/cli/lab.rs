@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::args::LabRunArgs;
+use super::args::{Global, LabArgs, LabRunArgs, LabVerb};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::table::{Cell, Row, Style};
@@ -23,8 +23,27 @@ use crate::lab::strategies::{self, Comparison};
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(200);
 
+/// `lab`, with a verb of its own or without.
+pub(super) fn lab(args: LabArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
+    match args.verb {
+        Some(LabVerb::Run(args)) => run(&args, console),
+        Some(LabVerb::Simulate(args)) => simulate(&args, console),
+        None => {
+            let Some(scenario) = global.config.clone() else {
+                let text =
+                    "say which scenario: evenkeel lab --config my.toml --target 127.0.0.1:9001, or evenkeel lab run";
+                return Err(Failure::new(Exit::Usage, text));
+            };
+            run(&LabRunArgs { scenario, wanted: args.wanted }, console)
+        }
+    }
+}
+
 /// `lab simulate`: the same in virtual time.
-pub(super) fn simulate(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
+fn simulate(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
+    if !args.wanted.target.is_empty() {
+        return Err(Failure::new(Exit::Usage, "nothing is sent in virtual time: --target is for lab run"));
+    }
     let scenario = read(args, Limits::VIRTUAL)?;
     let arrivals = arrivals::schedule(&scenario);
     let mut measured = Vec::new();
@@ -37,18 +56,18 @@ pub(super) fn simulate(args: &LabRunArgs, console: &mut Console) -> Result<Exit,
         measured.push(one);
     }
     let report = Report { simulated: true, ..Report::of(&scenario, &measured) };
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.scenario));
+    let out = args.wanted.out.clone().unwrap_or_else(|| default_out(&args.scenario));
     tell(&report, &out, console)?;
     Ok(Exit::Ok)
 }
 
 /// `lab run`: a scenario against each of its policies in turn, and a report of it.
-pub(super) fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
+fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
     let scenario = read(args, Limits::REAL)?;
     let arrivals = arrivals::schedule(&scenario);
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot find this program: {error}")))?;
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.scenario));
+    let out = args.wanted.out.clone().unwrap_or_else(|| default_out(&args.scenario));
     fs::create_dir_all(&out).map_err(|error| unwritten(&out, &error))?;
     let meter = Arc::new(Meter::default());
     stop_on_signal(&meter)?;
@@ -159,13 +178,13 @@ fn read(args: &LabRunArgs, limits: Limits) -> Result<Scenario, Failure> {
     let text = fs::read_to_string(&args.scenario)
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the scenario {name}: {error}")))?;
     let wrong = |error: String| Failure::new(Exit::InvalidConfig, format!("{name}: {}", error.trim_end()));
-    let mut scenario = Scenario::read(&text, limits).map_err(wrong)?;
-    if let Some(seed) = args.seed {
+    let mut scenario = Scenario::read_for(&text, &args.wanted.target, limits).map_err(wrong)?;
+    if let Some(seed) = args.wanted.seed {
         scenario.seed = seed;
     }
-    if !args.policy.is_empty() {
+    if !args.wanted.policy.is_empty() {
         let names: Vec<String> = scenario.policies.iter().map(|p| p.name.clone()).collect();
-        if let Some(unknown) = args.policy.iter().find(|policy| !names.contains(policy)) {
+        if let Some(unknown) = args.wanted.policy.iter().find(|policy| !names.contains(policy)) {
             let names = names.join("\", \"");
             return Err(Failure::new(
                 Exit::Usage,
@@ -175,10 +194,13 @@ fn read(args: &LabRunArgs, limits: Limits) -> Result<Scenario, Failure> {
         // What others are compared with stays.
         let compares = scenario.strategies.is_some();
         let baseline = |policy: &Candidate| compares && policy.sessions == Some(Kept::None);
-        scenario.policies.retain(|policy| args.policy.contains(&policy.name) || baseline(policy));
+        scenario.policies.retain(|policy| args.wanted.policy.contains(&policy.name) || baseline(policy));
     }
     for candidate in &scenario.policies {
-        let servers = [("s1".to_owned(), std::net::SocketAddr::from(([127, 0, 0, 1], 1)))];
+        let own = scenario.targets.iter().cloned();
+        let addresses = own.chain(scenario.targets.is_empty().then(|| "127.0.0.1:1".to_owned()));
+        let servers: Vec<(String, String)> =
+            (1..).zip(addresses).map(|(n, at): (u32, _)| (format!("s{n}"), at)).collect();
         let text = fleet::configuration(&scenario, candidate, &servers);
         if let Err(report) = config::parse(&text, &format!("the configuration for \"{}\"", candidate.name)) {
             return Err(wrong(format!("policy \"{}\" makes a configuration that is wrong:\n{report}", candidate.name)));

@@ -37,7 +37,7 @@ mod why;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use args::{Args, CheckArgs, ConfigVerb, Global, LabVerb, MaintenanceArgs, StopArgs, Verb, WhyArgs};
+use args::{Args, CheckArgs, ConfigVerb, Global, MaintenanceArgs, StopArgs, Verb, WhyArgs};
 use client::Client;
 use console::Console;
 use exit::{Exit, Failure};
@@ -83,8 +83,7 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Run(flags) => run::run(&flags, global, console),
         Verb::Check(args) => check::check(&args, global, console),
         Verb::Config(ConfigVerb::Show) => check::show(global, console),
-        Verb::Lab(LabVerb::Run(args)) => lab::run(&args, console),
-        Verb::Lab(LabVerb::Simulate(args)) => lab::simulate(&args, console),
+        Verb::Lab(args) => lab::lab(args, global, console),
         Verb::Litmus(args) => litmus::litmus(&args, global, console),
         Verb::Origin(options) => origin::origin(&options, console),
         Verb::Demo(options) => demo::demo(&options, global, program, console),

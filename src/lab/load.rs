@@ -71,9 +71,19 @@ pub struct Meter {
 /// What users ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
+    /// What their group asks for, of servers that are not the lab's.
+    Paths,
     Bytes,
     Sessions,
     Items,
+}
+
+/// What is known of servers that are not the lab's.
+#[derive(Debug)]
+struct Own {
+    path: String,
+    /// The cookie in which they keep a session.
+    session: Option<String>,
 }
 
 /// A user's own: the connection that is free, and cookies.
@@ -102,6 +112,7 @@ pub fn send(
     let mut users: HashMap<(u16, u32), Rc<RefCell<User>>> = HashMap::new();
     let start = Instant::from_std(start);
     let asked = match (&scenario.items, scenario.sessions) {
+        _ if !scenario.targets.is_empty() => Asked::Paths,
         (Some(_), _) => Asked::Items,
         (None, true) => Asked::Sessions,
         (None, false) => Asked::Bytes,
@@ -116,12 +127,14 @@ pub fn send(
             let user = Rc::clone(users.entry((arrival.group, arrival.user)).or_default());
             let from = address(arrival.group, &scenario.groups[usize::from(arrival.group)], arrival.user);
             let stay = scenario.groups[usize::from(arrival.group)].visits;
+            let path = scenario.groups[usize::from(arrival.group)].path.clone();
+            let own = Own { path: path.unwrap_or_else(|| "/".to_owned()), session: scenario.session_cookie.clone() };
             let (arrival, outcomes) = (*arrival, Rc::clone(&outcomes));
             let meter = Arc::clone(meter);
             meter.sent.fetch_add(1, Relaxed);
             tasks.push(tokio::task::spawn_local(async move {
                 come(&mut user.borrow_mut(), stay);
-                let visit = visit(&user, IpAddr::V4(from), proxy, asked, &arrival);
+                let visit = visit(&user, IpAddr::V4(from), proxy, asked, &arrival, &own);
                 let Seen { server, status, lost, login, hit } = timeout(PATIENCE, visit).await.unwrap_or_default();
                 let latency = start.elapsed().saturating_sub(arrival.at);
                 if status.is_none_or(|status: u16| status >= 500) {
@@ -171,22 +184,35 @@ struct Seen {
 }
 
 /// One request of a user.
-async fn visit(user: &Rc<RefCell<User>>, from: IpAddr, proxy: SocketAddr, asked: Asked, arrival: &Arrival) -> Seen {
+async fn visit(
+    user: &Rc<RefCell<User>>,
+    from: IpAddr,
+    proxy: SocketAddr,
+    asked: Asked,
+    arrival: &Arrival,
+    own: &Own,
+) -> Seen {
     // Taken here: before it is sent, somebody new may have come in this user's place.
     let cookies = user.borrow().cookies.clone();
     let logged_in = cookies.iter().any(|(name, _)| name == "sid");
     let path = match asked {
+        Asked::Paths => &own.path,
         Asked::Bytes => "/bytes?n=512",
         Asked::Items => &format!("/item?key={}", arrival.item),
         Asked::Sessions if logged_in => "/count",
         Asked::Sessions => &format!("/login?user={}", arrival.name()),
     };
     let login = asked == Asked::Sessions && !logged_in;
-    let Some((server, status, hit)) = ask(user, from, proxy, path, &cookies).await else {
+    let Some((server, status, hit)) = ask(user, from, proxy, path, &cookies, &arrival.name()).await else {
         return Seen { login, ..Seen::default() };
     };
-    let lost = path == "/count" && status == StatusCode::UNAUTHORIZED.as_u16();
-    if lost {
+    let had = |name: &String| cookies.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+    let lost = match &own.session {
+        // Whoever had a session and gets another one is somebody new there.
+        Some(name) => had(name).is_some_and(|had| user.borrow().cookies.iter().any(|(n, now)| n == name && now != had)),
+        None => path == "/count" && status == StatusCode::UNAUTHORIZED.as_u16(),
+    };
+    if lost && asked == Asked::Sessions {
         // They log in again with their next request.
         user.borrow_mut().cookies.retain(|(name, _)| name != "sid");
     }
@@ -203,12 +229,13 @@ async fn ask(
     proxy: SocketAddr,
     path: &str,
     cookies: &[(String, String)],
+    name: &str,
 ) -> Option<Answered> {
     let kept = user.borrow_mut().connection.take();
     if let Some(mut connection) = kept
         && connection.ready().await.is_ok()
     {
-        let request = request(path, cookies)?;
+        let request = request(path, cookies, name)?;
         match connection.try_send_request(request).await {
             Ok(answer) => return settle(user, connection, answer).await,
             // Closed before it was sent: browsers try again on another.
@@ -224,12 +251,13 @@ async fn ask(
     stream.set_nodelay(true).ok()?;
     let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::task::spawn_local(driver);
-    let answer = connection.send_request(request(path, cookies)?).await.ok()?;
+    let answer = connection.send_request(request(path, cookies, name)?).await.ok()?;
     settle(user, connection, answer).await
 }
 
-fn request(path: &str, cookies: &[(String, String)]) -> Option<Request<Empty<Bytes>>> {
-    let request = Request::get(path).header(header::HOST, "lab");
+fn request(path: &str, cookies: &[(String, String)], name: &str) -> Option<Request<Empty<Bytes>>> {
+    // Who asks, for policies that go by it.
+    let request = Request::get(path).header(header::HOST, "lab").header("x-user", name);
     let cookies: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let request = if cookies.is_empty() { request } else { request.header(header::COOKIE, cookies.join("; ")) };
     request.body(Empty::new()).ok()

@@ -4,6 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueHint};
 
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(in crate::cli) struct LabArgs {
+    #[command(subcommand)]
+    pub verb: Option<LabVerb>,
+
+    /// As `lab run` of the scenario that -c names
+    #[command(flatten)]
+    pub wanted: LabWanted,
+}
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum LabVerb {
     /// Run a scenario against each of its policies in turn, and write a report
@@ -24,6 +35,20 @@ pub(in crate::cli) struct LabRunArgs {
     /// The scenario, a TOML file as in config/lab
     #[arg(value_name = "SCENARIO", value_hint = ValueHint::FilePath)]
     pub scenario: PathBuf,
+
+    #[command(flatten)]
+    pub wanted: LabWanted,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(in crate::cli) struct LabWanted {
+    /// A server of your own that gets the load, in the place of toy servers; may be given several times
+    ///
+    /// evenkeel is started in front of them all under each policy in turn. Groups may say which `path` they ask
+    /// for, and `session_cookie` names the cookie that shows that a session was lost. Only load is sent: servers
+    /// are neither stopped nor started.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub target: Vec<String>,
 
     /// Where the report is written [default: evenkeel-lab-SCENARIO in this directory]
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]

@@ -61,27 +61,36 @@ pub fn missing(candidate: &Candidate) -> Option<String> {
 
 /// The configuration of the proxy for a candidate; servers are the pairs of name and address.
 #[must_use]
-pub fn configuration(scenario: &Scenario, candidate: &Candidate, servers: &[(String, SocketAddr)]) -> String {
+pub fn configuration(scenario: &Scenario, candidate: &Candidate, servers: &[(String, String)]) -> String {
     let mut upstream = scenario.upstream.clone();
     upstream.extend(candidate.upstream.clone());
     upstream.insert("policy".to_owned(), candidate.policy.clone());
     if !upstream.contains_key("check") {
-        let check = toml::toml! { http = { path = "/healthz", interval = "500ms", timeout = "500ms" } };
+        let check = if scenario.targets.is_empty() {
+            toml::toml! { http = { path = "/healthz", interval = "500ms", timeout = "500ms" } }
+        } else {
+            toml::toml! { tcp = { interval = "1s" } }
+        };
         upstream.insert("check".to_owned(), check.into());
     }
-    let server = |(name, address): &(String, SocketAddr)| {
+    let server = |(name, address): &(String, String)| {
         toml::Table::from_iter([
             ("name".to_owned(), name.as_str().into()),
-            ("address".to_owned(), address.to_string().into()),
+            ("address".to_owned(), address.as_str().into()),
         ])
     };
     let servers: Vec<toml::Value> = servers.iter().map(|pair| server(pair).into()).collect();
     upstream.insert("server".to_owned(), servers.into());
     let listener = toml::toml! { bind = "127.0.0.1:0" };
-    let whole = toml::Table::from_iter([
+    let mut whole = toml::Table::from_iter([
         ("listener".to_owned(), vec![toml::Value::from(listener)].into()),
         ("upstream".to_owned(), toml::Table::from_iter([("app".to_owned(), upstream.into())]).into()),
     ]);
+    if !scenario.targets.is_empty() {
+        // Toy servers say who they are; for others the proxy does.
+        let route = toml::toml! { upstream = "app" response_headers = { set = { X-Server = "{server}" } } };
+        whole.insert("route".to_owned(), vec![toml::Value::from(route)].into());
+    }
     whole.to_string()
 }
 
@@ -101,11 +110,14 @@ impl Fleet {
         let items_at = items.as_ref().map(|items| items.address);
         let setup = Setup::new(program.clone(), dir.clone(), scenario, candidate, store, items_at);
         let mut origins: Vec<Origin> = Vec::new();
-        for number in 1..=scenario.servers.count {
+        let own = if scenario.targets.is_empty() { scenario.servers.count } else { 0 };
+        for number in 1..=own {
             let others: Vec<SocketAddr> = origins.iter().map(|origin| origin.address).collect();
             origins.push(setup.start(&format!("s{number}"), None, &others)?);
         }
-        let pairs: Vec<(String, SocketAddr)> = origins.iter().map(|o| (o.name.clone(), o.address)).collect();
+        let toys = origins.iter().map(|origin| (origin.name.clone(), origin.address.to_string()));
+        let targets = (1..).zip(&scenario.targets).map(|(number, address)| (format!("s{number}"), address.clone()));
+        let pairs: Vec<(String, String)> = toys.chain(targets).collect();
         let config = dir.join("proxy.toml");
         fs::write(&config, configuration(scenario, candidate, &pairs))?;
         let log = File::create(dir.join("proxy.log"))?;
@@ -262,13 +274,16 @@ impl Fleet {
     }
 
     /// Ends everything and says how many requests each server has logged, aside from health checks and from what
-    /// the lab and the other servers have asked it.
+    /// the lab and the other servers have asked it. Of servers of the user's own the proxy says how many they got.
     ///
     /// # Errors
     /// When a log cannot be read.
     pub fn stop(mut self) -> io::Result<Logged> {
-        self.end();
         let mut logged = Logged::default();
+        if self.origins().is_empty() {
+            logged.servers = counted(&self.status()?);
+        }
+        self.end();
         for entry in fs::read_dir(&self.setup.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "arrivals") {
@@ -315,6 +330,15 @@ fn status(program: &Path, dir: &Path) -> io::Result<Value> {
     let mut command = clean(program);
     let output = command.args(["status", "--output", "json", "--admin"]).arg(dir.join("admin.sock")).output()?;
     serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+}
+
+/// Requests that each server got, by its number.
+fn counted(status: &Value) -> BTreeMap<u32, u64> {
+    let servers = status["upstreams"][0]["servers"].as_array().into_iter().flatten();
+    let count = |server: &Value| {
+        Some((server["name"].as_str()?.strip_prefix('s')?.parse().ok()?, server["requests"].as_u64()?))
+    };
+    servers.filter_map(count).collect()
 }
 
 /// The names of the servers that are healthy.

@@ -2,6 +2,7 @@
 
 mod cache;
 mod strategies;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -57,7 +58,15 @@ pub struct Scenario {
     /// Users ask for these, and servers have a cache of them.
     #[serde(default)]
     pub items: Option<Items>,
+    /// The toy servers; not asked for where the load is for somebody's own.
+    #[serde(default)]
     pub servers: Servers,
+    /// Servers of the user's own, to which the load goes in the place of toy servers.
+    #[serde(skip)]
+    pub targets: Vec<String>,
+    /// The cookie in which those keep a session: one that is set anew, for a client who had one, is a session lost.
+    #[serde(default)]
+    pub session_cookie: Option<String>,
     /// Who asks.
     #[serde(rename = "group")]
     pub groups: Vec<Group>,
@@ -73,7 +82,7 @@ pub struct Scenario {
 }
 
 /// The servers, called s1, s2 and so on.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Servers {
     pub count: usize,
@@ -97,6 +106,9 @@ pub struct Group {
     /// After so many requests a user leaves, with all cookies forgotten, and the next one is somebody new; absent:
     /// nobody leaves.
     pub visits: Option<u32>,
+    /// What they ask for, where the servers are the user's own: a path with its query, `/` if absent.
+    #[serde(default)]
+    pub path: Option<String>,
     /// When they begin.
     #[serde(default, deserialize_with = "duration")]
     pub from: Duration,
@@ -181,13 +193,27 @@ impl Scenario {
     /// # Errors
     /// What is wrong with it, where, and what would be right.
     pub fn read(text: &str, limits: Limits) -> Result<Self, String> {
+        Self::read_for(text, &[], limits)
+    }
+
+    /// Reads a scenario whose load is for servers of the user's own, if there are any: addresses as in a
+    /// configuration.
+    ///
+    /// # Errors
+    /// The same, and what it asks for that only toy servers do.
+    pub fn read_for(text: &str, targets: &[String], limits: Limits) -> Result<Self, String> {
         let scenario: Spanned<Self> = toml::from_str(text).map_err(|error| error.to_string())?;
-        let scenario = scenario.into_inner();
+        let mut scenario = scenario.into_inner();
+        if !targets.is_empty() {
+            scenario.targets = targets.iter().map(|target| targets::address(target)).collect::<Result<_, _>>()?;
+            scenario.servers.count = targets.len();
+        }
         scenario.check(limits)?;
         Ok(scenario)
     }
 
     fn check(&self, limits: Limits) -> Result<(), String> {
+        self.check_targets()?;
         let most = limits.servers;
         let Servers { count, workers, .. } = self.servers;
         if !(1..=most).contains(&count) {

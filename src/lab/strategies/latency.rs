@@ -79,6 +79,7 @@ fn timed(scenario: &Scenario, strategies: &Strategies, fleets: usize) -> Scenari
         addresses: None,
         rate: strategies.rate * fleets as f64,
         visits: None,
+        path: None,
         from: Duration::ZERO,
         until: None,
     };

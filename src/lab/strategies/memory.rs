@@ -83,6 +83,7 @@ fn of_logins(scenario: &Scenario, strategies: &Strategies, count: usize) -> Scen
         addresses: None,
         rate: PACE,
         visits: None,
+        path: None,
         from: Duration::ZERO,
         until: None,
     };
