@@ -398,6 +398,32 @@ shop  sticky_cookie
     }
 
     #[test]
+    fn hot_addresses_and_a_forgotten_proxy_are_shown() {
+        let mut status = fixture::status();
+        let peer = "10.0.0.5".to_owned();
+        status.forgotten_proxy = Some(ForgottenProxy { peer, share_percent: 97.2, requests: 1_234 });
+        let hot = |key: &str, spread| HotKeyStatus {
+            key: key.to_owned(),
+            server: "b".to_owned(),
+            share_percent: 31.25,
+            requests_per_second: 120.0,
+            spread,
+            seconds: 12.3,
+        };
+        status.upstreams[0].hot_keys = vec![hot("192.0.2.7", true), hot("2001:db8::/64", false)];
+        let shown = text(&status, 0, false);
+        for line in [
+            "\nwarning    97 % of 1,234 requests came from 10.0.0.5, which says for whom it asks and is not trusted; \
+             if it is your proxy, set trusted_proxies = [\"10.0.0.5\"]\n",
+            "\n  hot for 12 s: 192.0.2.7 makes 31.2 % of the requests, 120.0 a second; its users are spread, since b was \
+             above its bound\n",
+            "\n  hot for 12 s: 2001:db8::/64 makes 31.2 % of the requests, 120.0 a second; all of it belongs to b\n",
+        ] {
+            assert!(shown.contains(line), "{line}: {shown}");
+        }
+    }
+
+    #[test]
     fn colours_only_where_they_are_wanted() {
         let colored = text(&fixture::status(), 0, true);
         assert!(colored.contains("\x1b[31mFAILING OPEN"), "{colored}");

@@ -20,8 +20,8 @@ use crate::upstream::hot::{Counts, Shown, Watch};
 
 /// Pairs of address and server that were named and are remembered.
 const REMEMBERED: usize = 64;
-/// Names in the log within [`SPELL`]: whoever comes from ever new addresses does not fill it.
-const MOST_NAMED: usize = 10;
+/// Lines in the log within [`SPELL`]: whoever comes from ever new addresses does not fill it.
+const MOST_NAMED: usize = 20;
 const SPELL: Duration = Duration::from_secs(60);
 
 /// What is known of the hot keys of one upstream.
@@ -44,18 +44,26 @@ struct Named {
 impl Named {
     /// Whether that address and that server are to be named now.
     fn is_news(&mut self, key: Key, server: u64, now: Duration) -> bool {
-        while self.times.front().is_some_and(|at| *at + SPELL <= now) {
-            self.times.pop_front();
-        }
-        if self.times.len() >= MOST_NAMED || self.pairs.contains(&(key, server)) {
+        if self.pairs.contains(&(key, server)) || !self.has_room(now) {
             return false;
         }
         if self.pairs.len() == REMEMBERED {
             self.pairs.pop_front();
         }
         self.pairs.push_back((key, server));
-        self.times.push_back(now);
         true
+    }
+
+    /// Whether one more line is not too much; it is counted.
+    fn has_room(&mut self, now: Duration) -> bool {
+        while self.times.front().is_some_and(|at| *at + SPELL <= now) {
+            self.times.pop_front();
+        }
+        let has_room = self.times.len() < MOST_NAMED;
+        if has_room {
+            self.times.push_back(now);
+        }
+        has_room
     }
 }
 
@@ -173,7 +181,10 @@ fn look(group: &mut Group, now: Duration) -> bool {
         since: hot.since,
     };
     watched.counts.show(watched.judge.hot().iter().map(shown).collect());
-    let spread: Box<[Key]> = watched.judge.spread().collect();
+    // In an order of their own: who is the hottest of them changes with each look and is no news.
+    let mut spread: Vec<Key> = watched.judge.spread().collect();
+    spread.sort_unstable();
+    let spread = spread.into_boxed_slice();
     let is_other = spread != watched.spread;
     watched.spread = spread;
     if is_other {
@@ -195,6 +206,9 @@ fn say(upstream: &str, change: &Change, name_of: &dyn Fn(u64) -> Arc<str>, named
         }
         Change::Began(_) => debug!(upstream, address = %key, share_percent = share, %server, "a hot address"),
         Change::Ended(_) => debug!(upstream, address = %key, %server, "an address is no longer hot"),
+        Change::Spread(_) | Change::Gathered(_) if !named.has_room(now) => {
+            debug!(upstream, address = %key, %server, "an address is spread, or no longer");
+        }
         Change::Spread(_) => warn!(
             upstream, address = %key, share_percent = share, %server,
             "the users of a hot address are spread: its server is above max_load"

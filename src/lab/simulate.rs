@@ -4,6 +4,7 @@
 //! picking is not in it: no health checks, no retries, no ejection, no deadlines, no cost of its own. A server
 //! that is killed is known to be down at once.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use super::arrivals::{Arrival, address};
 use super::load::Outcome;
 use super::run::{Happened, Measured};
 use super::scenario::{Action, Candidate, Event, Kept, Scenario};
+use crate::balance::hot::{COUNTERS, Judge, Key, Look, Place, SpaceSaving, judge};
 use crate::balance::peak_ewma::Average;
 use crate::balance::{Input, Member, Policy, Scratch, Table, View, key_of};
 
@@ -30,6 +32,8 @@ struct Server {
     /// Which life it is in: what it remembers ends with each.
     life: u32,
     requests: u64,
+    /// Requests that belonged to it and went elsewhere because of its bound.
+    passed_on: Cell<u64>,
 }
 
 /// What a policy sees.
@@ -59,6 +63,11 @@ impl View for Now<'_> {
     fn latency(&self, index: usize) -> Option<f32> {
         Some(self.servers[index].average?.latency_at(self.at.as_millis() as u32, self.decay?))
     }
+
+    fn passes_on(&self, index: usize, _: usize) {
+        let passed_on = &self.servers[index].passed_on;
+        passed_on.set(passed_on.get() + 1);
+    }
 }
 
 /// What a user carries.
@@ -69,6 +78,21 @@ struct User {
     pin: Option<usize>,
     /// Where the session is, and in which life of that server.
     session: Option<(usize, u32)>,
+    /// How many were here before in their place.
+    before: u32,
+}
+
+/// What is known of hot keys.
+struct Watch {
+    sketch: SpaceSaving<Key>,
+    judge: Judge,
+    next: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { sketch: SpaceSaving::new(COUNTERS), judge: Judge::default(), next: judge::PACE }
+    }
 }
 
 struct World<'a> {
@@ -81,6 +105,7 @@ struct World<'a> {
     began: HashMap<u32, (usize, Duration)>,
     users: HashMap<(u16, u32), User>,
     scratch: Vec<Scratch>,
+    watch: Option<Watch>,
 }
 
 /// Works out a scenario for one candidate.
@@ -111,6 +136,7 @@ pub fn simulate(scenario: &Scenario, candidate: &Candidate, arrivals: &[Arrival]
             happened.push(Happened { at, took: 0.0, what: event.action.to_string(), problem: None });
         }
         world.settle(arrival.at);
+        world.judge(arrival.at);
         outcomes.push(world.serve(number, arrival));
     }
     let logged: BTreeMap<u32, u64> = (1u32..).zip(&world.servers).map(|(number, s)| (number, s.requests)).collect();
@@ -121,6 +147,7 @@ impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, policy: Policy) -> Self {
         let table = policy.table(&[], None);
         let scratch = (0..CORES).map(|core| Scratch::new(core, scenario.seed)).collect();
+        let watch = policy.hot_keys().share().map(|_| Watch::default());
         let mut world = Self {
             scenario,
             policy,
@@ -130,6 +157,7 @@ impl<'a> World<'a> {
             began: HashMap::new(),
             users: HashMap::new(),
             scratch,
+            watch,
         };
         world.act(Action::Add(scenario.servers.count));
         world
@@ -138,7 +166,7 @@ impl<'a> World<'a> {
     fn server(&self) -> Server {
         let workers = self.scenario.servers.workers.unwrap_or(0);
         let free = (0..workers).map(|_| Reverse(Duration::ZERO)).collect();
-        Server { is_up: true, free, in_flight: 0, average: None, life: 0, requests: 0 }
+        Server { is_up: true, free, in_flight: 0, average: None, life: 0, requests: 0, passed_on: Cell::new(0) }
     }
 
     fn act(&mut self, action: Action) {
@@ -173,16 +201,49 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Looks for hot keys each second.
+    fn judge(&mut self, now: Duration) {
+        let Some(watch) = &mut self.watch else { return };
+        let hot_keys = self.policy.hot_keys();
+        let Some(share) = hot_keys.share() else { return };
+        while watch.next <= now {
+            let place = |(at, server): (u64, &Server)| Place {
+                server: at,
+                weight: 1,
+                takes_new: server.is_up,
+                passed_on: server.passed_on.get(),
+            };
+            let places: Vec<Place> = (0..).zip(&self.servers).map(place).collect();
+            watch.judge.look(Look {
+                now: watch.next,
+                came: watch.sketch.take(),
+                places: &places,
+                home: &|key| self.table.home(key, |index| self.servers[index].is_up),
+                share,
+                max_load: self.policy.max_load().filter(|_| hot_keys.cookie().is_some()),
+            });
+            watch.next += judge::PACE;
+        }
+    }
+
     fn serve(&mut self, number: u32, arrival: &Arrival) -> Outcome {
         let group = &self.scenario.groups[usize::from(arrival.group)];
         let client = IpAddr::V4(address(arrival.group, group, arrival.user));
         let user = self.users.entry((arrival.group, arrival.user)).or_default();
         user.visits += 1;
         if group.visits.is_some_and(|stay| user.visits > stay) {
-            *user = User { visits: 1, ..User::default() };
+            *user = User { visits: 1, before: user.before + 1, ..User::default() };
         }
+        // Told apart by a cookie, or by the connection that everybody has.
+        let who = u64::from(user.before) << 48 | u64::from(arrival.group) << 32 | u64::from(arrival.user);
         let is_sticky = self.policy.sticky().is_some();
-        let input = Input { client, key: None, spread: None, pinned: user.pin.filter(|_| is_sticky) };
+        let pinned = user.pin.filter(|_| is_sticky);
+        let mut spread = None;
+        if let (Some(watch), Some(key), None) = (&mut self.watch, self.table.hot_key(None, client), pinned) {
+            watch.sketch.add(key);
+            spread = watch.judge.spread().find(|spread| *spread == key).map(|key| key.of_user(who));
+        }
+        let input = Input { client, key: None, spread, pinned };
         let view = Now { servers: &self.servers, at: arrival.at, decay: self.policy.decay() };
         // A user keeps a connection, and a connection its core.
         let core = (arrival.user as usize).wrapping_mul(0x9E37_79B9) >> 7 & (CORES - 1);
@@ -273,6 +334,21 @@ mod tests {
         let kill = "[[event]]\nat = '10s'\ndo = { kill = 2 }\n";
         // A quarter of two hundred users, give or take.
         assert!((25..=80).contains(&lost("sticky_cookie", kill)), "{}", lost("sticky_cookie", kill));
+    }
+
+    /// An office with forty requests in flight, of which its server may have twenty: with the bound alone its users
+    /// are sent about, and spread each stays somewhere and so keeps a session.
+    #[test]
+    fn users_of_a_spread_office_stay_where_they_are() {
+        let lost = |hot_keys: &str| {
+            let policy = format!("policy = {{ ip_hash = {{ max_load = 2, hot_keys = '{hot_keys}' }} }}");
+            let text = text("p", "count = 4\nworkers = 30\nwork = '100ms'", "").replace("policy = 'p'", &policy);
+            let measured = run(&text.replace("users = 200\nrate = 100", "users = 200\naddresses = 1\nrate = 400"));
+            let later = || measured.outcomes.iter().filter(|o| o.at > 5.0);
+            later().filter(|o| o.lost).count() as f64 / later().count() as f64
+        };
+        let (bounded, spread) = (lost("report"), lost("spread"));
+        assert!(bounded > 0.2 && spread < 0.02, "{bounded} {spread}");
     }
 
     #[test]

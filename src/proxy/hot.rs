@@ -2,7 +2,8 @@
 //!
 //! A user is known by a cookie that is set once, or until it comes back by the connection, whose number the cookie
 //! then has: so what a user does on the connection that got the cookie and on all later ones goes to one place. Who
-//! keeps no cookies stays where a connection is.
+//! keeps no cookies stays where a connection is. Behind a trusted proxy a connection is nobody's own: there each
+//! request without the cookie is somebody new.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -33,9 +34,22 @@ pub(super) fn note(
     if !watch.spread.contains(&key) {
         return;
     }
-    let peer = &exchange.conn.peer;
-    let user = number.unwrap_or_else(|| *exchange.new_hot.insert(number_of_connection(peer.address, peer.port)));
+    let user = match number {
+        Some(number) => number,
+        None => *exchange.new_hot.insert(new_user(exchange)),
+    };
     exchange.spread = Some(key.of_user(user));
+}
+
+/// The number of a user who has no cookie yet.
+fn new_user(exchange: &Exchange) -> u64 {
+    let peer = &exchange.conn.peer;
+    let mut random = [0; 8];
+    // Without chance it is the connection all the same.
+    if peer.address != exchange.client && aws_lc_rs::rand::fill(&mut random).is_ok() {
+        return u64::from_ne_bytes(random);
+    }
+    number_of_connection(peer.address, peer.port)
 }
 
 /// The `Set-Cookie` that a user needs who came without one.

@@ -173,6 +173,28 @@ fn an_office_is_spread_while_it_is_too_much_and_comes_back() {
     assert_eq!(favourites(&mut people), at_home);
 }
 
+/// Behind a trusted proxy all come over its connections: a connection is nobody's own there.
+#[test]
+fn users_behind_a_trusted_proxy_are_told_apart_by_their_cookies() {
+    let origins = origins(4);
+    slow(&origins);
+    let policy = "{ ip_hash = { max_load = 1.25, hot_keys = { spread = { cookie = \"who\", max_age = \"1h\" } } } }";
+    let trusted = "cores = 1\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
+    let proxy = Proxy::start(&format!("{trusted}{}", upstream("app", policy, "", &origins)));
+    let front = || proxy.client().with("x-forwarded-for", "192.0.2.7");
+    let crowd = Crowd::of((0..16).map(|_| front()).collect());
+    eventually("the office is spread", || {
+        hot(&proxy).iter().any(|hot| hot.key == "192.0.2.7" && hot.spread).then_some(())
+    });
+    let mut connection = front();
+    let users: BTreeSet<String> = (0..10).filter_map(|_| connection.get("/").cookie("who")).collect();
+    assert!(users.len() > 1, "{users:?}");
+    let answer = connection.get("/");
+    let set = answer.all("set-cookie").into_iter().find(|set| set.starts_with("who=")).unwrap();
+    assert!(set.contains("Max-Age=3600") && set.contains("HttpOnly"), "{set}");
+    crowd.leaves();
+}
+
 /// A reload that wants it no more undoes it, and one that changes something else does not.
 #[test]
 fn a_reload_keeps_what_is_spread_and_one_without_it_ends_it() {
