@@ -22,6 +22,7 @@ pub mod random_two;
 mod rendezvous;
 pub mod round_robin;
 pub mod shuffle;
+pub mod skew;
 mod slots;
 pub mod split;
 pub mod sticky_cookie;
@@ -254,6 +255,18 @@ impl Policy {
             | Self::PeakEwma(_)
             | Self::First(_)
             | Self::Shuffle(_) => false,
+        }
+    }
+
+    /// Whether what it picks depends on what servers have to do at that moment.
+    #[must_use]
+    pub fn reads_load(&self) -> bool {
+        match self {
+            Self::RoundRobin(_) | Self::Shuffle(_) => false,
+            Self::LeastRequests(_) | Self::RandomTwo(_) | Self::PeakEwma(_) | Self::First(_) => true,
+            Self::IpHash(policy) => policy.max_load.is_some(),
+            Self::Hash(policy) => policy.max_load.is_some(),
+            Self::StickyCookie(sticky) => sticky.new_clients.reads_load(),
         }
     }
 

@@ -251,10 +251,16 @@ impl<'de> Deserialize<'de> for StickyCookie {
     }
 }
 
+/// Whether cookies may have that name: a token (RFC 6265 §4.1.1) of at most 64 bytes.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(token)
+}
+
 pub(super) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(token) {
+    if !is_name(&name) {
         return Err(de::Error::custom(format!(
             "`{name}` is no name for a cookie: write 1 to 64 letters, digits or any of !#$%&'*+-.^_`|~"
         )));

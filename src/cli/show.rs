@@ -236,6 +236,10 @@ impl Serialize for Upstreams<'_> {
 #[derive(Serialize)]
 struct UpstreamView<'a> {
     policy: Choice,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shadow: Vec<Choice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_cookie: Option<&'a str>,
     protocol: Choice,
     tls: UpstreamTlsView,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,6 +265,7 @@ impl<'a> UpstreamView<'a> {
         let UpstreamPlan {
             name: _, // the key under which it stands
             policy,
+            shadow,
             protocol,
             tls,
             send_proxy,
@@ -281,6 +286,8 @@ impl<'a> UpstreamView<'a> {
         } = plan;
         Self {
             policy: choice::policy(policy),
+            shadow: shadow.iter().flat_map(|shadow| &shadow.policies).map(choice::policy).collect(),
+            shadow_cookie: shadow.as_ref().and_then(|shadow| shadow.cookie.as_deref()),
             protocol: choice::protocol(protocol),
             tls: UpstreamTlsView::of(tls.as_ref()),
             send_proxy: send_proxy.map(Version::name),

@@ -1,5 +1,7 @@
 //! `status`: what the running evenkeel knows of its servers.
 
+mod skew;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -178,6 +180,10 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
     if let Some(queue) = &upstream.queue {
         out.push_str(&format!("  {}\n", queued(queue, color)));
     }
+    // Of one server there is nothing to say.
+    if let Some(skew) = upstream.skew.as_ref().filter(|_| upstream.servers.len() > 1) {
+        out.push_str(&format!("  {}\n", skew::skew(skew, upstream.servers.len(), color)));
+    }
     // Only sticky upstreams have sessions; a column of dashes would say nothing.
     let sessions = upstream.servers.iter().any(|s| s.sessions.is_some());
     let mut heads = vec!["SERVER", "ADDRESS", "STATE", "WEIGHT", "IN-FLIGHT", "TUNNELS"];
@@ -233,6 +239,9 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         rows.push(Row::Remark(text, Style::Warn));
     }
     out.push_str(&render(&rows, "  ", color));
+    if let Some(shadow) = &upstream.shadow {
+        out.push_str(&skew::shadow(shadow, color));
+    }
     out
 }
 

@@ -12,6 +12,7 @@ mod outliers;
 mod process;
 mod route;
 pub(super) mod server;
+mod shadow;
 mod tls;
 mod upstream;
 mod upstream_tls;

@@ -251,6 +251,8 @@ pub struct UpstreamPlan {
     /// Unique.
     pub name: String,
     pub policy: Policy,
+    /// Policies that are asked, too, and not followed; none asks none.
+    pub shadow: Option<ShadowPlan>,
     /// What is spoken with its servers.
     pub protocol: Protocol,
     /// None: in clear.
@@ -280,6 +282,19 @@ pub struct UpstreamPlan {
     pub cookie_keys: Vec<String>,
     pub servers: Vec<ServerPlan>,
 }
+
+/// What else might pick servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShadowPlan {
+    /// 1 to [`MOST_SHADOWS`], each once.
+    pub policies: Vec<Policy>,
+    /// The application's cookie that clients are known by; none knows them by address and User-Agent. Where the
+    /// upstream's own policy has sessions, those are what they are known by.
+    pub cookie: Option<String>,
+}
+
+/// Most policies in the shadow of an upstream: what each request pays for them is bounded.
+pub const MOST_SHADOWS: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {

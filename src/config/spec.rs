@@ -297,6 +297,9 @@ pub enum UnderscoresSpec {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub struct UpstreamSpec {
     pub policy: At<Policy>,
+    pub shadow: At<Vec<At<Policy>>>,
+    /// Absent: clients without a sticky session are known by address and User-Agent.
+    pub shadow_cookie: Option<At<String>>,
     pub protocol: At<Protocol>,
     pub tls: At<TlsOrNot>,
     /// Absent: servers are told of clients in headers only.
@@ -323,6 +326,8 @@ impl Default for UpstreamSpec {
     fn default() -> Self {
         Self {
             policy: nowhere(Policy::RoundRobin(RoundRobin::default())),
+            shadow: nowhere(Vec::new()),
+            shadow_cookie: None,
             protocol: nowhere(Protocol::default()),
             tls: nowhere(TlsOrNot::default()),
             send_proxy: None,

@@ -2,6 +2,7 @@
 
 mod deploy;
 mod plan;
+mod shadow;
 mod why;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ pub use deploy::{
     NewDeploy, Swap,
 };
 pub use plan::{NewPlan, Planned, PlannedClients, PlannedRemoval, PlannedUpstream};
+pub use shadow::{ShadowPolicyStatus, ShadowStatus, SkewStatus};
 pub use why::Explained;
 
 /// `GET /status`.
@@ -157,6 +159,12 @@ pub struct UpstreamStatus {
     /// Keys that take more than their share, the hottest first, where they are looked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hot_keys: Vec<HotKeyStatus>,
+    /// How evenly requests were spread lately; absent before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew: Option<SkewStatus>,
+    /// What other policies would do, where some are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowStatus>,
     pub servers: Vec<ServerStatus>,
 }
 

@@ -15,13 +15,14 @@ use super::drain::Drain;
 use super::error::CommandError;
 use super::hot::Watched;
 use super::outlier::Outlier;
-use super::prober::Probing;
+use super::prober::{self, Probing};
 use super::resolve::Resolving;
 use crate::balance::canary::Canary;
 use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::health::Check;
 use crate::health::streak::Streak;
 use crate::upstream::server::{State, WHOLE_SHARE};
+use crate::upstream::shadow::Kept;
 use crate::upstream::{Admin, Change, Gate, Operational, Queue, Server, Service, Sticky, Upstream};
 
 /// Failed connections in a row that take down a server without a check.
@@ -107,6 +108,8 @@ pub(super) struct Group {
     slot: usize,
     pub(super) plan: Arc<UpstreamPlan>,
     pub(super) sticky: Option<Arc<Sticky>>,
+    /// What is kept of other policies, where some are asked.
+    shadow: Option<Kept>,
     pub(super) queue: Arc<Queue>,
     pub(super) service: Service,
     /// Its servers, in the order of the Plan.
@@ -309,7 +312,7 @@ impl Registry {
         let (sticky, previous) = (group.sticky.clone(), group.built.as_deref());
         let canary = group.canary.as_ref().map(|(canary, new)| (canary, new.as_slice()));
         let change = Change { outgoing: &group.outgoing, canary };
-        let built = Upstream::with(change, group.slot, plan, servers, sticky, previous);
+        let built = Upstream::with(change, group.slot, plan, servers, sticky, group.shadow.as_ref(), previous);
         let built = built.behind(Arc::clone(&group.queue), group.service.clone());
         let built = Arc::new(built.watched(group.hot.as_ref().map(Watched::watch)));
         // At the start all servers are unknown for a moment: no news.
@@ -344,6 +347,7 @@ impl Registry {
         let hot = before.as_mut().and_then(|g| g.hot.take().filter(|_| g.plan.policy == plan.policy));
         let hot = hot.or_else(|| Watched::of(&plan.policy, cores));
         let queue = before.as_ref().map_or_else(|| Arc::new(Queue::new(cores)), |g| Arc::clone(&g.queue));
+        let shadow = Kept::new(plan, cores, prober::random(), before.as_ref().and_then(|g| g.shadow.as_ref()));
         let mut uids = Vec::with_capacity(plan.servers.len());
         for server in &plan.servers {
             let namesake = old_uids.iter().copied().find(|uid| *self.members[uid].server.name == *server.name);
@@ -367,6 +371,7 @@ impl Registry {
         let group = Group {
             slot,
             sticky,
+            shadow,
             queue,
             service,
             uids,

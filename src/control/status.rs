@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+mod skew;
+
 use super::api::{
     DrainStatus, EjectionStatus, ListenerStatus, QueueStatus, ServerStatus, ServiceStatus, SlowStartStatus, Status,
     UpstreamStatus,
@@ -42,7 +44,9 @@ impl Supervisor {
     pub(super) fn upstream_status(&self, name: &str) -> Option<UpstreamStatus> {
         let group = self.registry.group(name)?;
         let snapshot = self.plane.swap.current.load();
-        let failing_open = snapshot.upstreams.iter().find(|u| u.name() == name).is_some_and(|u| u.failing_open);
+        let upstream = snapshot.upstreams.iter().find(|u| u.name() == name);
+        let failing_open = upstream.is_some_and(|u| u.failing_open);
+        let figures = upstream.and_then(|u| Some((u, self.plane.swap.lately(u)?)));
         // One walk through the ledger for all servers.
         let sessions = group.sticky.as_ref().map(|sticky| sticky.ledger.count(seen_since(group)));
         let servers = group.uids.iter().filter_map(|uid| self.server_status(*uid, sessions.as_deref())).collect();
@@ -59,6 +63,8 @@ impl Supervisor {
             deploy: self.deploy_status(name),
             canary: self.canary_status(name),
             hot_keys: group.hot.as_ref().map(|hot| hot.status(self.now())).unwrap_or_default(),
+            skew: figures.as_ref().and_then(|(upstream, figures)| skew::skew_status(upstream, figures)),
+            shadow: figures.as_ref().and_then(|(upstream, figures)| skew::shadow_status(upstream, figures)),
             servers,
         })
     }

@@ -44,10 +44,11 @@ use crate::config::Plan;
 use crate::config::plan::DebugPlan;
 use crate::health::Says;
 use crate::metrics::cells::RouteCell;
+use crate::metrics::skew::PACE;
 use crate::upstream::explain::Debug;
 use crate::upstream::sampler::Sampler;
 use crate::upstream::snapshot::Listening;
-use crate::upstream::{DataPlane, Event, Routes, Snapshot};
+use crate::upstream::{DataPlane, Event, Routes, Snapshot, clock};
 
 /// Messages taken in before what they changed is published.
 const BATCH: usize = 256;
@@ -276,6 +277,7 @@ impl Supervisor {
     ) -> Outcome {
         let mut events_open = true;
         let mut look = Instant::now();
+        let mut skew = look + PACE;
         loop {
             let watching = self.stopping.is_some()
                 || self.registry.drains()
@@ -303,6 +305,10 @@ impl Supervisor {
                 },
                 () = sleep_until(look), if watching => {}
                 () = sleep_until(traffic.unwrap_or(look)), if traffic.is_some() => {}
+                () = sleep_until(skew) => {
+                    self.plane.swap.looks.look(&self.plane.swap.current.load(), clock::elapsed());
+                    skew = Instant::now() + PACE;
+                }
             }
             self.step_traffic();
             self.step_hot();

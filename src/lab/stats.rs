@@ -1,23 +1,7 @@
 //! The figures that reports are made of. Pure; each is tested against values worked out by hand.
 
 use crate::balance::Scratch;
-
-/// Jain's fairness index of loads: 1 where all are equal, 1/n where one has everything; none for no load.
-///
-/// (Σx)² / (n · Σx²), from Jain, Chiu and Hawe, *A Quantitative Measure of Fairness and Discrimination*, 1984.
-#[must_use]
-pub fn jain(loads: &[f64]) -> Option<f64> {
-    let (sum, squares) = loads.iter().fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
-    (squares > 0.0).then(|| sum * sum / (loads.len() as f64 * squares))
-}
-
-/// How many times the mean the largest load is; none for no load.
-#[must_use]
-pub fn max_over_mean(loads: &[f64]) -> Option<f64> {
-    let sum: f64 = loads.iter().sum();
-    let max = loads.iter().copied().fold(0.0, f64::max);
-    (sum > 0.0).then(|| max * loads.len() as f64 / sum)
-}
+pub use crate::balance::skew::{jain, max_over_mean};
 
 /// The value that a share `q` of all, 0 to 1, does not exceed (nearest rank); none of no values.
 #[must_use]
@@ -105,26 +89,6 @@ mod tests {
 
     fn near(a: f64, b: f64) -> bool {
         (a - b).abs() < 1e-4
-    }
-
-    /// (1+2+3+4)² / (4 · (1+4+9+16)) = 100 / 120.
-    #[test]
-    fn jain_by_hand() {
-        assert!(near(jain(&[1.0, 2.0, 3.0, 4.0]).unwrap(), 0.8333));
-        assert!(near(jain(&[5.0; 7]).unwrap(), 1.0));
-        assert!(near(jain(&[9.0, 0.0, 0.0]).unwrap(), 0.3333));
-        assert_eq!(jain(&[0.0, 0.0]), None);
-        assert_eq!(jain(&[]), None);
-    }
-
-    /// 1000 on one of ten, 500 on the nine others: 1000 · 10 / 5500.
-    #[test]
-    fn max_over_mean_by_hand() {
-        let mut loads = vec![500.0; 10];
-        loads[3] = 1000.0;
-        assert!(near(max_over_mean(&loads).unwrap(), 1.8182));
-        assert!(near(max_over_mean(&[7.0, 0.0, 0.0, 0.0]).unwrap(), 4.0));
-        assert_eq!(max_over_mean(&[0.0]), None);
     }
 
     #[test]

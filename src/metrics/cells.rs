@@ -356,6 +356,28 @@ pub struct QueueCell {
     pub overflows: Counter,
 }
 
+/// What one core counts of one policy in the shadow of an upstream, or of the upstream's own beside them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShadowCell {
+    /// Requests of clients that are followed.
+    pub followed: Counter,
+    /// Those of them that went to another server than the client's last one.
+    pub moves: Counter,
+    /// Requests for which there was no server.
+    pub unplaced: Counter,
+}
+
+/// The same for one server.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ShadowServerCell {
+    /// Requests that it would have got, or has got.
+    pub requests: Counter,
+    /// Those that it would have in flight (a gauge), where the policy goes by that.
+    pub in_flight: Counter,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ use crate::upstream::server::WHOLE_SHARE;
 use crate::upstream::{Admin, Operational, Server, Service, Snapshot, Swap, Upstream};
 
 mod process;
+mod skew;
 
 /// Content type of what [`Exporter::render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -96,6 +97,7 @@ impl Collector for Sums {
         routes(&mut families, &snapshot);
         for upstream in &snapshot.upstreams {
             self::upstream(&mut families, upstream, (self.now)());
+            skew::collect(&mut families, upstream, self.swap.lately(upstream).as_ref(), (self.now)());
         }
         families.finish()
     }

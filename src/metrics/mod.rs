@@ -10,6 +10,7 @@
 
 pub mod cells;
 pub mod export;
+pub mod skew;
 pub mod strangers;
 
 use std::fmt::Write as _;
@@ -115,6 +116,17 @@ metrics! {
     CompressedBytes: Counter "responses_compressed_bytes_total" ["route"] "Bytes of those answers before they were compressed.";
 
     UpstreamInfo: Gauge "upstream_info" ["upstream", "policy"] "Always 1; the policy is a label.";
+    SkewMaxOverMean: Gauge "upstream_skew_max_over_mean" ["upstream"] "How many times its share, by weight, the busiest server got of the requests of the last five minutes, or since servers last came or went; no sample without requests.";
+    SkewJain: Gauge "upstream_skew_jain" ["upstream"] "Jain's fairness index of the same requests by server and weight: 1 is even, 1/n is everything on one of n.";
+    SkewRequests: Gauge "upstream_skew_requests" ["upstream"] "How many requests these figures are of.";
+    ShadowRequests: Counter "shadow_requests_total" ["upstream", "policy", "server"] "Requests that a policy in the upstream's shadow would have sent to the server; with the policy `live`, those that were sent there.";
+    ShadowUnplaced: Counter "shadow_unplaced_total" ["upstream", "policy"] "Requests for which a policy in the shadow found no server.";
+    ShadowFollowed: Counter "shadow_followed_requests_total" ["upstream", "policy"] "Those requests whose clients are followed.";
+    ShadowMoves: Counter "shadow_moves_total" ["upstream", "policy"] "Those of them that went, or would have gone, to another server than the client's last one.";
+    ShadowMaxOverMean: Gauge "shadow_skew_max_over_mean" ["upstream", "policy"] "As `evenkeel_upstream_skew_max_over_mean`, for a policy in the shadow.";
+    ShadowJain: Gauge "shadow_skew_jain" ["upstream", "policy"] "As `evenkeel_upstream_skew_jain`, for a policy in the shadow.";
+    ShadowClients: Gauge "shadow_clients" ["upstream"] "Clients that are followed: those of the last half hour, or some of them.";
+    ShadowShare: Gauge "shadow_clients_ratio" ["upstream"] "The part of all clients that is followed: less than 1 once there are more than some ten thousand.";
     FailingOpen: Gauge "upstream_failing_open" ["upstream"] "1 while no server is healthy and every ready one gets traffic.";
     UpstreamService: Gauge "upstream_service" ["upstream", "state"] "1 for what an operator has said of the upstream (`open`, `paused`, `releasing` after a pause, `maintenance`), 0 for the others.";
     Queued: Gauge "upstream_queued" ["upstream"] "Requests that wait for a server now.";

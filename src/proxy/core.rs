@@ -71,6 +71,10 @@ pub(super) type CoreClaim = Claim<ServerRef>;
 pub(super) struct UpstreamScratch {
     pub(super) policy: Scratch,
     pub(super) budget: Budget,
+    /// One for each policy in the upstream's shadow, once there were any.
+    pub(super) shadow: Vec<Scratch>,
+    /// The same for all cores.
+    pub(super) seed: u64,
 }
 
 /// One core.
@@ -229,7 +233,12 @@ impl Core {
         let mut all = self.scratch.borrow_mut();
         while all.len() <= slot {
             let seed = self.seed ^ (all.len() as u64).wrapping_mul(0xD134_2543_DE82_EF95);
-            all.push(UpstreamScratch { policy: Scratch::new(self.id, seed), budget: Budget::default() });
+            all.push(UpstreamScratch {
+                policy: Scratch::new(self.id, seed),
+                budget: Budget::default(),
+                shadow: Vec::new(),
+                seed,
+            });
         }
         f(&mut all[slot])
     }

@@ -19,6 +19,7 @@ use super::core::{CoreClaim, View};
 use super::explain::{self, Noting};
 use super::fault;
 use super::pool::Lease;
+use super::shadow::Shaded;
 use super::watch::{FOREVER, Phase};
 use crate::balance::sticky_cookie::Pin;
 use crate::config::plan::{Encoding, UpstreamPlan};
@@ -81,6 +82,8 @@ pub(super) struct Exchange {
     pub(super) user: Option<Box<str>>,
     /// What is noted of it, where that is asked for.
     pub(super) noting: Option<Box<Noting>>,
+    /// What other policies would have done with it.
+    pub(super) shaded: Option<Shaded>,
     status: u16,
     reason: Option<Kind>,
     started: Instant,
@@ -146,6 +149,7 @@ impl Exchange {
             form: Form::default(),
             user: None,
             noting: None,
+            shaded: None,
             status: 0,
             reason: None,
             started: now,
@@ -401,6 +405,9 @@ impl Drop for Exchange {
             }
         }
         self.release();
+        if let Some(shaded) = &self.shaded {
+            shaded.ended(self.conn.core.id);
+        }
         let duration = self.conn.core.now().duration_since(self.started);
         self.count(duration);
         if self.noting.is_some() {

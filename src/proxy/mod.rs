@@ -46,6 +46,7 @@ mod request_id;
 mod retry;
 mod rewrite;
 mod server_body;
+mod shadow;
 mod split;
 mod sticky;
 mod stream;

@@ -18,6 +18,7 @@ use super::exchange::Exchange;
 use super::headers::{self, Noted, X_REQUEST_ID, X_SESSION_MOVED};
 use super::inbound::Inbound;
 use super::rewrite::rewrite;
+use super::shadow;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
 use super::{client, compress, explain, grpc, hot, http2, mirror, reply, request_id, retry, split, upgrade};
@@ -192,6 +193,10 @@ pub(super) fn prepare(
     }
     if let Some(branch) = &upstream.canary {
         canary::draw(exchange, &branch.canary, session.is_some(), request.headers_mut(), noted);
+    }
+    if let Some(shadow) = &upstream.shadow {
+        let path = compared.unwrap_or(request.uri().path());
+        shadow::ask(exchange, shadow, session.as_ref(), (path, request.uri().query(), request.headers()));
     }
     if !plan.request_headers.is_empty() {
         if noted.has(Noted::UNDERSCORE) {

@@ -34,6 +34,7 @@ use super::prepare::{Outgoing, Prepared, content_length, find, prepare, wrap};
 use super::queue;
 use super::retry;
 use super::server_body::ServerBody;
+use super::shadow;
 use super::split;
 use super::sticky::{self, Session};
 use super::upgrade::{self, Answer, Tunnel};
@@ -204,6 +205,9 @@ async fn send(
         let moved = session.and_then(|session| session.moved(upstream, claim.server(), leaves));
         outgoing.moved = moved.as_ref().and_then(|moved| moved.told.clone());
         explain::chosen(exchange, Some(pick), &tried, session, moved.as_ref().map(|moved| moved.reason.name()));
+        if exchange.shaded.is_some() && exchange.retries == 0 {
+            shadow::sent(exchange, pick);
+        }
         exchange.claim = Some(claim);
         let error = match attempt(&conn, exchange, upstream, &mut outgoing, false).await {
             Ok(answer) => return Ok(Answered { answer, moved: moved.map(|moved| moved.reason) }),

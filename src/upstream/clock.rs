@@ -17,6 +17,12 @@ pub fn seconds() -> u32 {
     elapsed().as_secs() as u32
 }
 
+/// Whole seconds of it at a moment that is known already.
+#[must_use]
+pub fn seconds_at(now: Instant) -> u32 {
+    now.saturating_duration_since(*START.get_or_init(Instant::now)).as_secs() as u32
+}
+
 /// Microseconds of it.
 #[must_use]
 pub fn micros() -> u64 {

@@ -17,6 +17,7 @@ pub mod sampler;
 pub mod server;
 pub mod service;
 pub mod sessions;
+pub mod shadow;
 pub mod snapshot;
 
 use std::net::IpAddr;
@@ -33,11 +34,12 @@ pub use route::{Asked, Route, Routes};
 pub use server::{Admin, Operational, Server, State};
 pub use service::{Notice, Pace, Service};
 pub use sessions::Ledger;
+pub use shadow::Shadow;
 pub use snapshot::{Snapshot, Swap};
 
 use crate::balance::canary::Canary;
 use crate::balance::sticky_cookie::{Keys, Pin};
-use crate::balance::{self, Input, Member, Pick, Scratch, Table};
+use crate::balance::{self, Input, Member, Pick, Policy, Scratch, Table};
 use crate::config::plan::UpstreamPlan;
 use crate::metrics::cells::StickyCell;
 use server::WHOLE_SHARE;
@@ -80,6 +82,8 @@ pub struct Upstream {
     pub canary: Option<Box<Branch>>,
     /// What is counted of keys, where hot ones are looked for.
     pub hot: Option<Box<hot::Watch>>,
+    /// What other policies would do.
+    pub shadow: Option<Box<Shadow>>,
     table: Table,
     /// The same of the backups, for requests that no other server can take.
     backups: Option<Table>,
@@ -99,7 +103,7 @@ impl Upstream {
         sticky: Option<Arc<Sticky>>,
         previous: Option<&Upstream>,
     ) -> Self {
-        Self::with(Change::default(), slot, plan, servers, sticky, previous)
+        Self::with(Change::default(), slot, plan, servers, sticky, None, previous)
     }
 
     /// The same in the middle of a change.
@@ -110,6 +114,7 @@ impl Upstream {
         plan: Arc<UpstreamPlan>,
         servers: Vec<Arc<Server>>,
         sticky: Option<Arc<Sticky>>,
+        shadow: Option<&shadow::Kept>,
         previous: Option<&Upstream>,
     ) -> Self {
         let state = |s: &Server| {
@@ -121,34 +126,48 @@ impl Upstream {
         let failing_open = plan.fail_open && !any && servers.iter().any(|s| state(s).admin == Admin::Ready);
         // Only where somebody is in its slow start do weights count tenths, so that a share can be less
         // than the least weight.
-        let slow = plan.policy.spreads_anew() && servers.iter().any(|s| s.share() < WHOLE_SHARE);
-        let weight = |s: &Server| if slow { s.weight() * s.share() } else { s.weight() };
-        let mut members: Vec<Member> = servers
-            .iter()
-            .map(|s| Member { key: s.key, weight: weight(s), takes_new: state(s).takes_new(failing_open) })
-            .collect();
-        let canary = change.canary.map(|(canary, new)| {
-            let is_new = servers.iter().map(|s| new.contains(&s.uid)).collect();
-            Box::new(Branch::new(Arc::clone(canary), is_new, &plan.policy, &mut members))
-        });
-        // Positions are the same in both tables; who is not meant has no weight there.
-        let only = |backup: bool| -> Vec<Member> {
-            let out = |member: Member| Member { weight: 0, takes_new: false, ..member };
-            let both = members.iter().zip(&servers);
-            both.map(|(member, server)| if server.is_backup() == backup { *member } else { out(*member) }).collect()
+        let slows = servers.iter().any(|s| s.share() < WHOLE_SHARE);
+        let members_for = |policy: &Policy| -> Vec<Member> {
+            let slow = slows && policy.spreads_anew();
+            let weight = |s: &Server| if slow { s.weight() * s.share() } else { s.weight() };
+            let member =
+                |s: &Server| Member { key: s.key, weight: weight(s), takes_new: state(s).takes_new(failing_open) };
+            servers.iter().map(|s| member(s)).collect()
         };
-        let has_backups = servers.iter().any(|s| s.is_backup());
-        let backups = has_backups.then(|| plan.policy.table(&only(true), previous.and_then(|p| p.backups.as_ref())));
-        let primaries = has_backups.then(|| only(false));
-        let table = plan.policy.table(primaries.as_ref().unwrap_or(&members), previous.map(|p| &p.table));
+        let mut members = members_for(&plan.policy);
+        let is_new = |new: &[u32]| -> Box<[bool]> { servers.iter().map(|s| new.contains(&s.uid)).collect() };
+        let canary = change
+            .canary
+            .map(|(canary, new)| Box::new(Branch::new(Arc::clone(canary), is_new(new), &plan.policy, &mut members)));
+        let (table, backups) = tables(
+            &plan.policy,
+            &members,
+            &servers,
+            previous.map(|p| &p.table),
+            previous.and_then(|p| p.backups.as_ref()),
+        );
+        let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
+        let shadow = shadow.map(|kept| {
+            let before = previous.and_then(|p| p.shadow.as_deref());
+            Box::new(Shadow::new(kept, &servers, is_limited, before, |policy, table, backups| {
+                let mut members = members_for(policy);
+                // New servers of a canary have traffic of their own.
+                for (member, server) in members.iter_mut().zip(&servers) {
+                    if change.canary.is_some_and(|(_, new)| new.contains(&server.uid)) {
+                        *member = out(*member);
+                    }
+                }
+                tables(policy, &members, &servers, table, backups)
+            }))
+        });
         let mut by_key: Box<[(u64, usize)]> = members.iter().enumerate().map(|(i, m)| (m.key, i)).collect();
         by_key.sort_unstable();
         let mut by_uid: Box<[(u32, usize)]> = servers.iter().enumerate().map(|(i, server)| (server.uid, i)).collect();
         by_uid.sort_unstable();
-        let is_limited = servers.iter().any(|s| s.gate.limit().is_some());
         let passes_full = is_limited && !plan.policy.belongs();
         let queue = Arc::default();
-        let decay = plan.policy.decay();
+        let shaded = || plan.shadow.iter().flat_map(|shadow| &shadow.policies).find_map(Policy::decay);
+        let decay = plan.policy.decay().or_else(shaded);
         Self {
             slot,
             plan,
@@ -163,6 +182,7 @@ impl Upstream {
             decay,
             canary,
             hot: None,
+            shadow,
             table,
             backups,
             by_key,
@@ -298,6 +318,30 @@ impl Upstream {
     pub fn name(&self) -> &str {
         &self.plan.name
     }
+}
+
+/// One who is not meant.
+fn out(member: Member) -> Member {
+    Member { weight: 0, takes_new: false, ..member }
+}
+
+/// The table of a policy, and that of the backups if there are any. Positions are the same in both; who is not
+/// meant has no weight there. `table` and `backups` are those before.
+fn tables(
+    policy: &Policy,
+    members: &[Member],
+    servers: &[Arc<Server>],
+    table: Option<&Table>,
+    backups: Option<&Table>,
+) -> (Table, Option<Table>) {
+    if !servers.iter().any(|server| server.is_backup()) {
+        return (policy.table(members, table), None);
+    }
+    let only = |backup: bool| -> Vec<Member> {
+        let both = members.iter().zip(servers);
+        both.map(|(member, server)| if server.is_backup() == backup { *member } else { out(*member) }).collect()
+    };
+    (policy.table(&only(false), table), Some(policy.table(&only(true), backups)))
 }
 
 /// Whose request a server is picked for.

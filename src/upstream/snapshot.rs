@@ -14,8 +14,9 @@ use arc_swap::ArcSwap;
 
 use super::explain::Debug;
 use super::sampler::Sampler;
-use super::{Routes, Upstream};
+use super::{Routes, Upstream, clock};
 use crate::config::plan::ListenerPlan;
+use crate::metrics::skew::{Figures, Looks};
 use crate::tls;
 
 /// A listener and the routes it serves.
@@ -56,6 +57,8 @@ pub struct Swap {
     predecessor_connections: AtomicU64,
     /// Bits of the part of the requests that come from one untrusted peer with forwarded headers.
     forgotten_share: AtomicU64,
+    /// Looks at what servers have got.
+    pub looks: Looks,
 }
 
 impl Default for Swap {
@@ -65,6 +68,7 @@ impl Default for Swap {
             generation: AtomicU64::new(0),
             predecessor_connections: AtomicU64::new(0),
             forgotten_share: AtomicU64::new(0),
+            looks: Looks::default(),
         }
     }
 }
@@ -74,6 +78,7 @@ impl Swap {
     pub fn publish(&self, mut snapshot: Snapshot) {
         snapshot.generation = self.generation() + 1;
         let generation = snapshot.generation;
+        self.looks.look(&snapshot, clock::elapsed());
         self.current.store(Arc::new(snapshot));
         self.generation.store(generation, Release);
     }
@@ -99,6 +104,12 @@ impl Swap {
     /// Notes it. Only the control plane calls this.
     pub fn set_forgotten_share(&self, share: f64) {
         self.forgotten_share.store(share.to_bits(), Release);
+    }
+
+    /// What was counted of an upstream lately.
+    #[must_use]
+    pub fn lately(&self, upstream: &Upstream) -> Option<Figures> {
+        self.looks.lately(upstream, clock::elapsed())
     }
 
     /// The newest generation.

@@ -13,6 +13,7 @@ mod names;
 mod outliers;
 mod process;
 mod queue;
+mod shadow;
 mod tls;
 mod toml;
 

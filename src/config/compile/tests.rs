@@ -139,7 +139,7 @@ fn every_key_reaches_the_plan() {
          forwarded = 'both'\nallow = '10.2.0.0/16'\ndeny = ['10.2.3.0/24', '::1']\nrequest_id = false\nunderscores_in_headers = 'refuse'\nheader_timeout = '1s'\nidle_timeout = '2s'\nbetween_bytes = '3s'\n\
          http2 = false\nhttp2_max_streams = 7\nmin_rate = 7\nmax_request_line = 8192\nmax_header_bytes = 8192\nmax_headers = 50\nmax_body = '1MiB'\nmax_connections_per_client = 5\nunlimited_clients = []\nmax_requests_per_connection = 6\nproxy_protocol = { from = ['10.1.0.0/16'], timeout = '4s' }\n\
          [[route]]\nname = 'r'\nlistener = 'l'\nhost = 'h'\npath = '/p'\nallow = '10.4.0.0/16'\ndeny = '10.4.3.0/24'\nstrip_prefix = true\nmirror = { to = 'u', percent = 5, max_body = 9, max_in_flight = 3 }\ncompress = { encodings = ['gzip'], level = 'small', min_size = 1, types = ['Text/HTML'] }\nupstream = 'u'\n\
-         [upstream.u]\npolicy = 'sticky_cookie'\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nslow_start = '9s'\nmax_requests = 8\nmax_sessions = 7\n\
+         [upstream.u]\npolicy = 'sticky_cookie'\nshadow = ['round_robin', { ip_hash = { ipv4_prefix = 24 } }]\ncheck = 'http'\nprotocol = { h2c = { max_streams = 5, ping = '1m' } }\nfail_open = false\nslow_start = '9s'\nmax_requests = 8\nmax_sessions = 7\n\
          cookie_keys = ['0123456789abcdef']\nservers = ['a:1']\n[[upstream.u.server]]\nname = 'b'\naddress = 'b:2'\nweight = 5\nmax_requests = 9\nbackup = true\n\
          [upstream.u.timeouts]\nconnect = '1s'\nfirst_byte = '2s'\nbetween_bytes = '3s'\nrequest = '4s'\ntunnel_idle = '5s'\ntunnel_half_closed = '6s'\n\
          [upstream.u.queue]\nsize = 4\ntimeout = '6s'\n\
@@ -225,6 +225,13 @@ fn every_key_reaches_the_plan() {
         upstreams: vec![UpstreamPlan {
             name: "u".into(),
             policy: crate::balance::Policy::StickyCookie(crate::balance::StickyCookie::default()),
+            shadow: Some(ShadowPlan {
+                policies: vec![
+                    crate::balance::Policy::RoundRobin(crate::balance::RoundRobin {}),
+                    crate::balance::Policy::IpHash(crate::balance::IpHash { ipv4_prefix: 24, ..Default::default() }),
+                ],
+                cookie: None,
+            }),
             tls: None,
             // Not with HTTP/2.
             send_proxy: None,

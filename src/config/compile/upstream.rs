@@ -49,6 +49,7 @@ impl Compiler<'_> {
         UpstreamPlan {
             name: name.get_ref().clone(),
             policy: spec.policy.get_ref().clone(),
+            shadow: self.shadow(spec),
             protocol: self.protocol(name.get_ref(), &spec.protocol),
             tls: self.upstream_tls(spec, &servers),
             send_proxy: self.send_proxy(spec),

@@ -332,3 +332,16 @@ fn a_drain_that_only_an_operator_can_end() {
     assert_eq!(messages(&with("check = 'off'\ndrain = { on_header = true }")), [asked]);
     assert_eq!(messages(&with("drain = { on_header = true }")), [""; 0]);
 }
+
+#[test]
+fn a_shadow_cookie_that_nobody_looks_at() {
+    let upstream = |keys: &str| {
+        messages(&format!(
+            "[[listener]]\nbind = ':80'\n[upstream.u]\nservers = ['127.0.0.1:1']\nshadow_cookie = 'sid'\n{keys}"
+        ))
+    };
+    assert_eq!(upstream(""), ["`shadow_cookie` has nothing to do without `shadow`"]);
+    assert_eq!(upstream("shadow = ['ip_hash']"), [""; 0]);
+    let sticky = upstream("shadow = ['ip_hash']\npolicy = 'sticky_cookie'\ncookie_keys = ['0123456789abcdef']");
+    assert_eq!(sticky, ["`shadow_cookie` is not looked at where the policy has sessions of its own"]);
+}

@@ -78,13 +78,15 @@ fn servers_come_go_and_change() {
 fn options_of_upstreams_change() {
     let diff = after(&[(
         "policy = 'round_robin'",
-        "policy = 'ip_hash'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\nslow_start = 'off'\ntimeouts = { request = '5s' }\n\
+        "policy = 'ip_hash'\nshadow = ['first']\nshadow_cookie = 'sid'\nprotocol = 'h2c'\ncheck = 'off'\nfail_open = false\nslow_start = 'off'\ntimeouts = { request = '5s' }\n\
          pool = { max_requests = 10 }\nretry = { attempts = 0 }\noutliers = false\ndrain = { in_flight = '1m', close_spread = '2s', move_sessions = 'navigation' }\nmax_sessions = 5",
     )]);
     assert_eq!(
         lines(&diff),
         [
             "upstream shop: policy round_robin → ip_hash",
+            "upstream shop: shadow changed",
+            "upstream shop: shadow_cookie changed",
             "upstream shop: protocol http1 → h2c",
             "upstream shop: check tcp → off",
             "upstream shop: fail_open true → false",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Diff, Event, Fields, Subject, count, pair};
 use crate::config::plan::{
-    DrainPlan, OutlierPlan, PoolPlan, QueuePlan, RetryPlan, ServerPlan, UpstreamPlan, UpstreamTimeouts,
+    DrainPlan, OutlierPlan, PoolPlan, QueuePlan, RetryPlan, ServerPlan, ShadowPlan, UpstreamPlan, UpstreamTimeouts,
 };
 use crate::health::{Check, Hears};
 use crate::proxy_protocol::Version;
@@ -16,6 +16,7 @@ impl Diff {
         let UpstreamPlan {
             name,
             policy,
+            shadow,
             protocol,
             tls,
             send_proxy,
@@ -40,6 +41,10 @@ impl Diff {
         } else {
             fields.value("policy", &policy.name(), &new.policy.name());
         }
+        let shadows = |shadow: &Option<ShadowPlan>| shadow.as_ref().map(|shadow| shadow.policies.clone());
+        fields.key("shadow", shadows(shadow) == shadows(&new.shadow));
+        let cookie = |shadow: &Option<ShadowPlan>| shadow.as_ref().and_then(|shadow| shadow.cookie.clone());
+        fields.key("shadow_cookie", cookie(shadow) == cookie(&new.shadow));
         if protocol.name() == new.protocol.name() {
             fields.key("protocol options", *protocol == new.protocol);
         } else {

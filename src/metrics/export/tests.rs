@@ -6,12 +6,13 @@ use arc_swap::ArcSwap;
 
 use super::*;
 use crate::balance::sticky_cookie::Keys;
-use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, UpstreamPlan};
+use crate::balance::{HashBy, Policy, RoundRobin, Scratch, StickyCookie};
+use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, ShadowPlan, UpstreamPlan};
 use crate::tls;
 use crate::upstream::hot::{Counts, Shown, Watch};
+use crate::upstream::shadow::{Asked, Kept};
 use crate::upstream::snapshot::Listening;
-use crate::upstream::{Claim, Ledger, Route, Routes, State, Sticky};
+use crate::upstream::{Change, Claim, Ledger, Route, Routes, State, Sticky};
 
 const CORES: usize = 3;
 /// A name with everything that the text format escapes, and what would look like a label.
@@ -173,7 +174,11 @@ fn world() -> World {
     let a = server_named(1, "shop", "a", Operational::Healthy);
     let b = server_named(2, "shop", NASTY, Operational::Unhealthy);
     let plan = upstream_plan("shop", Policy::StickyCookie(StickyCookie::default()));
-    let shop = Upstream::new(0, plan, vec![Arc::clone(&a), Arc::clone(&b)], Some(Arc::clone(&sticky)), None);
+    let policies = vec![Policy::RoundRobin(RoundRobin::default())];
+    let plan = UpstreamPlan { shadow: Some(ShadowPlan { policies, cookie: None }), ..Arc::unwrap_or_clone(plan) };
+    let kept = Kept::new(&plan, CORES, 1, None);
+    let (plan, servers) = (Arc::new(plan), vec![Arc::clone(&a), Arc::clone(&b)]);
+    let shop = Upstream::with(Change::default(), 0, plan, servers, Some(Arc::clone(&sticky)), kept.as_ref(), None);
     let counts = Arc::new(Counts::new(CORES));
     counts.show(vec![Shown {
         key: "192.0.2.7".to_owned(),
@@ -206,9 +211,39 @@ fn world() -> World {
     World { exporter, swap, cells, route, sticky, a, b }
 }
 
+/// Asks the policy in the shadow of the first upstream about a request, which is then sent to its first server.
+fn ask(world: &World) {
+    let snapshot = world.swap.current.load_full();
+    let (upstream, shadow) = (&snapshot.upstreams[0], snapshot.upstreams[0].shadow.as_ref().unwrap());
+    let asked = Asked { client: Ipv4Addr::LOCALHOST.into(), of: Some(1), key: |_: &HashBy| None, now: now() };
+    let cast = shadow.ask(upstream, 1, &asked, &mut [Scratch::new(0, 1)]);
+    shadow.sent(&cast, 1, 0);
+}
+
+#[test]
+fn what_a_shadow_counts_is_told_beside_what_happened() {
+    let world = world();
+    (0..5).for_each(|_| ask(&world));
+    let families = parse(&world.exporter.render());
+    let told = |name: &str, labels: &[&str]| value(&families, &format!("evenkeel_{name}"), labels);
+    for policy in ["live", "round_robin"] {
+        assert_eq!(told("shadow_requests_total", &["shop", policy, "a"]), 5.0);
+        // The other one is down.
+        assert_eq!(told("shadow_requests_total", &["shop", policy, NASTY]), 0.0);
+        assert_eq!(told("shadow_followed_requests_total", &["shop", policy]), 5.0);
+        assert_eq!(told("shadow_moves_total", &["shop", policy]), 0.0);
+        assert_eq!(told("shadow_skew_max_over_mean", &["shop", policy]), 1.0);
+    }
+    assert_eq!((told("shadow_clients", &["shop"]), told("shadow_clients_ratio", &["shop"])), (1.0, 1.0));
+}
+
 #[test]
 fn output_and_table_name_the_same_metrics() {
-    let families = parse(&world().exporter.render());
+    let world = world();
+    // What has no request yet says nothing of how even it is.
+    world.a.cells[0].counts.picks.inc();
+    ask(&world);
+    let families = parse(&world.exporter.render());
     let exported: BTreeSet<&str> = families.keys().map(String::as_str).collect();
     let listed: BTreeSet<&str> = TABLE.iter().map(|metric| metric.name).collect();
     assert_eq!(exported, listed);
