@@ -30,7 +30,7 @@ error: `ip_hash` is there twice
  --> evenkeel.toml:6:66
   |
 6 | shadow = ["first", "ip_hash", { ip_hash = { max_load = 1.25 } }, { ip_hash = {} }, "hash"]
-  |                                                                  ^^^^^^^^^^^^^^^
+  |                                                                  ^^^^^^^^^^^^^^^^
   |
   = help: remove one, or give it other options
 
