@@ -16,7 +16,7 @@ use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, 
 use clap_complete::Shell;
 
 pub(super) use deploy::{CanaryBy, DeployArgs, Replacement};
-pub(super) use lab::{LabArgs, LabRunArgs, LabVerb};
+pub(super) use lab::{LabArgs, LabReplayArgs, LabRunArgs, LabVerb};
 pub(super) use litmus::LitmusArgs;
 pub(super) use origin::{CacheArg, KeepArg, OriginArgs};
 

@@ -1,5 +1,7 @@
 //! `lab`: policies measured against each other, over real sockets.
 
+mod replay;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub(super) fn lab(args: LabArgs, global: &Global, console: &mut Console) -> Resu
     match args.verb {
         Some(LabVerb::Run(args)) => run(&args, console),
         Some(LabVerb::Simulate(args)) => simulate(&args, console),
+        Some(LabVerb::Replay(args)) => replay::replay(&args, global, console),
         None => {
             let Some(scenario) = global.config.clone() else {
                 let text =

@@ -6,12 +6,14 @@
 //! before was answered, and [`report`] says what came of it, by the [`stats`] that are told there.
 //!
 //! Nothing of the proxy is used for that but its command line, so that a fault of its own cannot hide itself.
-//! [`simulate`] works out the same in virtual time, from the policies alone.
+//! [`simulate`] works out the same in virtual time, from the policies alone, and [`replay`] what they would have done
+//! with the requests of an access log.
 
 pub mod arrivals;
 pub mod fleet;
 pub mod load;
 pub mod origin;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod scenario;

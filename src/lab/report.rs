@@ -2,6 +2,7 @@
 
 mod cache;
 pub mod html;
+pub mod replay;
 mod strategies;
 mod svg;
 

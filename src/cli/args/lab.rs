@@ -28,6 +28,11 @@ pub(in crate::cli) enum LabVerb {
     /// Policies are the real ones, servers are queues. What a proxy does beside picking is not in it: checks,
     /// retries, ejection, deadlines. Events that drain are for `lab run`.
     Simulate(LabRunArgs),
+    /// Read access logs, and say what each policy would have done with their requests
+    ///
+    /// evenkeel's own (JSON or combined) and nginx's (combined or common). With -c FILE and --upstream NAME the
+    /// servers are those of the configuration. No server is asked.
+    Replay(LabReplayArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -61,4 +66,32 @@ pub(in crate::cli) struct LabWanted {
     /// What chance is drawn from, instead of the scenario's own
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct LabReplayArgs {
+    /// Access logs, the oldest first, perhaps compressed with gzip; `-` is standard input
+    #[arg(value_name = "LOG", required = true, value_hint = ValueHint::FilePath)]
+    pub logs: Vec<PathBuf>,
+
+    /// The servers and policies of this upstream of the configuration; of a log that names upstreams, its requests
+    #[arg(long, value_name = "NAME", conflicts_with = "servers")]
+    pub upstream: Option<String>,
+
+    /// So many servers of one weight [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub servers: Option<u32>,
+
+    /// A policy as in the configuration, such as ip_hash or '{ ip_hash = { max_load = 1.25 } }'; may be given several
+    /// times [default: those of the upstream, and the usual ones]
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Vec<String>,
+
+    /// How long a request takes where the log does not say so
+    #[arg(long, value_name = "TIME", default_value = "50ms")]
+    pub took: String,
+
+    /// Write report.html and report.json into this directory
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
 }

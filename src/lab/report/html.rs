@@ -9,8 +9,8 @@ use super::svg::{Chart, Scale, escape};
 use super::{EventReport, PolicyReport, Report, dash, millis, percent};
 
 /// Size of a small chart.
-const WIDE: f64 = 360.0;
-const HIGH: f64 = 190.0;
+pub(super) const WIDE: f64 = 360.0;
+pub(super) const HIGH: f64 = 190.0;
 
 /// More servers than this are in the JSON file only.
 const MOST_ROWS: usize = 200;
@@ -18,9 +18,9 @@ const MOST_ROWS: usize = 200;
 const MOST_LINES: usize = 40;
 
 /// What the page may load: nothing but itself.
-const NOTHING_ELSE: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+pub(super) const NOTHING_ELSE: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fcfcfd;--fg:#1c2330;--dim:#667085;--line:#e3e6ec;--card:#fff;--hot:#c8372d;--bar:#8fa3bf;\
 --c0:#2563a8;--c1:#c8372d;--c2:#2e8540;--c3:#8a4fbf;--c4:#b5651d;--c5:#0e7f86;--c6:#a8326e;--c7:#5b6470}\
 @media(prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ef;--dim:#98a2b3;--line:#2b3038;--card:#1b1f26;--hot:#ff7a6b;--bar:#5b7290;\
