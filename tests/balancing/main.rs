@@ -12,6 +12,7 @@ mod pause;
 mod policies;
 mod queue;
 mod session_moves;
+mod shadow;
 mod slow_start;
 mod sticky;
 mod sticky_application;

@@ -1,13 +1,9 @@
 //! What other policies would have done, and how evenly requests were spread, against counts of our own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
-
-mod harness;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::harness::{Client, Fake, Origin, Proxy, Raw, origins, servers, upstream};
 use evenkeel::control::api::{ShadowPolicyStatus, ShadowStatus, SkewStatus};
-use harness::{Client, Fake, Origin, Proxy, Raw, origins, servers, upstream};
 
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
 const SHADOW: &str = "shadow = [\"round_robin\", \"ip_hash\", \"sticky_cookie\"]\n";
@@ -181,8 +177,8 @@ fn traffic_is_as_it_was_and_counts_outlive_a_reload() {
 /// Requests that never end are in flight where the policy would have sent them, and nowhere once they have.
 #[test]
 fn feedback_counts_what_a_policy_would_have_in_flight() {
-    let held = [harness::Held::start("a"), harness::Held::start("b"), harness::Held::start("c")];
-    let table = |(name, held): (&str, &harness::Held)| {
+    let held = [crate::harness::Held::start("a"), crate::harness::Held::start("b"), crate::harness::Held::start("c")];
+    let table = |(name, held): (&str, &crate::harness::Held)| {
         format!("[[upstream.app.server]]\nname = \"{name}\"\naddress = \"{}\"\n", held.address())
     };
     let tables: String = ["a", "b", "c"].into_iter().zip(&held).map(table).collect();
@@ -194,7 +190,7 @@ fn feedback_counts_what_a_policy_would_have_in_flight() {
     for n in 1..=12 {
         let mut conn = proxy.raw();
         conn.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        harness::eventually("it is on its way", || (proxy.server("app", "a").in_flight == n).then_some(()));
+        crate::harness::eventually("it is on its way", || (proxy.server("app", "a").in_flight == n).then_some(()));
         waiting.push(conn);
     }
     // All of them are on the first; on three servers there would be four each.
@@ -230,8 +226,8 @@ fn the_status_shows_both() {
     let proxy = Proxy::start(&app("\"round_robin\"", SHADOW, &origins));
     let (mut client, mut counts) = (proxy.client(), Counts::new());
     (0..40).for_each(|n| drop(come(&mut client, &office(n), &[], &mut counts)));
-    let mut status = harness::command(&["--admin", proxy.socket().to_str().unwrap(), "status"]);
-    let text = harness::run(&mut status).ends(0).out;
+    let mut status = crate::harness::command(&["--admin", proxy.socket().to_str().unwrap(), "status"]);
+    let text = crate::harness::run(&mut status).ends(0).out;
     assert!(
         text.contains("\n  skew: a got 1.00 times its share, Jain 1.000, of 40 requests in ")
             || text.contains("\n  skew: b got 1.00 times its share, Jain 1.000, of 40 requests in "),
@@ -246,7 +242,7 @@ fn the_status_shows_both() {
 /// Every metric that a rule names is one that there is, with the labels that it goes by.
 #[test]
 fn the_alerts_name_metrics_that_exist() {
-    let rules = include_str!("../examples/alerts.yml");
+    let rules = include_str!("../../examples/alerts.yml");
     let mut named = BTreeSet::new();
     for (at, _) in rules.match_indices("evenkeel_") {
         let rest = &rules[at..];
