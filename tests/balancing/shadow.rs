@@ -1,5 +1,7 @@
 //! What other policies would have done, and how evenly requests were spread, against counts of our own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::harness::{Client, Fake, Origin, Proxy, Raw, origins, servers, upstream};
