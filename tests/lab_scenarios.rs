@@ -212,6 +212,70 @@ fn what_caches_did_not_have_is_what_the_store_was_asked_for() {
     assert_eq!(dom.matches("Hit rate per server").count(), 1, "{dom}");
 }
 
+const SOCKETS: &str = r#"
+title = "WebSockets, small"
+duration = "8s"
+[websocket]
+message = "100ms"
+reconnect = "200ms"
+[servers]
+count = 2
+[[group]]
+name = "users"
+users = 20
+rate = 100
+[upstream]
+slow_start = "0s"
+drain = { in_flight = "1s", close_spread = "200ms" }
+[[event]]
+at = "1s"
+do = { kill = 2 }
+[[event]]
+at = "2s"
+do = { add = 1 }
+[[event]]
+at = "2500ms"
+do = { remove = 1 }
+[[policy]]
+name = "turns"
+policy = "round_robin"
+"#;
+
+#[test]
+fn long_connections_are_told_when_servers_go_and_cut_when_they_die() {
+    let Run { out, report, said, _dir } = run(SOCKETS);
+    assert!(said.contains("CLOSED 1001") && said.contains("s2 is killed"), "{said}");
+    let policy = &report["policies"][0];
+    let sockets = &policy["sockets"];
+    // Each server has switched as many as users say that they had there; one that dies may have had more.
+    let dir = out.join("run-1");
+    let switched = lines(&dir, 3, |line| line.contains(" GET /ws 101 "));
+    for (at, switched) in switched.iter().enumerate() {
+        let opened = sockets["opened_by_server"][format!("s{}", at + 1)].as_u64().unwrap_or(0);
+        assert!(opened == *switched || at == 1 && opened < *switched, "s{}: {opened} of {switched}, {policy}", at + 1);
+    }
+    let events = sockets["events"].as_array().unwrap();
+    let number = |event: usize, name: &str| events[event][name].as_u64().unwrap();
+    assert!(number(0, "cut") > 0, "{policy}");
+    assert_eq!(number(0, "away"), 0, "{policy}");
+    // The one that is removed was added before: it says that it goes.
+    assert_eq!(policy["events"][2]["problem"], Value::Null, "{policy}");
+    assert_eq!(number(2, "cut"), 0, "{policy}");
+    // Whoever was cut or told has come back.
+    let (cut, told) = (number(0, "cut"), number(2, "away"));
+    assert_eq!(sockets["opened"].as_u64().unwrap(), 20 + cut + told, "{policy}");
+    assert!(sockets["messages"].as_u64().unwrap() > 20 * 10, "{policy}");
+    let page = out.join("report.html");
+    let Some((dom, told)) = browse(&page, &out.join("profile")) else {
+        println!("not looked at: there is no chromium here");
+        return;
+    };
+    assert_eq!(told, "");
+    for label in ["turns: connections by server, over time", "Connections opened again, by second"] {
+        assert!(dom.contains(&format!("aria-label=\"{label}\"")), "{label}: {dom}");
+    }
+}
+
 /// Without redis-server there is nothing to look at, and nothing is made up.
 #[test]
 fn a_way_that_needs_what_is_not_installed_is_said_not_to_have_run() {
@@ -243,6 +307,16 @@ fn what_takes_real_servers_is_not_simulated_and_what_cannot_be_compared_says_why
     assert!(error.contains("what keeping sessions costs takes real servers, use `lab run` for it"), "{error}");
     let error = wrong("simulate", CACHES.to_owned());
     assert!(error.contains("a cache and the store behind it take real servers"), "{error}");
+    let error = wrong("simulate", SOCKETS.to_owned());
+    assert!(error.contains("connections that end take real ones"), "{error}");
+    for (old, new, says) in [
+        ("message = \"100ms\"", "message = \"0s\"", "[websocket] message: write \"10ms\" to \"1m\""),
+        ("reconnect = \"200ms\"", "reconnect = \"2h\"", "[websocket] reconnect: write \"0s\" to \"1m\""),
+        ("duration = \"8s\"", "duration = \"8s\"\nsessions = true", "goes with neither"),
+    ] {
+        let error = wrong("run", SOCKETS.replacen(old, new, 1));
+        assert!(error.contains(says), "{says}: {error}");
+    }
     for (old, new, says) in [
         ("count = 40", "count = 0", "[items] count = 0: write 1 to 100000"),
         ("work = \"1ms\"", "work = \"0s\"", "[items] work: write"),

@@ -284,9 +284,9 @@ fn bar(done: usize, all: usize) -> String {
 
 fn show(report: &Report, console: &mut Console) -> Result<(), Failure> {
     table(&report.rows(), console)?;
-    if let Some(caches) = report.cache_rows() {
+    for rows in [report.cache_rows(), report.socket_rows()].into_iter().flatten() {
         console.write(b"\n")?;
-        table(&caches, console)?;
+        table(&rows, console)?;
     }
     if let Some(strategies) = &report.strategies {
         console.write(b"\n")?;

@@ -18,5 +18,6 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod simulate;
+pub mod sockets;
 pub mod stats;
 pub mod strategies;

@@ -3,6 +3,7 @@
 mod cache;
 pub mod html;
 pub mod replay;
+mod sockets;
 mod strategies;
 mod svg;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 pub use cache::CacheReport;
 use serde::Serialize;
+pub use sockets::SocketsReport;
 pub use strategies::StrategiesReport;
 
 use super::load::Outcome;
@@ -81,6 +83,8 @@ pub struct PolicyReport {
     pub events: Vec<EventReport>,
     /// Where servers have a cache.
     pub cache: Option<CacheReport>,
+    /// Where users keep connections open.
+    pub sockets: Option<SocketsReport>,
 }
 
 /// Milliseconds from when a request was due to the last byte of its answer. Failures that were answered count.
@@ -210,6 +214,17 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The rows of the table of long connections, where there are any.
+    #[must_use]
+    pub fn socket_rows(&self) -> Option<Vec<Vec<String>>> {
+        let all = self.policies.iter().filter_map(|policy| Some((policy, policy.sockets.as_ref()?)));
+        let rows: Vec<Vec<String>> = all.flat_map(|(policy, sockets)| sockets.rows(&policy.policy)).collect();
+        let head = SocketsReport::HEAD.map(str::to_owned).to_vec();
+        (!rows.is_empty()).then(|| std::iter::once(head).chain(rows).collect())
+    }
+}
+
 fn dash() -> String {
     "-".to_owned()
 }
@@ -266,6 +281,7 @@ impl PolicyReport {
             over_time: over_time(scenario, outcomes, &numbers),
             cdf: cdf(outcomes),
             cache: CacheReport::of(scenario, measured, &numbers),
+            sockets: SocketsReport::of(scenario, measured, &numbers),
             servers,
             events: events.iter().map(event).collect(),
         }

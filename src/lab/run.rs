@@ -11,6 +11,7 @@ use super::arrivals::Arrival;
 use super::fleet::{Fleet, Logged, missing};
 use super::load::{self, Meter, Outcome};
 use super::scenario::{Candidate, Scenario};
+use super::sockets::{self, Connection, Seen};
 
 /// Between the fleet's being ready and the first request.
 const BREATH: Duration = Duration::from_millis(200);
@@ -28,6 +29,8 @@ pub struct Measured {
     pub logged: BTreeMap<u32, u64>,
     /// Requests to the store that has the items, as its own log says.
     pub items_logged: Option<u64>,
+    /// Connections that users kept open, where they keep some.
+    pub sockets: Option<Vec<Connection>>,
     /// Whether it was stopped early.
     pub stopped: bool,
     /// Why nothing was measured, if nothing was: something is missing on this machine.
@@ -66,22 +69,20 @@ pub fn run(
     let over = AtomicBool::new(false);
     let (outcomes, events) = std::thread::scope(|scope| {
         let acting = scope.spawn(|| act(&fleet, scenario, start, &|| over.load(Relaxed) || meter.stop.load(Relaxed)));
-        let outcomes = load::send(fleet.address(), scenario, arrivals, start, meter);
+        let outcomes = match &scenario.websocket {
+            Some(websocket) => sockets::hold(fleet.address(), scenario, websocket, start, meter)
+                .map(|Seen { outcomes, connections }| (outcomes, Some(connections))),
+            None => load::send(fleet.address(), scenario, arrivals, start, meter).map(|outcomes| (outcomes, None)),
+        };
         over.store(true, Relaxed);
         // A thread that panics has nothing to tell.
         (outcomes, acting.join().unwrap_or_default())
     });
     let Logged { servers: logged, items: items_logged } = fleet.stop()?;
     let stopped = meter.stop.load(Relaxed);
-    Ok(Measured {
-        policy: candidate.name.clone(),
-        outcomes: outcomes?,
-        events,
-        logged,
-        items_logged,
-        stopped,
-        not_run: None,
-    })
+    let (outcomes, sockets) = outcomes?;
+    let policy = candidate.name.clone();
+    Ok(Measured { policy, outcomes, events, logged, items_logged, sockets, stopped, not_run: None })
 }
 
 /// Lets happen what the scenario says, each event once the one before it is done.

@@ -117,6 +117,9 @@ pub fn simulate(scenario: &Scenario, candidate: &Candidate, arrivals: &[Arrival]
     if candidate.sessions.is_some_and(|kept| kept != Kept::Memory) || scenario.strategies.is_some() {
         return Err("what keeping sessions costs takes real servers, use `lab run` for it".to_owned());
     }
+    if scenario.websocket.is_some() {
+        return Err("connections that end take real ones, use `lab run` for them".to_owned());
+    }
     if scenario.items.is_some() {
         return Err("a cache and the store behind it take real servers, use `lab run` for them".to_owned());
     }

@@ -1,6 +1,7 @@
 //! The report as one page that needs nothing but itself: no script, no request, light and dark.
 
 mod cache;
+mod sockets;
 mod strategies;
 
 use std::fmt::Write as _;
@@ -53,6 +54,7 @@ pub fn page(report: &Report) -> String {
     setup(&mut page, report);
     strategies::table(&mut page, report);
     cache::section(&mut page, report);
+    sockets::section(&mut page, report);
     table(&mut page, report);
     loads(&mut page, report);
     over_time(&mut page, report);
@@ -64,6 +66,7 @@ pub fn page(report: &Report) -> String {
 }
 
 fn setup(page: &mut String, report: &Report) {
+    let is_long = report.policies.iter().any(|policy| policy.sockets.is_some());
     let groups: Vec<String> = report
         .groups
         .iter()
@@ -75,7 +78,9 @@ fn setup(page: &mut String, report: &Report) {
             } else {
                 format!("{} addresses", g.addresses)
             };
-            format!("{}: {} users, {behind}, {} requests/s", escape(&g.name), g.users, g.rate)
+            // Who keeps a connection comes once.
+            let rate = if is_long { "come a second" } else { "requests/s" };
+            format!("{}: {} users, {behind}, {} {rate}", escape(&g.name), g.users, g.rate)
         })
         .collect();
     let each = match (report.workers, report.work_ms > 0.0) {
@@ -100,7 +105,7 @@ fn setup(page: &mut String, report: &Report) {
 }
 
 fn table(page: &mut String, report: &Report) {
-    if report.strategies.is_some() || report.cache_rows().is_some() {
+    if report.strategies.is_some() || report.cache_rows().or_else(|| report.socket_rows()).is_some() {
         page.push_str("<h2>Under load, with what happened meanwhile</h2>\n");
     }
     let _ = writeln!(

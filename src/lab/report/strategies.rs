@@ -173,7 +173,7 @@ impl StrategiesReport {
     }
 }
 
-/// Sessions lost from the first kill on, and from the first deploy on.
+/// Sessions lost from the first kill on, and from the first deploy on, by when their users were told.
 fn lost(scenario: &Scenario, run: &Measured) -> (Option<u64>, Option<u64>) {
     let began = |is: &dyn Fn(Action) -> bool| {
         let mut events = scenario.events.iter().zip(&run.events);
@@ -181,8 +181,9 @@ fn lost(scenario: &Scenario, run: &Measured) -> (Option<u64>, Option<u64>) {
     };
     let crash = began(&|action| matches!(action, Action::Kill(_)));
     let deploy = began(&|action| action == Action::Deploy);
-    let between =
-        |from: f64, until: f64| run.outcomes.iter().filter(|o| o.lost && (from..until).contains(&o.at)).count() as u64;
+    let between = |from: f64, until: f64| {
+        run.outcomes.iter().filter(|o| o.lost && (from..until).contains(&(o.at + o.latency))).count() as u64
+    };
     let after = |at: f64| deploy.filter(|deploy| *deploy > at).unwrap_or(f64::MAX);
     (crash.map(|at| between(at, after(at))), deploy.map(|at| between(at, f64::MAX)))
 }

@@ -1,6 +1,7 @@
 //! What is tried: servers, groups of clients, policies and events, as a TOML file says it.
 
 mod cache;
+mod sockets;
 mod strategies;
 mod targets;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 pub use cache::{Cached, Items};
+pub use sockets::WebSockets;
 pub use strategies::{Kept, Strategies};
 
 use crate::units;
@@ -58,6 +60,9 @@ pub struct Scenario {
     /// Users ask for these, and servers have a cache of them.
     #[serde(default)]
     pub items: Option<Items>,
+    /// Users keep WebSockets open.
+    #[serde(default)]
+    pub websocket: Option<WebSockets>,
     /// The toy servers; not asked for where the load is for somebody's own.
     #[serde(default)]
     pub servers: Servers,
@@ -261,6 +266,12 @@ impl Scenario {
         }
         if self.items.is_some() && self.sessions {
             return Err("`[items]` and `sessions = true`: users ask for items or log in, not both".to_owned());
+        }
+        if let Some(websocket) = &self.websocket {
+            websocket.check()?;
+            if self.items.is_some() || self.sessions {
+                return Err("`[websocket]` goes with neither `[items]` nor `sessions = true`".to_owned());
+            }
         }
         if let Some(strategies) = &self.strategies {
             strategies.check(self.sessions, &self.policies, limits)?;

@@ -17,6 +17,8 @@ use crate::lab::stats::{Difference, quantile_difference};
 
 /// Users of each, who log in at the beginning.
 const USERS: u32 = 25;
+/// Moments in which requests are looked at together: what holds the machine up in one holds up all of them.
+const MOMENT: Duration = Duration::from_millis(500);
 /// Between all fleets' being ready and the first request.
 const BREATH: Duration = Duration::from_millis(300);
 
@@ -29,11 +31,11 @@ pub struct Added {
     pub p99: Option<Difference>,
 }
 
-/// Milliseconds of each candidate's requests, in the order in which they were due.
+/// Milliseconds of each candidate's requests by moment, and in each in the order in which they were due.
 #[derive(Debug, Default)]
 pub struct Latencies {
     baseline: String,
-    by_policy: BTreeMap<String, Vec<f64>>,
+    by_policy: BTreeMap<String, Vec<Vec<f64>>>,
 }
 
 /// Sends all fleets their requests.
@@ -62,7 +64,12 @@ pub(super) fn side_by_side(
     for ((candidate, _), outcomes) in fleets.iter().zip(sent) {
         // A login is other work, and an error is none.
         let counted = |o: &Outcome| !o.login && o.status == Some(200);
-        let values = outcomes?.iter().filter(|o| counted(o)).map(|o| o.latency * 1000.0).collect();
+        let count = (timed.duration.as_secs_f64() / MOMENT.as_secs_f64()).ceil() as usize;
+        let mut values = vec![Vec::new(); count.max(1)];
+        for outcome in outcomes?.iter().filter(|o| counted(o)) {
+            let moment = (outcome.at / MOMENT.as_secs_f64()) as usize;
+            values[moment.min(count - 1)].push(outcome.latency * 1000.0);
+        }
         if candidate.sessions == Some(Kept::None) {
             latencies.baseline.clone_from(&candidate.name);
         }
@@ -107,7 +114,7 @@ fn deal(all: &[Arrival], fleets: usize, seed: u64) -> Vec<Vec<Arrival>> {
 }
 
 impl Latencies {
-    fn of(&self, policy: &str) -> &[f64] {
+    fn of(&self, policy: &str) -> &[Vec<f64>] {
         self.by_policy.get(policy).map_or(&[], Vec::as_slice)
     }
 
@@ -118,15 +125,16 @@ impl Latencies {
 
     /// The baseline's name, and what it adds to itself.
     pub(super) fn noise(&self, seed: u64) -> (String, Added) {
+        let of = |moment: &Vec<f64>, odd: usize| moment.iter().skip(odd).step_by(2).copied().collect();
         let every_second =
-            |odd: usize| -> Vec<f64> { self.of(&self.baseline).iter().skip(odd).step_by(2).copied().collect() };
+            |odd: usize| -> Vec<Vec<f64>> { self.of(&self.baseline).iter().map(|moment| of(moment, odd)).collect() };
         (self.baseline.clone(), added(&every_second(0), &every_second(1), seed))
     }
 }
 
-fn added(without: &[f64], with: &[f64], seed: u64) -> Added {
+fn added(without: &[Vec<f64>], with: &[Vec<f64>], seed: u64) -> Added {
     Added {
-        requests: with.len(),
+        requests: with.iter().map(Vec::len).sum(),
         p50: quantile_difference(without, with, 0.5, seed),
         p99: quantile_difference(without, with, 0.99, seed),
     }
@@ -153,8 +161,10 @@ mod tests {
 
     #[test]
     fn what_is_added_is_against_the_baseline_and_noise_is_the_baseline_itself() {
-        let by_policy =
-            BTreeMap::from([("none".to_owned(), vec![1.0, 2.0, 1.0, 2.0]), ("store".to_owned(), vec![4.0; 3])]);
+        let by_policy = BTreeMap::from([
+            ("none".to_owned(), vec![vec![1.0, 2.0], vec![1.0, 2.0]]),
+            ("store".to_owned(), vec![vec![4.0; 2], vec![4.0]]),
+        ]);
         let latencies = Latencies { baseline: "none".to_owned(), by_policy };
         let store = latencies.added("store", 1);
         assert_eq!((store.requests, store.p50.unwrap().value), (3, 3.0));
