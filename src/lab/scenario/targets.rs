@@ -52,6 +52,9 @@ impl Scenario {
         if self.strategies.is_some() || self.items.is_some() {
             return fail("[strategies] and [items] are for toy servers: leave them out with --target");
         }
+        if self.websocket.is_some() {
+            return fail("[websocket] is for toy servers, which say back what they hear: leave it out with --target");
+        }
         if self.servers.workers.is_some() || !self.servers.work.is_zero() {
             return fail("[servers] is about toy servers: leave it out with --target");
         }
