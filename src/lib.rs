@@ -46,7 +46,9 @@
 //!    that is compared and forwarded. [`upstream::Routes`] finds the route by listener, host and path,
 //!    `proxy/basic_auth` asks for a name and a password where the route does. `proxy/client` settles who the client is and rewrites the forwarded
 //!    headers; `proxy/headers` strips what belongs to one connection only.
-//! 4. `proxy/hot` counts addresses where hot ones are looked for. `proxy/canary` draws who meets new servers first, where a deploy tries some out. `proxy/split` says to which upstream, where a route has several; `proxy/sticky` opens the cookie, if the
+//! 4. `proxy/hot` counts addresses where hot ones are looked for. `proxy/canary` draws who meets new servers first, where
+//!    a deploy tries some out, and `proxy/litmus` who is moved on purpose, where that is configured.
+//!    `proxy/split` says to which upstream, where a route has several; `proxy/sticky` opens the cookie, if the
 //!    upstream has one. [`upstream::Upstream::pick`] asks the
 //!    policy's table for a server: pinned, or new.
 //! 5. [`upstream::Claim`] takes the right to send: it counts the request first and reads the server's

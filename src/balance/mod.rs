@@ -16,6 +16,7 @@ pub mod hash;
 pub mod hot;
 pub mod ip_hash;
 pub mod least_requests;
+pub mod litmus;
 pub mod max_load;
 pub mod peak_ewma;
 pub mod random_two;

@@ -133,7 +133,8 @@ impl User {
     }
 
     /// What stands for the user.
-    pub(super) fn number(self) -> u64 {
+    #[must_use]
+    pub fn number(self) -> u64 {
         self.0
     }
 

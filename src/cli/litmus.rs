@@ -1,8 +1,10 @@
 //! `litmus`: is a service stateless? Clients that go from server to server, beside clients that stay.
 //!
-//! Servers are asked directly, without a proxy between: what is seen is theirs.
+//! Servers are asked directly, without a proxy between: what is seen is theirs. [`live`] asks a proxy instead what it
+//! has seen of its own clients.
 
 mod jar;
+mod live;
 mod report;
 mod run;
 mod script;
@@ -12,6 +14,8 @@ mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(super) use self::live::live;
 
 use tokio::time::{Instant, sleep};
 
@@ -31,8 +35,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// `litmus`.
 pub(super) fn litmus(args: &LitmusArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
-    let name = args.script.display();
-    let text = std::fs::read_to_string(&args.script)
+    let Some(file) = &args.script else { return Err(Failure::new(Exit::Usage, "name a script, or --live UPSTREAM")) };
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the script {name}: {error}")))?;
     let wrong = |error: String| Failure::new(Exit::InvalidConfig, format!("{name}: {}", error.trim_end()));
     let script = Script::read(&text).map_err(wrong)?;

@@ -84,7 +84,12 @@ fn obey(args: Args, program: &str, console: &mut Console) -> Result<Exit, Failur
         Verb::Check(args) => check::check(&args, global, console),
         Verb::Config(ConfigVerb::Show) => check::show(global, console),
         Verb::Lab(args) => lab::lab(args, global, console),
-        Verb::Litmus(args) => litmus::litmus(&args, global, console),
+        Verb::Litmus(args) => match &args.live {
+            Some(upstream) => {
+                with_client(global, console, async |client, console| litmus::live(client, upstream, console).await)
+            }
+            None => litmus::litmus(&args, global, console),
+        },
         Verb::Origin(options) => origin::origin(&options, console),
         Verb::Demo(options) => demo::demo(&options, global, program, console),
         Verb::Completions { shell } => document::completions(shell, console),

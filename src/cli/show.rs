@@ -7,6 +7,7 @@ mod access;
 mod choice;
 mod filters;
 mod listener;
+mod litmus;
 mod outliers;
 mod route;
 mod tls;
@@ -17,6 +18,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use choice::Choice;
 use listener::ListenerView;
+use litmus::LitmusView;
 use outliers::OutliersView;
 use route::RouteView;
 use upstream_tls::UpstreamTlsView;
@@ -256,6 +258,7 @@ struct UpstreamView<'a> {
     pool: PoolView,
     retry: RetryView,
     outliers: OutliersView,
+    litmus: LitmusView,
     drain: DrainView,
     server: Vec<ServerView<'a>>,
 }
@@ -278,6 +281,7 @@ impl<'a> UpstreamView<'a> {
             pool,
             retry,
             outliers,
+            litmus,
             drain,
             drain_on,
             max_sessions,
@@ -302,6 +306,7 @@ impl<'a> UpstreamView<'a> {
             pool: PoolView::of(pool),
             retry: RetryView::of(retry),
             outliers: OutliersView::of(outliers.as_ref()),
+            litmus: LitmusView::of(litmus.as_ref()),
             drain: DrainView::of(drain, *drain_on),
             server: servers.iter().map(ServerView::of).collect(),
         }

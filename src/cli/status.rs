@@ -164,6 +164,11 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
     if let Some(service) = &upstream.service {
         out.push_str(&format!("  {}\n", Style::Warn.paint(&service::said(service), color)));
     }
+    if let Some(litmus) = &upstream.litmus {
+        let text =
+            format!("litmus: {} % of users are moved on purpose, {} so far", litmus.percent, litmus.shuffled.users);
+        out.push_str(&format!("  {}\n", Style::Warn.paint(&text, color)));
+    }
     if let Some(canary) = &upstream.canary {
         out.push_str(&format!("  {}\n", Style::Warn.paint(&shown::canary(canary), color)));
     }

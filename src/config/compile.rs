@@ -7,6 +7,7 @@ mod access;
 mod error_page;
 mod filters;
 mod listener;
+mod litmus;
 mod names;
 mod outliers;
 mod process;

@@ -6,6 +6,7 @@
 mod access;
 mod error_page;
 mod filters;
+mod litmus;
 mod outliers;
 mod route;
 pub mod template;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 pub use access::{Access, BasicAuthPlan, Users};
 pub use error_page::{ErrorPagePlan, Piece, Variable};
 pub use filters::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
+pub use litmus::{LitmusPlan, MOST_LITMUS_COOKIES};
 pub use outliers::OutlierPlan;
 pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan, UpstreamTls};
 
@@ -273,6 +275,8 @@ pub struct UpstreamPlan {
     pub retry: RetryPlan,
     /// None: live traffic ejects nobody.
     pub outliers: Option<OutlierPlan>,
+    /// None: nobody is moved on purpose.
+    pub litmus: Option<LitmusPlan>,
     pub drain: DrainPlan,
     /// By which words its servers may ask for their drain.
     pub drain_on: Hears,

@@ -9,6 +9,7 @@
 mod access;
 mod error_page;
 mod filters;
+mod litmus;
 mod outliers;
 mod route;
 mod tls;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 pub use access::BasicAuthSpec;
 pub use error_page::ErrorPageSpec;
 pub use filters::{CompressSpec, LevelSpec, MirrorSpec};
+pub use litmus::{LitmusBySpec, LitmusSpec};
 pub use outliers::OutliersSpec;
 pub use route::{BranchSpec, Either, HeadersSpec, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, RouteTimeoutsSpec};
 pub use tls::{
@@ -319,6 +321,7 @@ pub struct UpstreamSpec {
     pub pool: PoolSpec,
     pub retry: RetrySpec,
     pub outliers: Switch<OutliersSpec>,
+    pub litmus: Switch<LitmusSpec>,
     pub drain: DrainSpec,
 }
 
@@ -345,6 +348,7 @@ impl Default for UpstreamSpec {
             pool: PoolSpec::default(),
             retry: RetrySpec::default(),
             outliers: Switch(Some(OutliersSpec::default())),
+            litmus: Switch(None),
             drain: DrainSpec::default(),
         }
     }

@@ -1,6 +1,7 @@
 //! What the admin API takes and gives, as types. The command line reads the same types.
 
 mod deploy;
+mod litmus;
 mod plan;
 mod shadow;
 mod why;
@@ -11,6 +12,7 @@ pub use deploy::{
     AttachDeploy, CanaryStatus, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewCanary,
     NewDeploy, Swap,
 };
+pub use litmus::{LitmusEvidence, LitmusGroup, LitmusStatus, LitmusSymptomStatus};
 pub use plan::{NewPlan, Planned, PlannedClients, PlannedRemoval, PlannedUpstream};
 pub use shadow::{ShadowPolicyStatus, ShadowStatus, SkewStatus};
 pub use why::Explained;
@@ -156,6 +158,9 @@ pub struct UpstreamStatus {
     /// While some users meet new servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryStatus>,
+    /// While some users are moved on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub litmus: Option<LitmusStatus>,
     /// Keys that take more than their share, the hottest first, where they are looked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hot_keys: Vec<HotKeyStatus>,

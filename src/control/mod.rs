@@ -25,6 +25,7 @@ mod handle;
 mod hot;
 mod ledger;
 mod listeners;
+mod litmus;
 mod members;
 mod membership;
 mod notify;

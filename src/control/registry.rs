@@ -21,6 +21,7 @@ use crate::balance::canary::Canary;
 use crate::config::plan::{ServerPlan, UpstreamPlan};
 use crate::health::Check;
 use crate::health::streak::Streak;
+use crate::upstream::litmus::Experiment;
 use crate::upstream::server::{State, WHOLE_SHARE};
 use crate::upstream::shadow::Kept;
 use crate::upstream::{Admin, Change, Gate, Operational, Queue, Server, Service, Sticky, Upstream};
@@ -124,6 +125,8 @@ pub(super) struct Group {
     pub(super) canary: Option<(Arc<Canary>, Vec<u32>)>,
     /// What is known of its hot keys, where they are looked for.
     pub(super) hot: Option<Watched>,
+    /// Users who are moved on purpose; kept over reloads that say the same of them.
+    pub(super) litmus: Option<Arc<Experiment>>,
 }
 
 /// A server that is no longer configured but still has requests in flight.
@@ -314,7 +317,8 @@ impl Registry {
         let change = Change { outgoing: &group.outgoing, canary };
         let built = Upstream::with(change, group.slot, plan, servers, sticky, group.shadow.as_ref(), previous);
         let built = built.behind(Arc::clone(&group.queue), group.service.clone());
-        let built = Arc::new(built.watched(group.hot.as_ref().map(Watched::watch)));
+        let built = built.watched(group.hot.as_ref().map(Watched::watch)).tested(group.litmus.clone());
+        let built = Arc::new(built);
         // At the start all servers are unknown for a moment: no news.
         if built.failing_open != group.failing_open && members.iter().all(|m| m.decided()) {
             group.failing_open = built.failing_open;
@@ -346,6 +350,11 @@ impl Registry {
         let canary = before.as_ref().and_then(|g| g.canary.clone());
         let hot = before.as_mut().and_then(|g| g.hot.take().filter(|_| g.plan.policy == plan.policy));
         let hot = hot.or_else(|| Watched::of(&plan.policy, cores));
+        let running = before.as_ref().and_then(|g| g.litmus.clone());
+        let litmus = plan.litmus.as_ref().map(|wanted| {
+            let same = running.filter(|running| running.plan == *wanted);
+            same.unwrap_or_else(|| Arc::new(Experiment::new(wanted.clone(), cores)))
+        });
         let queue = before.as_ref().map_or_else(|| Arc::new(Queue::new(cores)), |g| Arc::clone(&g.queue));
         let shadow = Kept::new(plan, cores, prober::random(), before.as_ref().and_then(|g| g.shadow.as_ref()));
         let mut uids = Vec::with_capacity(plan.servers.len());
@@ -382,6 +391,7 @@ impl Registry {
             outgoing: Vec::new(),
             canary,
             hot,
+            litmus,
         };
         self.groups.insert(plan.name.clone(), group);
         applied

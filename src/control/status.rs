@@ -9,6 +9,7 @@ use super::api::{
     UpstreamStatus,
 };
 use super::asked::By;
+use super::litmus;
 use super::registry::{Group, Member, Running};
 use super::supervisor::Supervisor;
 use crate::metrics::cells::{Counter, QueueCell, Totals};
@@ -62,6 +63,7 @@ impl Supervisor {
             queue: has_queue.then(|| queue_status(group)),
             deploy: self.deploy_status(name),
             canary: self.canary_status(name),
+            litmus: group.litmus.as_deref().map(litmus::status),
             hot_keys: group.hot.as_ref().map(|hot| hot.status(self.now())).unwrap_or_default(),
             skew: figures.as_ref().and_then(|(upstream, figures)| skew::skew_status(upstream, figures)),
             shadow: figures.as_ref().and_then(|(upstream, figures)| skew::shadow_status(upstream, figures)),

@@ -343,6 +343,56 @@ pub struct StickyCell {
     pub expired: Counter,
 }
 
+/// What an answer may show of a user whom its server did not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LitmusSymptom {
+    Refused,
+    Login,
+    Reissued,
+    Failed,
+}
+
+impl LitmusSymptom {
+    /// Each, in the order of its number.
+    pub const ALL: [Self; 4] = [Self::Refused, Self::Login, Self::Reissued, Self::Failed];
+
+    /// The name that it is counted by.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Login => "login",
+            Self::Reissued => "reissued",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Its bit where several stand together.
+    #[must_use]
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What one core counts of the experiment of one upstream.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct LitmusCell {
+    /// By position of [`crate::balance::litmus::Group::ALL`].
+    pub groups: [LitmusGroupCell; 2],
+}
+
+/// That of one group.
+#[derive(Debug, Default)]
+pub struct LitmusGroupCell {
+    /// Users who take part.
+    pub users: Counter,
+    /// Answers that counted: of users who were moved, or stayed.
+    pub requests: Counter,
+    /// Those with a symptom.
+    pub symptoms: [Counter; LitmusSymptom::ALL.len()],
+}
+
 /// What one core counts for the queue of one upstream.
 #[derive(Debug, Default)]
 pub struct QueueCell {

@@ -12,8 +12,11 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{CoreCells, Counter, Histogram, MoveReason, RouteCell, ServerCell, StickyCell, TlsFailure, Totals};
+use super::cells::{
+    CoreCells, Counter, Histogram, LitmusSymptom, MoveReason, RouteCell, ServerCell, StickyCell, TlsFailure, Totals,
+};
 use super::{Id, Kind, TABLE};
+use crate::balance::litmus::Group;
 use crate::error;
 use crate::upstream::server::WHOLE_SHARE;
 use crate::upstream::{Admin, Operational, Server, Service, Snapshot, Swap, Upstream};
@@ -211,6 +214,17 @@ fn upstream(families: &mut Families, upstream: &Upstream, now: u32) {
         for server in &upstream.servers {
             let sessions = live.get(&server.uid).copied().unwrap_or(0);
             families.value(Id::ServerSessions, &[name, &server.name], sessions as f64);
+        }
+    }
+    if let Some(experiment) = &upstream.litmus {
+        for group in Group::ALL {
+            let cells = || experiment.cells.iter().map(|cell| &cell.groups[group as usize]);
+            families.value(Id::LitmusUsers, &[name, group.name()], sum(cells().map(|c| &c.users)));
+            families.value(Id::LitmusRequests, &[name, group.name()], sum(cells().map(|c| &c.requests)));
+            for symptom in LitmusSymptom::ALL {
+                let seen = sum(cells().map(|c| &c.symptoms[symptom as usize]));
+                families.value(Id::LitmusSymptoms, &[name, group.name(), symptom.name()], seen);
+            }
         }
     }
     for server in &upstream.servers {

@@ -18,6 +18,7 @@ use super::connection::{Conn, Protocol};
 use super::core::{CoreClaim, View};
 use super::explain::{self, Noting};
 use super::fault;
+use super::litmus::Taking;
 use super::pool::Lease;
 use super::shadow::Shaded;
 use super::watch::{FOREVER, Phase};
@@ -56,6 +57,10 @@ pub(super) struct Exchange {
     pub(super) new_canary: Option<u64>,
     /// The same of one whose key is spread.
     pub(super) new_hot: Option<u64>,
+    /// The same of one who may take part in an experiment from now on.
+    pub(super) new_litmus: Option<u64>,
+    /// What is kept of it until the answer comes, where its user takes part.
+    pub(super) litmus: Option<Taking>,
     /// Whether it belongs to the new servers of a canary.
     pub(super) to_new: bool,
     /// Whether the client came over TLS.
@@ -132,6 +137,8 @@ impl Exchange {
             new_user: None,
             new_canary: None,
             new_hot: None,
+            new_litmus: None,
+            litmus: None,
             to_new: false,
             is_https: false,
             claim: None,
@@ -167,7 +174,14 @@ impl Exchange {
 
     /// Whose request a server is picked for.
     pub(super) fn asker<'a>(&self, pin: Option<&'a Pin>) -> Asker<'a> {
-        Asker { client: self.client, key: self.key, spread: self.spread, pin, to_new: self.to_new }
+        Asker {
+            client: self.client,
+            key: self.key,
+            spread: self.spread,
+            pin,
+            to_new: self.to_new,
+            litmus: self.litmus.as_ref().map(|taking| taking.part),
+        }
     }
 
     /// The route taken.

@@ -197,7 +197,8 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
     let conn = Conn::new(&place.link, &watched.watch);
     let mut work = Box::pin(async {
         let mut tried = Tried::default();
-        let asker = Asker { client: copying.client, key: copying.key, spread: None, pin: None, to_new: false };
+        let asker =
+            Asker { client: copying.client, key: copying.key, spread: None, pin: None, to_new: false, litmus: None };
         let claim = loop {
             let pick = core.with_scratch(upstream.slot, |s| upstream.pick(&asker, &tried, &mut s.policy))?;
             let server = ServerRef::new(&place.view, copying.plan.upstream, pick.index);

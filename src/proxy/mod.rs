@@ -36,6 +36,7 @@ mod http2;
 mod https;
 mod inbound;
 mod listener;
+mod litmus;
 mod mirror;
 mod pool;
 mod prepare;

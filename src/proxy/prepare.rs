@@ -21,7 +21,7 @@ use super::rewrite::rewrite;
 use super::shadow;
 use super::sticky::{self, Session};
 use super::watch::FOREVER;
-use super::{client, compress, explain, grpc, hot, http2, mirror, reply, request_id, retry, split, upgrade};
+use super::{client, compress, explain, grpc, hot, http2, litmus, mirror, reply, request_id, retry, split, upgrade};
 use super::{client_cert, https, underscores};
 use crate::config::plan::{ListenerPlan, MoveSessions};
 use crate::error::{Kind, ProxyError};
@@ -197,6 +197,9 @@ pub(super) fn prepare(
     if let Some(shadow) = &upstream.shadow {
         let path = compared.unwrap_or(request.uri().path());
         shadow::ask(exchange, shadow, session.as_ref(), (path, request.uri().query(), request.headers()));
+    }
+    if let Some(experiment) = &upstream.litmus {
+        litmus::begin(exchange, upstream, experiment, session.as_ref(), request, noted);
     }
     if !plan.request_headers.is_empty() {
         if noted.has(Noted::UNDERSCORE) {

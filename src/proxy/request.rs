@@ -29,6 +29,7 @@ use super::headers::{self, Noted, X_REQUEST_ID, has_token};
 use super::hot;
 use super::https;
 use super::inbound::Inbound;
+use super::litmus;
 use super::pool::Lease;
 use super::prepare::{Outgoing, Prepared, content_length, find, prepare, wrap};
 use super::queue;
@@ -202,7 +203,10 @@ async fn send(
         };
         let position = exchange.target.ok_or(ProxyError::new(Kind::Internal))?;
         let upstream = &view.upstreams[position];
-        let moved = session.and_then(|session| session.moved(upstream, claim.server(), leaves));
+        // Who is moved on purpose for one request does not move.
+        let on_purpose = exchange.litmus.as_ref().is_some_and(|taking| taking.part.is_moved());
+        let moved = session.filter(|_| !on_purpose);
+        let moved = moved.and_then(|session| session.moved(upstream, claim.server(), leaves));
         outgoing.moved = moved.as_ref().and_then(|moved| moved.told.clone());
         explain::chosen(exchange, Some(pick), &tried, session, moved.as_ref().map(|moved| moved.reason.name()));
         if exchange.shaded.is_some() && exchange.retries == 0 {
@@ -400,6 +404,9 @@ fn respond(
     let closes = noted.has(Noted::CONNECTION) && has_token(head.headers.get_all(header::CONNECTION), "close");
     keep(&mut exchange, lease, &head, noted, closes);
     asked::hear(&exchange, &mut head.headers);
+    if let Some(taking) = &exchange.litmus {
+        litmus::note(&exchange, taking, &head);
+    }
     let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());
     headers::strip_hop_by_hop(&mut head.headers, noted);
     head.version = Version::HTTP_11;
@@ -408,14 +415,25 @@ fn respond(
         head.headers.insert(X_REQUEST_ID, id.clone());
     }
     if let (Some(session), Some(upstream), Some(claim)) = (session, exchange.upstream(), &exchange.claim)
-        && let Some(settled) = sticky::settle(upstream, exchange.conn.core.id, &session, moved, claim.server(), &head)
+        && let Some(settled) = sticky::settle(
+            upstream,
+            exchange.conn.core.id,
+            &session,
+            moved,
+            litmus::home(&exchange, &session).unwrap_or(claim.server()),
+            &head,
+        )
     {
         exchange.sticky = Some(settled.outcome);
         if let Some(cookie) = settled.cookie {
             head.headers.append(header::SET_COOKIE, cookie);
         }
     }
-    for cookie in [split::cookie(&exchange), canary::cookie(&exchange), hot::cookie(&exchange)].into_iter().flatten() {
+    for cookie in
+        [split::cookie(&exchange), canary::cookie(&exchange), hot::cookie(&exchange), litmus::cookie(&exchange)]
+            .into_iter()
+            .flatten()
+    {
         head.headers.append(header::SET_COOKIE, cookie);
     }
     explain::tell(&exchange, &mut head.headers, None);

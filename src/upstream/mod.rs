@@ -11,6 +11,7 @@ pub mod clock;
 pub mod explain;
 pub mod gate;
 pub mod hot;
+pub mod litmus;
 mod moves;
 pub mod route;
 pub mod sampler;
@@ -84,6 +85,8 @@ pub struct Upstream {
     pub hot: Option<Box<hot::Watch>>,
     /// What other policies would do.
     pub shadow: Option<Box<Shadow>>,
+    /// Users who are moved on purpose, if any are.
+    pub litmus: Option<Arc<litmus::Experiment>>,
     table: Table,
     /// The same of the backups, for requests that no other server can take.
     backups: Option<Table>,
@@ -183,6 +186,7 @@ impl Upstream {
             canary,
             hot: None,
             shadow,
+            litmus: None,
             table,
             backups,
             by_key,
@@ -262,6 +266,11 @@ impl Upstream {
 
     /// Picks a server for a request. Allocates nothing, locks nothing.
     pub fn pick(&self, asker: &Asker<'_>, tried: &Tried, scratch: &mut Scratch) -> Option<Pick> {
+        if let Some(part) = &asker.litmus
+            && let Some(index) = self.pick_part(part, tried, scratch)
+        {
+            return Some(Pick { index, pinned: false });
+        }
         let Asker { client, key, spread, pin, .. } = *asker;
         let pinned = pin.and_then(|pin| self.position_of(pin));
         let (input, live) = (Input { client, key, spread, pinned }, Live { upstream: self, tried });
@@ -357,6 +366,8 @@ pub struct Asker<'a> {
     pub pin: Option<&'a Pin>,
     /// Whether it belongs to the new servers of a canary, if there is one.
     pub to_new: bool,
+    /// What it is in the experiment, if it takes part.
+    pub litmus: Option<litmus::Part>,
 }
 
 /// What an upstream is in the middle of.

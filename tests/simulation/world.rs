@@ -189,7 +189,7 @@ impl World {
             seen: 0,
         });
         let client = IpAddr::V4(Ipv4Addr::from_bits(self.random.below(u32::MAX)));
-        let asker = Asker { client, key: None, spread: None, pin: pin.as_ref(), to_new: false };
+        let asker = Asker { client, key: None, spread: None, pin: pin.as_ref(), to_new: false, litmus: None };
         let mut tried = Tried::default();
         for _ in 0..=view.servers.len() {
             let Some(pick) = view.pick(&asker, &tried, &mut self.scratch[core]) else { return };

@@ -10,14 +10,22 @@ use crate::units::parse_duration;
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct LitmusArgs {
     /// What clients do, step by step: a TOML file such as config/litmus.toml
-    #[arg(value_name = "SCRIPT", value_hint = ValueHint::FilePath)]
-    pub script: PathBuf,
+    #[arg(value_name = "SCRIPT", value_hint = ValueHint::FilePath, required_unless_present = "live")]
+    pub script: Option<PathBuf>,
+
+    /// Ask the running evenkeel instead, what became of users of this upstream whom its `litmus` moves
+    #[arg(
+        long,
+        value_name = "UPSTREAM",
+        conflicts_with_all = ["script", "server", "upstream", "clients", "at_once", "restart_hook"]
+    )]
+    pub live: Option<String>,
 
     /// A server to ask, such as http://10.0.0.11:3000 or a=10.0.0.11:3000; given for each, at least two
     #[arg(
         long,
         value_name = "[NAME=]URL",
-        required_unless_present = "upstream",
+        required_unless_present_any = ["upstream", "live"],
         conflicts_with = "upstream",
         value_delimiter = ','
     )]

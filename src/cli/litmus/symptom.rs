@@ -30,6 +30,18 @@ impl Symptom {
     pub(in crate::cli) const ALL: [Self; 6] =
         [Self::Refused, Self::Login, Self::Reissued, Self::Failed, Self::Unexpected, Self::Body];
 
+    /// The name that JSON and the admin API use.
+    pub(in crate::cli) fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Login => "login",
+            Self::Reissued => "reissued",
+            Self::Failed => "failed",
+            Self::Unexpected => "unexpected",
+            Self::Body => "body",
+        }
+    }
+
     /// What clients got, for people.
     pub(in crate::cli) fn words(self) -> &'static str {
         match self {

@@ -251,6 +251,7 @@ fn every_key_reaches_the_plan() {
             },
             pool: PoolPlan { max_idle: 0, idle_timeout: s(1), max_age: s(2), max_requests: 3 },
             retry: RetryPlan { attempts: 0, budget_percent: 1, budget_floor: 2 },
+            litmus: None,
             outliers: Some(OutlierPlan {
                 consecutive_failures: 1,
                 failure_percent: 2,

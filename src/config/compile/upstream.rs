@@ -62,6 +62,7 @@ impl Compiler<'_> {
             pool: self.pool(&spec.pool),
             retry: self.retry(&spec.retry),
             outliers: self.outliers(&spec.outliers, servers.len()),
+            litmus: self.litmus(spec),
             drain: self.drain(&spec.drain, spec.policy.get_ref().sticky().is_some()),
             drain_on: self.drain_on(spec),
             max_sessions: self.within(&spec.max_sessions, "max_sessions", &(1..=1 << 24)),

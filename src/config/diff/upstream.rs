@@ -29,6 +29,7 @@ impl Diff {
             pool,
             retry,
             outliers,
+            litmus,
             drain,
             drain_on,
             max_sessions,
@@ -67,6 +68,7 @@ impl Diff {
         fields.pool(*pool, new.pool);
         fields.retry(*retry, new.retry);
         fields.outliers(outliers.as_ref(), new.outliers.as_ref());
+        fields.key("litmus", *litmus == new.litmus);
         fields.drain(*drain, new.drain);
         let Hears { check: on_check, header: on_header } = drain_on;
         fields.value("drain.on_check", on_check, &new.drain_on.check);

@@ -286,7 +286,8 @@ impl World {
         for (number, waiting) in &seen.waiting {
             let view = self.cores[waiting.core].view();
             let upstream = &view.upstreams[0];
-            let asker = Asker { client: waiting.client, key: None, spread: None, pin: None, to_new: false };
+            let asker =
+                Asker { client: waiting.client, key: None, spread: None, pin: None, to_new: false, litmus: None };
             let pick = upstream.pick(&asker, &Tried::default(), &mut Scratch::new(0, 1));
             let wish = upstream.wish(pick.filter(|pick| upstream.insists(*pick)), &Tried::default());
             assert!(!upstream.has_news_for(&wish), "{number} was not called");

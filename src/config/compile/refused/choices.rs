@@ -350,3 +350,65 @@ error: `, ` cannot stand before the name of a server
 "##,
     );
 }
+
+#[test]
+fn users_that_cannot_be_moved() {
+    refused(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+policy = "shuffle"
+servers = ["127.0.0.1:9001", "127.0.0.1:9002"]
+
+[upstream.shop.litmus]
+percent = 60
+methods = ["get"]
+cookies = ["a", "b", "c", "d", "e"]
+login = "login"
+"##,
+        r##"
+error: `shuffle` moves everybody, which leaves `litmus` nobody to compare with
+ --> evenkeel.toml:5:10
+  |
+5 | policy = "shuffle"
+  |          ^^^^^^^^^
+  |
+  = help: choose the policy that users are to have, or remove `litmus`
+
+error: `percent` is 60, which is out of range
+ --> evenkeel.toml:9:11
+  |
+9 | percent = 60
+  |           ^^
+  |
+  = help: write a number from 1 to 50
+
+error: `get` is not a method
+  --> evenkeel.toml:10:12
+   |
+10 | methods = ["get"]
+   |            ^^^^^
+   |
+   = help: write it in capitals, such as "GET"
+
+error: 5 session cookies are named, which is too many
+  --> evenkeel.toml:11:11
+   |
+11 | cookies = ["a", "b", "c", "d", "e"]
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: name 4 at the most
+
+error: `login` is not a path
+  --> evenkeel.toml:12:9
+   |
+12 | login = "login"
+   |         ^^^^^^^
+   |
+   = help: write the path that users are sent to, such as "/login"
+
+5 errors in evenkeel.toml
+"##,
+    );
+}

@@ -1,0 +1,35 @@
+//! Who is moved on purpose.
+
+use serde::Serialize;
+
+use crate::config::plan::LitmusPlan;
+
+/// `false` for nobody, or every option.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum LitmusView {
+    None(bool),
+    Options {
+        percent: u32,
+        methods: Vec<String>,
+        cookies: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        login: Option<String>,
+        by: &'static str,
+    },
+}
+
+impl LitmusView {
+    pub(super) fn of(plan: Option<&LitmusPlan>) -> Self {
+        let Some(LitmusPlan { percent, methods, cookies, login, by, cookie: _ }) = plan else {
+            return Self::None(false);
+        };
+        Self::Options {
+            percent: *percent,
+            methods: methods.iter().map(ToString::to_string).collect(),
+            cookies: cookies.clone(),
+            login: login.clone(),
+            by: by.name(),
+        }
+    }
+}
