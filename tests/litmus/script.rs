@@ -1,12 +1,10 @@
-//! Is a service stateless? Clients that are moved on purpose, beside clients that stay.
+//! The command: clients that do a script, at servers that are asked directly.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
-mod harness;
-
 use std::path::{Path, PathBuf};
 
-use harness::{Done, Fake, Refusing, Service, command, origins};
+use crate::harness::{self, Done, Fake, Refusing, Service, command, origins};
 use serde_json::Value;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/litmus.toml");

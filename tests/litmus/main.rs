@@ -1,0 +1,7 @@
+//! Is a service stateless? Clients that are moved on purpose, beside clients that stay.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod live;
+mod script;
