@@ -172,7 +172,10 @@ fn what_a_restart_loses_is_told_even_of_those_who_stay() {
 
     let failed = litmus(SCRIPT, &servers, &["--restart-hook", "exit 3"]).ends(1);
     assert!(failed.err.contains("x: the hook failed (exit status: 3)"), "{}", failed.err);
-    let gone = format!("kill -9 $(cat {}/a.pid)", dir.path().display());
+    // A process that was killed may take a moment to go.
+    let listens = format!("bash -c 'exec 3<>/dev/tcp/{}/{}' 2>/dev/null", address.ip(), address.port());
+    let kill = format!("kill -9 $(cat {}/a.pid)", dir.path().display());
+    let gone = format!("{kill}; while {listens}; do sleep 0.01; done");
     let failed = litmus(SCRIPT, &servers, &["--restart-hook", &gone, "--healthy-within", "300ms"]).ends(1);
     assert!(failed.err.contains("was not well within 300ms (") && failed.err.contains("refused"), "{}", failed.err);
 }

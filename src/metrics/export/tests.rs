@@ -6,10 +6,13 @@ use arc_swap::ArcSwap;
 
 use super::*;
 use crate::balance::sticky_cookie::Keys;
-use crate::balance::{HashBy, Policy, RoundRobin, Scratch, StickyCookie};
-use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, ShadowPlan, UpstreamPlan};
+use crate::balance::{Policy, RoundRobin, StickyCookie};
+use crate::config::plan::{Address, DrainPlan, ListenerPlan, LitmusPlan, MoveSessions, RoutePlan, UpstreamPlan};
 use crate::tls;
 use crate::upstream::hot::{Counts, Shown, Watch};
+use crate::upstream::litmus::Experiment;
+use crate::balance::{HashBy, Policy, RoundRobin, Scratch, StickyCookie};
+use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, ShadowPlan, UpstreamPlan};
 use crate::upstream::shadow::{Asked, Kept};
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{Change, Claim, Ledger, Route, Routes, State, Sticky};
@@ -189,6 +192,12 @@ fn world() -> World {
         since: Duration::ZERO,
     }]);
     let shop = shop.watched(Some(Watch { counts, spread: Box::default(), cookie: None }));
+    let experiment = Experiment::new(LitmusPlan::example(5), CORES);
+    for (core, cell) in experiment.cells.iter().enumerate() {
+        cell.groups[0].users.add(10 + core as u64);
+        cell.groups[1].symptoms[LitmusSymptom::Reissued as usize].inc();
+    }
+    let shop = shop.tested(Some(Arc::new(experiment)));
     let plan = upstream_plan("down", Policy::RoundRobin(RoundRobin::default()));
     let plain = Upstream::new(1, plan, vec![server_named(3, "down", "c", Operational::Unhealthy)], None, None);
     let plan = RoutePlan { name: "shop.example.com/".to_owned(), listeners: vec![0, 2], ..RoutePlan::example() };
@@ -296,6 +305,14 @@ fn hot_keys_are_there_while_they_are_hot() {
     let families = parse(&world.exporter.render());
     assert!(!families.contains_key("evenkeel_upstream_hot_key_ratio"), "gone");
     assert_eq!(value(&families, "evenkeel_forgotten_proxy_ratio", &[]), 0.75);
+}
+
+#[test]
+fn cores_of_an_experiment_are_put_together() {
+    let families = parse(&world().exporter.render());
+    assert_eq!(value(&families, "evenkeel_litmus_users", &["shop", "shuffled"]), 33.0);
+    assert_eq!(value(&families, "evenkeel_litmus_requests_total", &["shop", "shuffled"]), 0.0);
+    assert_eq!(value(&families, "evenkeel_litmus_symptoms_total", &["shop", "control", "reissued"]), 3.0);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn a_shadow_counts_what_its_policy_picks() {
         let cast = world.ask(client, (request % 2) as usize);
         world.shadow().sent(&cast, (request % 2) as usize, 0);
         let client = IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0000 + client));
-        let asker = crate::upstream::Asker { client, key: None, spread: None, pin: None, to_new: false };
+        let asker = crate::upstream::Asker { client, key: None, spread: None, pin: None, to_new: false, litmus: None };
         expected[hashed.pick(&asker, &Tried::default(), &mut Scratch::new(0, 1)).unwrap().index] += 1;
     }
     assert_eq!(world.requests(0), [4_100, 0, 0], "live");
