@@ -78,7 +78,7 @@ pub fn home(user: User, places: impl Iterator<Item = Place>) -> Option<usize> {
 
 /// Another server than the one marked so, by lot and weight.
 #[must_use]
-pub fn away(last: u16, places: impl Iterator<Item = Place> + Clone, scratch: &mut Scratch) -> Option<usize> {
+pub fn away(last: u16, places: &(impl Iterator<Item = Place> + Clone), scratch: &mut Scratch) -> Option<usize> {
     let others = || places.clone().filter(|place| mark(place.key) != last);
     let all: u32 = others().map(|place| place.weight).sum();
     if all == 0 {
@@ -139,9 +139,9 @@ mod tests {
         let mut scratch = Scratch::new(0, 1);
         let mut counts = [0; 3];
         for _ in 0..1_000 {
-            counts[away(mark(places[1].key), places.iter().copied(), &mut scratch).unwrap()] += 1;
+            counts[away(mark(places[1].key), &places.iter().copied(), &mut scratch).unwrap()] += 1;
         }
         assert!(counts[1] == 0 && counts[2] > 2 * counts[0] && counts[0] > 150, "{counts:?}");
-        assert_eq!(away(mark(places[0].key), places[..1].iter().copied(), &mut scratch), None);
+        assert_eq!(away(mark(places[0].key), &places[..1].iter().copied(), &mut scratch), None);
     }
 }

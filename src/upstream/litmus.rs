@@ -243,7 +243,7 @@ impl Upstream {
         let place = |index: usize| Place { index, key: self.servers[index].key, weight: self.servers[index].weight() };
         let places = (0..self.servers.len()).filter(takes).map(place);
         if part.is_moved() {
-            return away(part.last, places, scratch);
+            return away(part.last, &places, scratch);
         }
         // A pin, or a hash, is a home.
         let has_homes = self.sticky.is_some() || !self.plan.policy.spreads_anew();
