@@ -6,13 +6,13 @@ use arc_swap::ArcSwap;
 
 use super::*;
 use crate::balance::sticky_cookie::Keys;
-use crate::balance::{Policy, RoundRobin, StickyCookie};
-use crate::config::plan::{Address, DrainPlan, ListenerPlan, LitmusPlan, MoveSessions, RoutePlan, UpstreamPlan};
+use crate::balance::{HashBy, Policy, RoundRobin, Scratch, StickyCookie};
+use crate::config::plan::{
+    Address, DrainPlan, ListenerPlan, LitmusPlan, MoveSessions, RoutePlan, ShadowPlan, UpstreamPlan,
+};
 use crate::tls;
 use crate::upstream::hot::{Counts, Shown, Watch};
 use crate::upstream::litmus::Experiment;
-use crate::balance::{HashBy, Policy, RoundRobin, Scratch, StickyCookie};
-use crate::config::plan::{Address, DrainPlan, ListenerPlan, MoveSessions, RoutePlan, ShadowPlan, UpstreamPlan};
 use crate::upstream::shadow::{Asked, Kept};
 use crate::upstream::snapshot::Listening;
 use crate::upstream::{Change, Claim, Ledger, Route, Routes, State, Sticky};
