@@ -92,6 +92,11 @@ struct User {
     connection: Option<SendRequest<Empty<Bytes>>>,
     cookies: Vec<(String, String)>,
     visits: u32,
+    /// Which of those who came one after the other it is: what is still under way for the one before changes
+    /// nothing for this one.
+    generation: u32,
+    /// The value of the session cookie that was lost last.
+    lost: Option<String>,
 }
 
 /// Sends all arrivals to `proxy`, beginning at `start`. Blocks until the last is answered or given up, or
@@ -170,6 +175,7 @@ fn come(user: &mut User, stay: Option<u32>) {
     if stay.is_some_and(|stay| user.visits > stay) {
         user.visits = 1;
         user.cookies.clear();
+        user.generation += 1;
     }
 }
 
@@ -193,7 +199,7 @@ async fn visit(
     own: &Own,
 ) -> Seen {
     // Taken here: before it is sent, somebody new may have come in this user's place.
-    let cookies = user.borrow().cookies.clone();
+    let (cookies, generation) = (user.borrow().cookies.clone(), user.borrow().generation);
     let logged_in = cookies.iter().any(|(name, _)| name == "sid");
     let path = match asked {
         Asked::Paths => &own.path,
@@ -203,24 +209,51 @@ async fn visit(
         Asked::Sessions => &format!("/login?user={}", arrival.name()),
     };
     let login = asked == Asked::Sessions && !logged_in;
-    let Some((server, status, hit)) = ask(user, from, proxy, path, &cookies, &arrival.name()).await else {
+    let Some(answer) = ask(user, from, proxy, path, &cookies, &arrival.name()).await else {
         return Seen { login, ..Seen::default() };
     };
-    let had = |name: &String| cookies.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-    let lost = match &own.session {
-        // Whoever had a session and gets another one is somebody new there.
-        Some(name) => had(name).is_some_and(|had| user.borrow().cookies.iter().any(|(n, now)| n == name && now != had)),
-        None => path == "/count" && status == StatusCode::UNAUTHORIZED.as_u16(),
-    };
-    if lost && asked == Asked::Sessions {
-        // They log in again with their next request.
-        user.borrow_mut().cookies.retain(|(name, _)| name != "sid");
+    let Answered { server, status, hit, set, connection } = answer;
+    let mut user = user.borrow_mut();
+    user.connection = connection.or(user.connection.take());
+    let seen = |lost: bool| Seen { server, status: Some(status), lost, login, hit };
+    if user.generation == generation {
+        for (name, value) in &set {
+            user.cookies.retain(|(other, _)| other != name);
+            user.cookies.push((name.clone(), value.clone()));
+        }
     }
-    Seen { server, status: Some(status), lost, login, hit }
+    let value_in = |cookies: &[(String, String)], name: &str| {
+        cookies.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    };
+    let Some(name) = &own.session else {
+        let lost = path == "/count" && status == StatusCode::UNAUTHORIZED.as_u16();
+        if lost {
+            // They log in again with their next request, if they have not meanwhile.
+            let refused = value_in(&cookies, "sid");
+            user.cookies.retain(|(name, value)| name != "sid" || refused.as_ref() != Some(value));
+        }
+        return seen(lost);
+    };
+    // Whoever had a session and gets another one is somebody new there; requests that were under way at the same
+    // time lose the same session once.
+    let (had, got) = (value_in(&cookies, name), value_in(&set, name));
+    let lost = had.is_some() && got.is_some() && had != got && had != user.lost;
+    if lost {
+        user.lost = had;
+    }
+    seen(lost)
 }
 
-/// Server, status, and whether a cache had it.
-type Answered = (Option<u32>, u16, Option<bool>);
+/// What an answer says, and the connection where it may be kept.
+struct Answered {
+    server: Option<u32>,
+    status: u16,
+    /// Whether a cache had it.
+    hit: Option<bool>,
+    /// Cookies that it sets.
+    set: Vec<(String, String)>,
+    connection: Option<SendRequest<Empty<Bytes>>>,
+}
 
 /// Asks on the connection that is kept, or on a new one where that turns out to be closed.
 async fn ask(
@@ -237,7 +270,7 @@ async fn ask(
     {
         let request = request(path, cookies, name)?;
         match connection.try_send_request(request).await {
-            Ok(answer) => return settle(user, connection, answer).await,
+            Ok(answer) => return settle(connection, answer).await,
             // Closed before it was sent: browsers try again on another.
             Err(error) if error.message().is_some() => {}
             Err(_) => return None,
@@ -252,7 +285,7 @@ async fn ask(
     let (mut connection, driver) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::task::spawn_local(driver);
     let answer = connection.send_request(request(path, cookies, name)?).await.ok()?;
-    settle(user, connection, answer).await
+    settle(connection, answer).await
 }
 
 fn request(path: &str, cookies: &[(String, String)], name: &str) -> Option<Request<Empty<Bytes>>> {
@@ -263,28 +296,24 @@ fn request(path: &str, cookies: &[(String, String)], name: &str) -> Option<Reque
     request.body(Empty::new()).ok()
 }
 
-/// Reads the answer to its end, keeps its cookies, and the connection where it may be kept.
+/// Reads the answer to its end.
 async fn settle(
-    user: &Rc<RefCell<User>>,
     connection: SendRequest<Empty<Bytes>>,
     answer: http::Response<hyper::body::Incoming>,
 ) -> Option<Answered> {
     let (head, body) = answer.into_parts();
     body.collect().await.ok()?;
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let server = text("x-server").and_then(|name| name.strip_prefix('s')?.parse().ok());
     let closes = text("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    let mut user = user.borrow_mut();
-    for line in head.headers.get_all(header::SET_COOKIE) {
-        let pair = line.to_str().ok().and_then(|line| line.split(';').next()?.split_once('='));
-        if let Some((name, value)) = pair {
-            user.cookies.retain(|(other, _)| other != name);
-            user.cookies.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    if !closes {
-        user.connection = Some(connection);
-    }
-    let hit = text("x-cache").map(|cache| cache == "hit");
-    Some((server, head.status.as_u16(), hit))
+    let set = head.headers.get_all(header::SET_COOKIE).iter().filter_map(|line| {
+        let (name, value) = line.to_str().ok()?.split(';').next()?.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    Some(Answered {
+        server: text("x-server").and_then(|name| name.strip_prefix('s')?.parse().ok()),
+        status: head.status.as_u16(),
+        hit: text("x-cache").map(|cache| cache == "hit"),
+        set: set.collect(),
+        connection: (!closes).then_some(connection),
+    })
 }

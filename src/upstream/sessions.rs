@@ -115,14 +115,13 @@ impl Ledger {
     }
 
     /// Notes the session as [`Self::touch`] does, unless another one that was seen within the idle time would
-    /// have to go for it: for sessions that anybody could have made up.
-    pub fn touch_if_room(&self, session: u64, server_uid: u32, now: u32) {
+    /// have to go for it: for sessions that anybody could have made up. The answer is whether it is noted.
+    pub fn touch_if_room(&self, session: u64, server_uid: u32, now: u32) -> bool {
         let session = name(session);
         let bucket = self.bucket(session);
         let note = Note::new(server_uid, now);
-        if !bucket.update(session, note) && bucket.has_room(now.saturating_sub(self.idle.load(Relaxed))) {
-            bucket.insert(session, note);
-        }
+        bucket.update(session, note)
+            || bucket.has_room(now.saturating_sub(self.idle.load(Relaxed))) && bucket.insert(session, note).is_some()
     }
 
     /// When that session was last seen, if it is known.

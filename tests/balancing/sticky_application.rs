@@ -99,6 +99,8 @@ fn a_session_that_is_not_known_stays_where_it_came_first() {
         proxy.client().with("cookie", &format!("sid=made-up-{made_up}")).get("/echo");
     }
     assert_eq!(asked(&mut known), (200, server));
+    // Nor does what was not noted count.
+    assert!(proxy.metric("evenkeel_sticky_sessions_begun_total", &[]) <= 9.0, "{}", proxy.scrape());
 }
 
 #[test]
@@ -208,4 +210,17 @@ fn a_named_session_whose_server_is_out_moves_once_and_stays() {
     assert_eq!(with(&proxy, "JSESSIONID=77!a", "/").server(), "b", "it has a session there now");
     assert_eq!(with(&proxy, "JSESSIONID=78!a", "/").server(), "a", "others come as ever");
     assert_eq!(proxy.metric("evenkeel_sessions_moved_total", &["reason=\"disabled\""]), 1.0);
+}
+
+/// A server that comes back at another address is the one that the cookie names.
+#[test]
+fn a_name_is_honoured_at_another_address() {
+    let (a, b) = (application("a", "JSESSIONID"), application("b", "JSESSIONID"));
+    let proxy = Proxy::start(&of("route = { cookie = \"JSESSIONID\" }", &[("a", &a), ("b", &b)]));
+    assert_eq!(with(&proxy, "JSESSIONID=1.b", "/").server(), "b");
+    let anew = application("b again", "JSESSIONID");
+    proxy.reload(&of("route = { cookie = \"JSESSIONID\" }", &[("a", &a), ("b", &anew)])).unwrap();
+    for _ in 0..3 {
+        assert_eq!(with(&proxy, "JSESSIONID=1.b", "/").server(), "b again");
+    }
 }

@@ -30,9 +30,12 @@ pub(super) fn pin(
     };
     if let Some((uid, seen)) = sticky.ledger.find(session) {
         let idle = u64::from(clock::seconds().saturating_sub(seen));
+        let member = upstream.member_by_uid(uid).map(|server| server.key);
+        // A server that has another address now is another one, of the same name: a cookie that names it knows
+        // better than the ledger.
+        let named = || options.carrier().server(value).filter(|key| upstream.member(*key).is_some());
         if idle <= options.idle.as_secs() {
-            let member = upstream.member_by_uid(uid);
-            return (session, pin(member.map_or(NOBODY, |server| server.key), idle));
+            return (session, pin(member.or_else(named).unwrap_or(NOBODY), idle));
         }
         sticky.cells[core].expired.inc();
     }
@@ -80,11 +83,11 @@ pub(super) fn settle(
         // The server took a session that nobody knows here: of a time before this process, or made up. From now
         // on it goes there, but nobody is put out for it.
         (None, _) => match (session.borrowed, given) {
-            (Some(number), None) => {
-                ledger.touch_if_room(number, server.uid, now);
+            (Some(number), None) if ledger.touch_if_room(number, server.uid, now) => {
                 cell.new.inc();
                 "new"
             }
+            (Some(_), None) => return None,
             (_, Some(Given::Session(..))) => {
                 cell.new.inc();
                 "new"
