@@ -110,9 +110,9 @@ pub(super) struct Core {
     seed: u64,
     busy: Notify,
     sleeping: Cell<bool>,
-    /// How much later it is here than elsewhere.
+    /// The time here, where it does not pass by itself.
     #[cfg(test)]
-    pub(super) ahead: Cell<Duration>,
+    pub(super) stopped_at: Cell<Option<Instant>>,
 }
 
 impl Core {
@@ -151,7 +151,7 @@ impl Core {
             busy: Notify::new(),
             sleeping: Cell::new(false),
             #[cfg(test)]
-            ahead: Cell::default(),
+            stopped_at: Cell::default(),
         }
     }
 
@@ -215,9 +215,10 @@ impl Core {
 
     /// Notes and returns the time.
     pub(super) fn now(&self) -> Instant {
+        #[cfg(not(test))]
         let now = Instant::now();
         #[cfg(test)]
-        let now = now + self.ahead.get();
+        let now = self.stopped_at.get().unwrap_or_else(Instant::now);
         self.clock.set(now);
         now
     }

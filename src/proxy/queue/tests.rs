@@ -1,5 +1,5 @@
 //! A seeded simulation of the queue: the cores of a process on one thread, requests that come, end and are given
-//! up at any moment, servers that come, go, drain, fail and change their limits meanwhile, and time that passes.
+//! up at any moment, servers that come, go, drain, fail and change their limits meanwhile, and time, which stands still but where the world lets it pass.
 //!
 //! It is [`claim`] itself that runs, with its lines, gates and Snapshots. Nothing in it waits long enough for the
 //! tick that is the net under a lost call: who is not called waits for ever here, and is found. A failure names
@@ -84,6 +84,11 @@ impl World {
         let swap = Arc::new(Swap::default());
         let count = 1 + random.below(3) as usize;
         let cores: Vec<_> = cores(count, &swap).into_iter().map(Rc::new).collect();
+        // Time passes where the world says so, however slow the machine is.
+        for core in &cores {
+            core.stopped_at.set(Some(Instant::now()));
+            core.now();
+        }
         let cells = (0..count).map(|_| RouteCell::default()).collect();
         let route = Route::new(plan.routes[0].clone(), cells, &plan.upstreams);
         let looked = vec![None; count];
@@ -257,7 +262,7 @@ impl World {
     fn pass_time(&mut self) {
         let passed = Duration::from_millis(u64::from(self.random.below(600)));
         for (i, core) in self.cores.iter().enumerate() {
-            core.ahead.set(core.ahead.get() + passed);
+            core.stopped_at.set(core.stopped_at.get().map(|now| now + passed));
             let now = core.now();
             self.seen.borrow_mut().looked[i] = Some(now);
             core.watches.look(now, None);
