@@ -87,7 +87,10 @@ fn every_metric_of_the_table_is_there_and_the_text_is_valid() {
     let origins = origins(2);
     let listeners = "[[listener]]\nname = \"clear\"\nbind = \"127.0.0.1:0\"\n\
                      [[listener]]\nname = \"secure\"\nbind = \"127.0.0.1:0\"\ntls = \"self_signed\"\n";
-    let proxy = Proxy::start(&format!("{listeners}{}", app("\"sticky_cookie\"\nshadow = [\"ip_hash\"]", &origins)));
+    let proxy = Proxy::start(&format!(
+        "{listeners}{}",
+        app("\"sticky_cookie\"\nshadow = [\"ip_hash\"]\nlitmus = { percent = 10 }", &origins)
+    ));
     proxy.get("/");
     proxy.raw().send(b"nonsense\r\n\r\n");
     let families = validate(&proxy.scrape());
