@@ -153,10 +153,12 @@ impl Experiment {
     }
 
     /// Notes the answer of the server with that key. `lot` is a number by chance below its argument. The answer
-    /// says whether it counted: only one of a user who was moved, or in the control group stayed.
+    /// says whether it counted: only one of a user who was moved, or in the control group stayed, and only to a
+    /// request that may be moved. In both groups the same requests have to be compared: others may well be
+    /// answered otherwise.
     pub fn note(&self, part: &Part, server: u64, symptoms: u8, core: usize, lot: impl Fn(u32) -> u32) -> bool {
         let to = mark(server);
-        let counts = part.last != 0 && (part.last == to) == (part.group == Group::Control);
+        let counts = part.moves && part.last != 0 && (part.last == to) == (part.group == Group::Control);
         let cell = &self.cells[core].groups[part.group as usize];
         if counts {
             cell.requests.inc();
@@ -321,6 +323,27 @@ mod tests {
         assert_eq!((tally.judged, tally.any[failed]), (taken, taken));
         // A quarter of about 6,000, within five standard deviations.
         assert!(tally.drawn[failed].abs_diff(taken / 4) < 170, "{} of {taken}", tally.drawn[failed]);
+    }
+
+    #[test]
+    fn what_may_not_be_moved_counts_in_neither_group() {
+        let experiment = experiment(50);
+        let (a, b) = (key_of("a"), key_of("b"));
+        for group in Group::ALL {
+            let user = (0..).map(User::of_number).find(|user| Group::of(*user, 50) == Some(group)).unwrap();
+            let ask = |moves: bool, server: u64| {
+                let part = experiment.join(user, moves, 0).unwrap();
+                experiment.note(&part, server, 0, 0, |_| 0)
+            };
+            assert!(!ask(true, a));
+            // At home, or from where the one before was moved to.
+            assert!(!ask(false, a) && !ask(false, b) && !ask(false, a), "{group:?}");
+            assert!(ask(true, if group == Group::Shuffled { b } else { a }), "{group:?}");
+            // It is noted where the user was nevertheless.
+            assert!(!ask(false, b));
+            assert_eq!(experiment.join(user, true, 0).unwrap().last(), mark(b));
+            assert_eq!(experiment.tally(group).judged, 1);
+        }
     }
 
     #[test]

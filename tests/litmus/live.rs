@@ -124,6 +124,38 @@ fn an_application_that_keeps_nothing_is_not() {
     assert!(report["said"].as_str().unwrap().contains("would have been seen with 95 % probability"), "{report:#}");
 }
 
+/// Requests of one kind are not compared with those of another: who may not be moved is in neither group.
+#[test]
+fn users_who_do_more_than_may_be_moved_show_no_difference() {
+    let fakes = [0, 1, 2].map(|_| {
+        Fake::answering(|_, _, head| {
+            let status = if head.starts_with("GET") { "401 Unauthorized" } else { "204 No Content" };
+            let length = if head.starts_with("GET") { "Content-Length: 0\r\n" } else { "" };
+            Some(format!("HTTP/1.1 {status}\r\n{length}\r\n"))
+        })
+    });
+    let servers: Vec<String> = fakes.iter().map(|fake| format!("\"{}\"", fake.address())).collect();
+    let evenkeel = Running::start(&format!(
+        "[upstream.app]\ncheck = \"off\"\nlitmus = {HALF}\nservers = [{}]\n",
+        servers.join(", ")
+    ));
+    for _ in 0..60 {
+        let mut user = User::default();
+        for _ in 0..3 {
+            assert_eq!(user.ask(&evenkeel, "GET", "/me").status, 401);
+        }
+        for _ in 0..9 {
+            assert_eq!(user.ask(&evenkeel, "POST", "/likes").status, 204);
+        }
+    }
+    let report = live(&evenkeel, 0);
+    assert_eq!(report["verdict"], "no_difference", "{report:#}");
+    for group in ["shuffled", "control"] {
+        let group = &report["seen"][group];
+        assert_eq!(group["symptoms"][0]["judged"], group["judged"], "{report:#}");
+    }
+}
+
 #[test]
 fn only_the_methods_that_are_listed_leave_and_upgrades_never() {
     let origins = origins(3);
