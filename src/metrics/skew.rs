@@ -6,7 +6,7 @@
 //! look uneven.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::balance::skew::Skew;
@@ -52,7 +52,7 @@ struct Window {
 }
 
 /// What has to stay as it is for counts to be compared: the servers that take new clients with their weights (0
-/// for those that do not), and who is in the shadow.
+/// for those that do not, and for the new servers of a canary), and who is in the shadow.
 #[derive(Debug, PartialEq, Eq)]
 struct Subject {
     servers: Vec<(u32, u32)>,
@@ -113,15 +113,17 @@ impl Looks {
 
 impl Subject {
     fn of(upstream: &Upstream) -> Self {
-        let weight = |server: &Server| {
-            let takes = server.state().takes_new(upstream.failing_open) && !server.is_backup();
+        let weight = |(index, server): (usize, &Arc<Server>)| {
+            // New servers of a canary get what its share says, whatever their weights are.
+            let is_new = upstream.canary.as_ref().is_some_and(|branch| branch.has(index));
+            let takes = server.state().takes_new(upstream.failing_open) && !server.is_backup() && !is_new;
             // One in its slow start has less than its share.
             if takes { server.weight() * server.share() } else { 0 }
         };
         let shades = upstream.shadow.iter().flat_map(|shadow| &shadow.shades);
         Self {
-            servers: upstream.servers.iter().map(|server| (server.uid, weight(server))).collect(),
-            shades: shades.map(|shade| std::sync::Arc::as_ptr(&shade.tally).addr()).collect(),
+            servers: upstream.servers.iter().enumerate().map(|one| (one.1.uid, weight(one))).collect(),
+            shades: shades.map(|shade| Arc::as_ptr(&shade.tally).addr()).collect(),
         }
     }
 }
@@ -140,7 +142,7 @@ impl Look {
 }
 
 impl Counts {
-    /// Requests of servers that took no new clients count for the sum only.
+    /// Requests of servers that took no new clients, or those of a canary only, count for the sum only.
     fn since(&self, before: &Self, servers: &[(u32, u32)]) -> Lately {
         let grown: Vec<u64> =
             self.servers.iter().zip(&before.servers).map(|(new, old)| new.saturating_sub(*old)).collect();
@@ -155,11 +157,10 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::balance::canary::{Canary, CanaryBy};
     use crate::config::plan::{Address, UpstreamPlan};
-    use crate::upstream::{Admin, Operational, State};
+    use crate::upstream::{Admin, Change, Operational, State};
 
     fn servers(weights: &[u32]) -> Vec<Arc<Server>> {
         let server = |(uid, weight): (u32, &u32)| {
@@ -211,6 +212,24 @@ mod tests {
         assert_eq!((figures.seconds, figures.own.requests, skew.max_over_mean, skew.jain), (301.0, 4, 1.0, 1.0));
         let looked = looks.0.lock().unwrap()["app"].looks.len();
         assert!(looked <= 32, "{looked}");
+    }
+
+    /// Its share of requests is no matter of weights.
+    #[test]
+    fn the_new_servers_of_a_canary_make_nothing_uneven() {
+        let (looks, servers) = (Looks::default(), servers(&[1, 1, 1]));
+        let canary = Arc::new(Canary::new(CanaryBy::Address, 100, Vec::new()));
+        let change = Change { outgoing: &[], canary: Some((&canary, &[3])) };
+        let plan = Arc::new(UpstreamPlan::example());
+        let upstream = Upstream::with(change, 0, plan, servers.clone(), None, None, None);
+        let during = Snapshot { upstreams: vec![Arc::new(upstream)], ..Snapshot::default() };
+        looks.look(&during, seconds(0));
+        serve(&servers, &[50, 50, 1]);
+        let own = looks.lately(&during.upstreams[0], seconds(1)).unwrap().own;
+        let skew = own.skew.unwrap();
+        assert_eq!((own.requests, skew.max_over_mean, skew.jain), (101, 1.0, 1.0));
+        let after = snapshot(&servers);
+        assert_eq!(looks.lately(&after.upstreams[0], seconds(2)), None, "with its end everything begins anew");
     }
 
     #[test]

@@ -31,7 +31,13 @@ impl Branch {
 
     /// Whether one who is pinned to that server, or belongs where `to_new` says, comes to the new servers.
     pub(super) fn is_for(&self, pinned: Option<usize>, to_new: bool) -> bool {
-        pinned.map_or(to_new, |index| self.is_new.get(index).copied().unwrap_or(false))
+        pinned.map_or(to_new, |index| self.has(index))
+    }
+
+    /// Whether the server at that position is new.
+    #[must_use]
+    pub fn has(&self, index: usize) -> bool {
+        self.is_new.get(index).copied().unwrap_or(false)
     }
 
     pub(super) fn pick(&self, input: &Input, scratch: &mut Scratch, view: &impl View) -> Option<Pick> {
