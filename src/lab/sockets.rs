@@ -17,6 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -206,34 +207,46 @@ async fn open(run: &Run, user: &mut User) -> Option<(Option<u32>, Socket)> {
     Some((server, socket))
 }
 
+/// What a close frame says; 1005 is that it says nothing (RFC 6455 §7.1.5).
+fn told(frame: Option<&CloseFrame>) -> u16 {
+    frame.map_or(1005, |frame| frame.code.into())
+}
+
 /// Says something now and then until the connection ends, or the run does. How it ended, what was sent and lost.
 async fn talk(run: &Run, user: &mut User, mut socket: Socket) -> (Option<Ended>, u32, u32) {
     let every = run.sockets.message;
     let phase = Duration::from_millis(u64::from(user.chance.below(every.as_millis() as u32)));
     let mut pace = interval_at(Instant::now() + phase, every);
-    let (mut sent, mut lost, mut code) = (0, 0, None);
+    let (mut sent, mut lost, mut code) = (0_u32, 0_u32, None);
     let over = run.over();
     tokio::pin!(over);
     loop {
         tokio::select! {
             biased;
             message = socket.next() => match message {
-                Some(Ok(Message::Text(_))) => lost -= 1,
+                Some(Ok(Message::Text(_))) => lost = lost.saturating_sub(1),
                 // The answer to it is sent while the end is awaited.
-                Some(Ok(Message::Close(frame))) => code = Some(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(Message::Close(frame))) => code = Some(told(frame.as_ref())),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return (Some(Ended { at: run.seconds(), code }), sent, lost),
             },
             () = &mut over => {
                 // What was said last is waited for, then it is closed as clients do.
                 let rest = async {
-                    while lost > 0 && matches!(socket.next().await, Some(Ok(_))) {
-                        lost -= 1;
+                    while lost > 0 {
+                        match socket.next().await {
+                            Some(Ok(Message::Text(_))) => lost = lost.saturating_sub(1),
+                            Some(Ok(Message::Close(frame))) => code = Some(told(frame.as_ref())),
+                            Some(Ok(_)) => {}
+                            Some(Err(_)) | None => break,
+                        }
                     }
                     let _: Result<(), tungstenite::Error> = socket.close(None).await;
                 };
                 let _ = timeout(Duration::from_secs(1), rest).await;
-                return (None, sent, lost);
+                // Whose server has said goodbye did not last, even where the run was over before the connection was.
+                let ended = code.map(|code| Ended { at: run.seconds(), code: Some(code) });
+                return (ended, sent, lost);
             }
             _ = pace.tick(), if code.is_none() => {
                 if socket.send(Message::text("still there")).await.is_ok() {
