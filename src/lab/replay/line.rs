@@ -97,11 +97,12 @@ fn common(line: &[u8]) -> Result<Line<'_>, &'static str> {
     let text = |bytes: &'_ [u8]| -> Option<IpAddr> { std::str::from_utf8(bytes).ok()?.parse().ok() };
     let end = memchr::memchr(b' ', line).ok_or("it has no space")?;
     let client = text(&line[..end]).ok_or("it does not begin with an address")?;
-    let open = memchr::memmem::find(line, b" [").ok_or("it has no time in brackets")?;
-    let rest = &line[open + 2..];
-    let close = memchr::memmem::find(rest, b"] \"").ok_or("it has no request behind its time")?;
-    let at = clf(&rest[..close]).ok_or("its time is none such as 21/Nov/2026:20:15:00 +0000")?;
-    let (request, rest) = quoted(&rest[close + 2..]).ok_or("its request has no end")?;
+    // Before the time comes the user, with any spaces and brackets, but no quote that is not escaped.
+    let close = memchr::memmem::find(line, b"] \"").ok_or("it has no time in brackets before a request")?;
+    let open = close.checked_sub(CLF_LEN).filter(|open| line[..*open].ends_with(b" ["));
+    let at = open.and_then(|open| clf(&line[open..close]));
+    let at = at.ok_or("its time is none such as 21/Nov/2026:20:15:00 +0000")?;
+    let (request, rest) = quoted(&line[close + 2..]).ok_or("its request has no end")?;
     let rest = rest.trim_ascii_start();
     if rest.len() < 3 || !rest[..3].iter().all(u8::is_ascii_digit) {
         return Err("it has no status behind its request");
@@ -155,9 +156,12 @@ fn lost(line: &[u8]) -> u64 {
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 
+/// How long a time of the common log format is.
+const CLF_LEN: usize = 26;
+
 /// `21/Nov/2026:20:15:00 +0000`
 fn clf(text: &[u8]) -> Option<Duration> {
-    if text.len() != 26 || [text[2], text[6], text[11], text[14], text[17], text[20]] != *b"//::: " {
+    if text.len() != CLF_LEN || [text[2], text[6], text[11], text[14], text[17], text[20]] != *b"//::: " {
         return None;
     }
     let month = MONTHS.iter().position(|month| **month == text[3..6])? as u64 + 1;
@@ -272,6 +276,16 @@ mod tests {
         for no_request in ["\"-\" 400 0 \"-\" \"-\"", "\"\\x16\\x03\\x01\" 400 157", "\"\" 400 0"] {
             let line = format!("203.0.113.9 - - [21/Nov/2026:20:15:00 +0000] {no_request}");
             assert_eq!(read(line.as_bytes()), Ok(Line::Unsent), "{line}");
+        }
+    }
+
+    /// The user is what a client says it is.
+    #[test]
+    fn no_user_hides_the_time() {
+        for user in ["x [y:", "x [y] z", "[", "a] b [21/Nov/2025:20:15:00 +0000]", "x] \\x22", "x] \\\"y"] {
+            let line = format!("203.0.113.9 - {user} [21/Nov/2026:20:15:00 +0000] \"GET /a HTTP/1.1\" 200 6");
+            let logged = request(&line);
+            assert_eq!((logged.at.as_secs(), &*logged.path), (1_795_292_100, "/a"), "{line}");
         }
     }
 
