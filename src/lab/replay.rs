@@ -2,6 +2,7 @@
 //!
 //! Policies are the proxy's own ([`crate::balance`]), servers take as long as the log says, and time is the log's. It is
 //! read once, line by line, and what is remembered is bounded: clients up to [`MOST_CLIENTS`], addresses in a sketch.
+//! Where a log goes back in time, nothing is in flight any more: what began after that has not happened yet.
 //! Servers never fail in here, and a server that would have been overloaded is not slower for it.
 
 pub mod line;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use self::line::{Line, Logged};
+use crate::balance::HotKeys;
 use crate::balance::hot::SpaceSaving;
 use crate::balance::peak_ewma::Average;
 use crate::balance::skew::Skew;
@@ -27,6 +29,14 @@ pub const MOST_CLIENTS: usize = 1 << 21;
 const COUNTERS: usize = 1 << 16;
 /// Those that are told.
 const HOTTEST: usize = 10;
+/// What is in flight at once under one policy; beyond that the request that ends soonest has ended.
+const MOST_IN_FLIGHT: usize = 1 << 20;
+/// Lines of a log are not in order to the second. One that is older than this, and than the request took, is of
+/// another log, or of a clock that was wrong.
+const SLACK: Duration = Duration::from_secs(60);
+/// A line that does not say how long its request took may have the time when that began, hours ago for a tunnel. So
+/// many in a row are no accident.
+const LATE_IN_A_ROW: u32 = 100;
 /// A longer line is a bad one.
 const LONGEST_LINE: u64 = 1 << 16;
 /// Names of servers in a log that are told.
@@ -67,6 +77,8 @@ pub struct Replayed {
     /// Lines that the log says were lost.
     pub lost: u64,
     pub bad: Bad,
+    /// How often the log goes back in time, by more than its lines may be out of order.
+    pub back: u64,
     /// Of the first and the last request, seconds since 1970.
     pub from: Option<f64>,
     pub to: Option<f64>,
@@ -102,7 +114,7 @@ pub struct BadLine {
 pub struct Outcome {
     pub policy: String,
     /// What is an estimate: `load` (what servers have to do), `clients` (who has its cookie), `key` (what the log
-    /// does not have).
+    /// does not have), `hot_keys` (none is spread).
     pub approximate: Vec<&'static str>,
     pub max_over_mean: Option<f64>,
     pub jain: Option<f64>,
@@ -143,7 +155,12 @@ pub struct Replay {
     /// By name: its number, from 1, and its requests.
     logged: BTreeMap<String, (u16, u64)>,
     logged_moves: (u64, u64),
+    /// The time of the log: the latest since it last went back.
     now: Duration,
+    /// What is added to it, so that the time of the worlds never goes back.
+    shift: Duration,
+    /// Lines in a row that are too old and do not say how long their request took.
+    late: u32,
     numbers: u64,
     told: Replayed,
 }
@@ -227,6 +244,12 @@ impl World {
         }
     }
 
+    /// Forgets what is in flight, but not how long servers take.
+    fn clear(&mut self) {
+        self.ends.clear();
+        self.servers.iter_mut().for_each(|state| state.in_flight = 0);
+    }
+
     /// Sends a request of a client that was last at `last`; where to.
     fn send(&mut self, logged: &Logged<'_>, now: Duration, took: Duration, last: Option<usize>) -> Option<usize> {
         let waits = self.policy.reads_load();
@@ -244,7 +267,12 @@ impl World {
         state.requests += 1;
         if waits {
             state.in_flight += 1;
-            self.ends.push(Reverse((now + took, u16::try_from(index).unwrap_or(u16::MAX), took)));
+            if self.ends.len() >= MOST_IN_FLIGHT
+                && let Some(Reverse((_, server, _))) = self.ends.pop()
+            {
+                self.servers[usize::from(server)].in_flight -= 1;
+            }
+            self.ends.push(Reverse((now.saturating_add(took), u16::try_from(index).unwrap_or(u16::MAX), took)));
         }
         Some(index)
     }
@@ -256,9 +284,10 @@ impl World {
         let load = self.policy.reads_load().then_some("load");
         let clients = self.policy.sticky().map(|_| "clients");
         let key = self.keyless.then_some("key");
+        let hot = matches!(self.policy.hot_keys(), HotKeys::Spread(_)).then_some("hot_keys");
         Outcome {
             policy: name.to_owned(),
-            approximate: [load, clients, key].into_iter().flatten().collect(),
+            approximate: [load, clients, key, hot].into_iter().flatten().collect(),
             max_over_mean: skew.map(|skew| skew.max_over_mean),
             jain: skew.map(|skew| skew.jain),
             busiest: skew.map(|skew| servers[skew.busiest].name.clone()),
@@ -284,6 +313,8 @@ impl Replay {
             logged: BTreeMap::new(),
             logged_moves: (0, 0),
             now: Duration::ZERO,
+            shift: Duration::ZERO,
+            late: 0,
             numbers: 0,
             told: Replayed {
                 version: env!("CARGO_PKG_VERSION"),
@@ -292,6 +323,7 @@ impl Replay {
                 left_out: 0,
                 lost: 0,
                 bad: Bad::default(),
+                back: 0,
                 from: None,
                 to: None,
                 clients: 0,
@@ -325,7 +357,7 @@ impl Replay {
             match line::read(&line) {
                 Ok(Line::Request(logged)) => self.request(&logged),
                 Ok(Line::Unsent) => self.told.left_out += 1,
-                Ok(Line::Lost(lines)) => self.told.lost += lines,
+                Ok(Line::Lost(lines)) => self.told.lost = self.told.lost.saturating_add(lines),
                 Err(why) => self.bad(&line, why),
             }
         }
@@ -340,6 +372,22 @@ impl Replay {
         }
     }
 
+    /// Sets the time to that of a line. A log has its lines in the order of their ends; time does not go back for
+    /// who began before. It does for who ended before, such as in the older log when that comes last.
+    fn go_on(&mut self, logged: &Logged<'_>) {
+        let latest = logged.at.saturating_add(logged.took.unwrap_or_default()).saturating_add(SLACK);
+        let is_late = latest < self.now;
+        self.late = if is_late && logged.took.is_none() { self.late + 1 } else { 0 };
+        if is_late && (logged.took.is_some() || self.late >= LATE_IN_A_ROW) {
+            self.late = 0;
+            self.told.back += 1;
+            self.worlds.iter_mut().for_each(World::clear);
+            self.shift = self.shift.saturating_add(self.now.saturating_sub(logged.at));
+            self.now = logged.at;
+        }
+        self.now = self.now.max(logged.at);
+    }
+
     fn request(&mut self, logged: &Logged<'_>) {
         if let (Some(wanted), Some(upstream)) = (&self.wanted.upstream, &logged.upstream)
             && *wanted != **upstream
@@ -352,8 +400,8 @@ impl Replay {
         let (at, took) = (logged.at.as_secs_f64(), logged.took.unwrap_or(self.wanted.took));
         self.told.from = Some(self.told.from.map_or(at, |from| from.min(at)));
         self.told.to = Some(self.told.to.map_or(at, |to| to.max(at)));
-        // A log has its lines in the order of their ends; time does not go back for who began before.
-        self.now = self.now.max(logged.at);
+        self.go_on(logged);
+        let now = self.now.saturating_add(self.shift);
         self.addresses.add(logged.client);
 
         let client = client_of(logged);
@@ -365,7 +413,7 @@ impl Replay {
         self.told.all_followed &= last.is_some();
         for (number, world) in self.worlds.iter_mut().enumerate() {
             let before = last.as_ref().map(|last| usize::from(last[number])).filter(|last| *last > 0);
-            let Some(index) = world.send(logged, self.now, took, before.map(|last| last - 1)) else { continue };
+            let Some(index) = world.send(logged, now, took, before.map(|last| last - 1)) else { continue };
             if let Some(last) = last.as_mut() {
                 last[number] = u16::try_from(index + 1).unwrap_or(0);
             }
@@ -598,6 +646,61 @@ mod tests {
         assert_eq!(told.policies[0].approximate, ["load"]);
     }
 
+    /// Ten minutes with a request of half a second each second, the later half first, and a line of next year within.
+    #[test]
+    fn a_log_that_goes_back_in_time_leaves_nothing_in_flight() {
+        let line = |at: &str, n: u32| {
+            format!(
+                "{{\"time\":\"{at}\",\"client\":\"10.0.{}.{}\",\"upstream\":\"shop\",\"server\":\"a\",\"duration_ms\":500.0}}\n",
+                n / 250,
+                n % 250
+            )
+        };
+        let mut log = String::new();
+        for n in (300..600).chain(0..300) {
+            log += &line(&format!("2026-11-21T20:{:02}:{:02}.000Z", n / 60, n % 60), n);
+            if n == 100 {
+                log += &line("2027-11-21T20:00:00.000Z", n);
+            }
+        }
+        log += &line("9999-12-31T23:59:59.000Z", 1);
+        log += &line("1970-01-01T00:00:00.000Z", 1);
+        // Long, and ended a moment ago: that is how a log is, and nothing goes back.
+        let late = line("2026-11-21T20:00:00.000Z", 1).replace("500.0", "600000.0");
+        log += &(line("2026-11-21T20:10:00.000Z", 1) + &late);
+        log += "{\"time\":\"2026-11-21T20:15:00.000Z\",\"lines_lost\":18446744073709551615}\n".repeat(2).as_str();
+        let policies = ["least_requests", "peak_ewma"].map(|name| (name.to_owned(), Policy::by_name(name).unwrap()));
+        let servers = ["a", "b"].map(|name| Server { name: name.to_owned(), weight: 1 }).to_vec();
+        let wanted = Wanted { servers, policies: policies.to_vec(), upstream: None, took: Duration::ZERO };
+        let mut replay = Replay::new(wanted);
+        let (mut most, mut sent) = (0, 0);
+        for line in log.lines() {
+            replay.read(&mut line.as_bytes()).unwrap();
+            most = most.max(replay.worlds.iter().map(|world| world.ends.len()).max().unwrap());
+            sent += 1;
+            for world in &replay.worlds {
+                let in_flight: u32 = world.servers.iter().map(|state| state.in_flight).sum();
+                assert_eq!(in_flight as usize, world.ends.len(), "line {sent}");
+            }
+        }
+        let told = replay.finish();
+        assert_eq!((told.back, told.requests, told.lost), (3, 605, u64::MAX));
+        assert!(most <= 3, "{most} were in flight at once");
+    }
+
+    #[test]
+    fn what_is_in_flight_is_bounded() {
+        let policy = Policy::by_name("least_requests").unwrap();
+        let servers = [Server { name: "a".to_owned(), weight: 1 }];
+        let mut world = World::new(&policy, &servers);
+        let logged = json(0, "10.0.0.1", ",\"upstream\":\"shop\"");
+        let Ok(Line::Request(logged)) = line::read(logged.as_bytes()) else { panic!("{logged}") };
+        for _ in 0..MOST_IN_FLIGHT + 2 {
+            world.send(&logged, Duration::ZERO, Duration::MAX, None);
+        }
+        assert_eq!((world.ends.len(), world.servers[0].in_flight as usize), (MOST_IN_FLIGHT, MOST_IN_FLIGHT));
+    }
+
     #[test]
     fn a_line_without_an_end_is_bad_and_the_next_is_read() {
         let good = "10.0.0.1 - - [21/Nov/2026:20:15:00 +0000] \"GET / HTTP/1.1\" 200 1\n";
@@ -611,8 +714,10 @@ mod tests {
 
     #[test]
     fn a_key_that_a_log_does_not_have_is_told() {
-        let policy =
-            toml::from_str::<BTreeMap<String, Policy>>("p = { hash = { by = { header = 'x-room' } } }").unwrap();
+        let policy = toml::from_str::<BTreeMap<String, Policy>>(
+            "p = { hash = { by = { header = 'x-room' }, hot_keys = 'spread' } }",
+        )
+        .unwrap();
         let wanted = Wanted {
             servers: vec![Server { name: "a".to_owned(), weight: 1 }],
             policies: vec![("hash".to_owned(), policy["p"].clone())],
@@ -621,6 +726,6 @@ mod tests {
         };
         let mut replay = Replay::new(wanted);
         replay.read(&mut json(0, "10.0.0.1", ",\"upstream\":\"x\"").as_bytes()).unwrap();
-        assert_eq!(replay.finish().policies[0].approximate, ["key"]);
+        assert_eq!(replay.finish().policies[0].approximate, ["key", "hot_keys"]);
     }
 }

@@ -160,6 +160,10 @@ fn show(told: &Replayed, args: &LabReplayArgs, console: &mut Console) -> Result<
         let took = &args.took;
         out.push_str(&format!("{} without a duration: taken for {took}\n", count(told.without_duration, "request")));
     }
+    if told.back > 0 {
+        let text = format!("the log goes back in time {}: what was in flight is forgotten", count(told.back, "time"));
+        out.push_str(&format!("{}\n", Style::Warn.paint(&text, console.color)));
+    }
     if !told.all_followed {
         out.push_str("more clients than can be followed: moves are those of the first ones\n");
     }

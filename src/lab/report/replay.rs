@@ -34,6 +34,9 @@ pub fn page(told: &Replayed) -> String {
             first.number, first.why
         );
     }
+    if told.back > 0 {
+        let _ = writeln!(page, "<p class=\"dim\">Times that the log goes back in time: {}.</p>", told.back);
+    }
     table(&mut page, &told.rows());
     page.push_str(
         "<p class=\"dim\">Max / mean: how many times its share, by weight, the busiest server got; 1 is even. Jain's index: 1 is \
