@@ -60,7 +60,7 @@ pub(super) struct Exchange {
     /// The same of one who may take part in an experiment from now on.
     pub(super) new_litmus: Option<u64>,
     /// What is kept of it until the answer comes, where its user takes part.
-    pub(super) litmus: Option<Taking>,
+    pub(super) litmus: Option<Box<Taking>>,
     /// Whether it belongs to the new servers of a canary.
     pub(super) to_new: bool,
     /// Whether the client came over TLS.
@@ -88,7 +88,7 @@ pub(super) struct Exchange {
     /// What is noted of it, where that is asked for.
     pub(super) noting: Option<Box<Noting>>,
     /// What other policies would have done with it.
-    pub(super) shaded: Option<Shaded>,
+    pub(super) shaded: Option<Box<Shaded>>,
     status: u16,
     reason: Option<Kind>,
     started: Instant,

@@ -22,6 +22,9 @@ use crate::metrics::cells::LitmusSymptom;
 use crate::upstream::litmus::{Experiment, Part, Told};
 use crate::upstream::{Server, Upstream};
 
+/// Characters that a part of a path has which is shown as it is; longer ones may be secrets.
+const MOST_SHOWN: usize = 24;
+
 /// A request that takes part.
 #[derive(Debug)]
 pub(super) struct Taking {
@@ -72,7 +75,7 @@ pub(super) fn begin<B>(
     // Cloned without a copy of its bytes, and only as long as there is something left to tell.
     let asked = part.group == Group::Shuffled && experiment.has_room(core);
     let asked = asked.then(|| request.uri().path_and_query().cloned().map(|path| (request.method().clone(), path)));
-    exchange.litmus = Some(Taking { part, sent, asked: asked.flatten() });
+    exchange.litmus = Some(Box::new(Taking { part, sent, asked: asked.flatten() }));
 }
 
 /// Whether a session that is pinned may go on where it is: not without a pin, nor where its server is gone, fails or
@@ -104,13 +107,23 @@ pub(super) fn note(exchange: &Exchange, taking: &Taking, answer: &Parts) {
     if let (true, Some((method, path)), 1..) = (counted, &taking.asked, symptoms) {
         experiment.tell(core.id, || Told {
             method: method.to_string(),
-            path: path.path().to_owned(),
+            path: shown(path.path()),
             from: upstream.name_of_mark(taking.part.last()).unwrap_or("a server that is gone").to_owned(),
             to: claim.server().name.to_string(),
             status: answer.status.as_u16(),
             symptoms: LitmusSymptom::ALL.into_iter().filter(|symptom| symptoms & symptom.bit() != 0).collect(),
         });
     }
+}
+
+/// A path without what may let somebody in: parameters (RFC 3986 §3.3) such as `;jsessionid=`, and tokens.
+fn shown(path: &str) -> String {
+    let (plain, cut) = match path.split_once(';') {
+        Some((plain, _)) => (plain, ";…"),
+        None => (path, ""),
+    };
+    let short = |part: &str| if part.chars().nth(MOST_SHOWN).is_some() { "…".to_owned() } else { part.to_owned() };
+    plain.split('/').map(short).collect::<Vec<_>>().join("/") + cut
 }
 
 fn symptoms(experiment: &Experiment, taking: &Taking, status: StatusCode, headers: &HeaderMap) -> u8 {
@@ -171,6 +184,19 @@ pub(super) fn cookie(exchange: &Exchange) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_shown_without_secrets() {
+        for (path, is) in [
+            ("/", "/"),
+            ("/orders/42/", "/orders/42/"),
+            ("/account;jsessionid=8F3A/x", "/account;…"),
+            ("/reset/0123456789abcdef01234567/ok", "/reset/0123456789abcdef01234567/ok"),
+            ("/reset/0123456789abcdef012345678/ok", "/reset/…/ok"),
+        ] {
+            assert_eq!(shown(path), is);
+        }
+    }
 
     #[test]
     fn a_login_is_found_in_every_form_of_a_location() {

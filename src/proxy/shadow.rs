@@ -63,7 +63,7 @@ pub(super) fn ask(
         }
         shadow.ask(target, core.id, &asked, all)
     });
-    exchange.shaded = Some(Shaded { view, upstream, cast });
+    exchange.shaded = Some(Box::new(Shaded { view, upstream, cast }));
 }
 
 /// Tells where it has really gone.

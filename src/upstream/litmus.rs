@@ -64,7 +64,7 @@ struct Users(Box<[AtomicU64]>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     pub method: String,
-    /// Without the query.
+    /// Without the query, parameters, and long parts.
     pub path: String,
     pub from: String,
     pub to: String,
