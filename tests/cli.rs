@@ -372,7 +372,13 @@ fn the_log_is_as_loud_as_asked_for() {
     let origins = origins(1);
     let run = |flags: &[&str]| {
         let evenkeel = Running::with(&app("\"round_robin\"", &origins), |command| _ = command.args(flags));
-        evenkeel.process.signal(Signal::HUP);
+        if flags.is_empty() {
+            evenkeel.process.signal(Signal::HUP);
+        } else {
+            // Not by a signal: told to stop before it has looked at that, it would say, however quiet, that it
+            // has not reloaded.
+            evenkeel.reload_file().unwrap();
+        }
         // Of no interest but to those who look for it.
         let mut nonsense = std::os::unix::net::UnixStream::connect(evenkeel.socket()).unwrap();
         nonsense.write_all(b"nonsense\r\n\r\n").unwrap();
