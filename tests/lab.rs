@@ -132,10 +132,7 @@ fn the_report_opens_in_a_browser_with_all_its_charts_and_nothing_from_elsewhere(
     std::fs::write(&file, SCENARIO).unwrap();
     harness::run(&mut command(&["lab", "simulate", file.to_str().unwrap(), "--out", out.to_str().unwrap()])).ends(0);
     let page = out.join("report.html");
-    let Some((dom, told)) = browse(&page, &dir.path().join("profile")) else {
-        println!("not looked at: there is no chromium here");
-        return;
-    };
+    let Some((dom, told)) = browse(&page, &dir.path().join("profile")) else { return };
     assert_eq!(told, "");
     // A bar chart and a line chart for each of two policies, latencies, sessions lost; nothing has failed.
     assert_eq!(dom.matches("role=\"img\"").count(), 6, "{dom}");

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::args::{Global, LabArgs, LabRunArgs, LabVerb};
 use super::console::Console;
 use super::exit::{Exit, Failure};
@@ -73,32 +75,55 @@ fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
     let out = args.wanted.out.clone().unwrap_or_else(|| default_out(&args.scenario));
     fs::create_dir_all(&out).map_err(|error| unwritten(&out, &error))?;
     let meter = Arc::new(Meter::default());
+    let candidates: Vec<&Candidate> = scenario.candidates().collect();
+    let place = |number: usize| out.join(format!("run-{number}"));
+    // All of them before anything is measured, which a refusal would be the end of.
+    (1..=candidates.len()).try_for_each(|number| renew(&place(number)))?;
+    if let Some(strategies) = &scenario.strategies {
+        renew_compared(&out, &scenario, strategies)?;
+    }
     stop_on_signal(&meter)?;
 
     let mut measured: Vec<Measured> = Vec::new();
-    let count = scenario.candidates().count();
-    for (number, candidate) in scenario.candidates().enumerate() {
+    let mut problems = Vec::new();
+    let count = candidates.len();
+    for (number, candidate) in (1..).zip(candidates) {
         if meter.stop.load(Relaxed) {
             break;
         }
-        let dir = out.join(format!("run-{}", number + 1));
-        renew(&dir)?;
-        let place = format!("{}/{count} {}", number + 1, candidate.name);
-        measured.push(one(&program, &dir, &scenario, candidate, &arrivals, &meter, &place, console)?);
+        let (dir, told) = (place(number), format!("{number}/{count} {}", candidate.name));
+        let one = one(&program, &dir, &scenario, candidate, &arrivals, &meter, &told, console);
+        measured.push(one.unwrap_or_else(|problem| {
+            console.note(&format!("{told}: {problem}"));
+            let why = problem.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
+            problems.push(format!("{}: {problem}", candidate.name));
+            Measured { policy: candidate.name.clone(), not_run: Some(why), ..Measured::default() }
+        }));
     }
     let mut report = Report::of(&scenario, &measured);
     if let Some(strategies) = &scenario.strategies {
-        let comparison = compare(&program, &out, &scenario, strategies, &meter, console)?;
-        report.stopped |= comparison.is_none();
-        report.strategies = comparison
-            .map(|comparison| StrategiesReport::of(&scenario, strategies, &measured, &report.policies, comparison));
+        match compare(&program, &out, &scenario, strategies, &meter, console) {
+            Some(comparison) => {
+                report.stopped |= comparison.stopped;
+                let told = |problem: &String| format!("the ways of keeping sessions: {problem}");
+                problems.extend(comparison.problems.iter().map(told));
+                let all = StrategiesReport::of(&scenario, strategies, &measured, &report.policies, comparison);
+                report.strategies = Some(all);
+            }
+            None => problems.push("the ways of keeping sessions: the comparison has panicked".to_owned()),
+        }
     }
+    report.problems = problems;
     tell(&report, &out, console)?;
     for policy in &report.policies {
         for event in policy.events.iter().filter(|event| event.problem.is_some()) {
             let problem = event.problem.as_deref().unwrap_or_default();
             console.note(&format!("{}: \"{}\" did not work: {problem}", policy.policy, event.what));
         }
+    }
+    if !report.problems.is_empty() {
+        let problems = report.problems.join("\n");
+        return Err(Failure::new(Exit::Failure, format!("not measured (the report has the rest):\n{problems}")));
     }
     if report.stopped {
         return Err(Failure::new(
@@ -121,7 +146,18 @@ fn renew(dir: &Path) -> Result<(), Failure> {
     fs::remove_dir_all(dir).map_err(|error| unwritten(dir, &error))
 }
 
-/// The ways of keeping sessions, beside what the runs under load have shown.
+/// Makes room for what the comparison's processes write.
+fn renew_compared(out: &Path, scenario: &Scenario, strategies: &Strategies) -> Result<(), Failure> {
+    for number in 1..=scenario.policies.len() {
+        renew(&out.join(format!("side-by-side-{number}")))?;
+        for count in &strategies.servers {
+            renew(&out.join(format!("memory-{number}-{count}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// The ways of keeping sessions, beside what the runs under load have shown; none where it has panicked.
 fn compare(
     program: &Path,
     out: &Path,
@@ -129,14 +165,7 @@ fn compare(
     strategies: &Strategies,
     meter: &Arc<Meter>,
     console: &mut Console,
-) -> Result<Option<Comparison>, Failure> {
-    let numbers = 1..=scenario.policies.len();
-    for number in numbers {
-        renew(&out.join(format!("side-by-side-{number}")))?;
-        for count in &strategies.servers {
-            renew(&out.join(format!("memory-{number}-{count}")))?;
-        }
-    }
+) -> Option<Comparison> {
     let (told, steps) = std::sync::mpsc::channel::<String>();
     std::thread::scope(|scope| {
         let measuring = scope.spawn(move || {
@@ -145,11 +174,10 @@ fn compare(
         });
         // Ends when that does.
         for step in steps {
-            console.confirm(&step)?;
+            // Nobody who listens is no reason to lose what is measured.
+            let _ = console.confirm(&step);
         }
-        let panicked = |_| Failure::new(Exit::Failure, "the comparison has panicked");
-        let measured = measuring.join().map_err(panicked)?;
-        measured.map_err(|error| Failure::new(Exit::Failure, format!("the ways of keeping sessions: {error}")))
+        measuring.join().ok()
     })
 }
 
@@ -217,7 +245,7 @@ fn default_out(scenario: &Path) -> PathBuf {
     PathBuf::from(format!("evenkeel-lab-{stem}"))
 }
 
-/// Ctrl-C, TERM and a terminal that goes end the load; the report is written all the same.
+/// Ctrl-C, TERM and a terminal that goes end the load; the report is written all the same. A second one ends everything.
 fn stop_on_signal(meter: &Arc<Meter>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let fail = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot wait for signals: {error}"));
@@ -230,12 +258,19 @@ fn stop_on_signal(meter: &Arc<Meter>) -> Result<(), Failure> {
     let meter = Arc::clone(meter);
     std::thread::spawn(move || {
         runtime.block_on(async {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-                _ = hangup.recv() => {}
+            for _ in 0..2 {
+                let second = meter.stop.load(Relaxed);
+                let signal = tokio::select! {
+                    _ = term.recv() => Signal::TERM,
+                    _ = int.recv() => Signal::INT,
+                    _ = hangup.recv() => Signal::HUP,
+                };
+                if second {
+                    fleet::end_all();
+                    std::process::exit(128 + signal.as_raw());
+                }
+                meter.stop.store(true, Relaxed);
             }
-            meter.stop.store(true, Relaxed);
         });
     });
     Ok(())
@@ -252,7 +287,7 @@ fn one(
     meter: &Arc<Meter>,
     place: &str,
     console: &mut Console,
-) -> Result<Measured, Failure> {
+) -> Result<Measured, String> {
     let (sent, failed) = (meter.sent.load(Relaxed), meter.failed.load(Relaxed));
     let measured = std::thread::scope(|scope| {
         let running = scope.spawn(|| run::run(program, dir, scenario, candidate, arrivals, meter));
@@ -268,10 +303,9 @@ fn one(
         }
         running.join().map(|measured| (measured, began.elapsed()))
     });
-    let (measured, took) =
-        measured.map_err(|_| Failure::new(Exit::Failure, format!("{}: the run has panicked", candidate.name)))?;
-    let measured = measured.map_err(|error| Failure::new(Exit::Failure, format!("{}: {error}", candidate.name)))?;
-    console.confirm(&format!("{place}: {} requests in {:.1} s", measured.outcomes.len(), took.as_secs_f64()))?;
+    let (measured, took) = measured.map_err(|_| "the run has panicked".to_owned())?;
+    let measured = measured.map_err(|error| error.to_string())?;
+    let _ = console.confirm(&format!("{place}: {} requests in {:.1} s", measured.outcomes.len(), took.as_secs_f64()));
     Ok(measured)
 }
 

@@ -44,6 +44,8 @@ pub struct Report {
     pub work_ms: f64,
     pub groups: Vec<GroupPlan>,
     pub policies: Vec<PolicyReport>,
+    /// What did not work, and is missing for that reason.
+    pub problems: Vec<String>,
     /// The ways of keeping sessions side by side, where the scenario compares them.
     pub strategies: Option<StrategiesReport>,
 }
@@ -163,6 +165,7 @@ impl Report {
             work_ms: scenario.servers.work.as_secs_f64() * 1000.0,
             groups: scenario.groups.iter().map(group).collect(),
             policies: measured.iter().map(|m| PolicyReport::of(scenario, m)).collect(),
+            problems: Vec::new(),
             strategies: None,
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::arrivals::Arrival;
 use super::fleet::{Fleet, Logged, missing};
@@ -27,8 +27,8 @@ pub struct Measured {
     pub events: Vec<Happened>,
     /// Requests by server's number, as the servers' own logs say.
     pub logged: BTreeMap<u32, u64>,
-    /// Requests to the store that has the items, as its own log says.
-    pub items_logged: Option<u64>,
+    /// When requests reached the store that has the items, in seconds after the beginning, as its own log says.
+    pub items_logged: Option<Vec<f64>>,
     /// Connections that users kept open, where they keep some.
     pub sockets: Option<Vec<Connection>>,
     /// Whether it was stopped early.
@@ -66,6 +66,8 @@ pub fn run(
     }
     let fleet = Fleet::start(program, dir, scenario, candidate)?;
     let start = Instant::now() + BREATH;
+    // The same moment as a server's log has it.
+    let began = (SystemTime::now() + BREATH).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let over = AtomicBool::new(false);
     let (outcomes, events) = std::thread::scope(|scope| {
         let acting = scope.spawn(|| act(&fleet, scenario, start, &|| over.load(Relaxed) || meter.stop.load(Relaxed)));
@@ -78,7 +80,8 @@ pub fn run(
         // A thread that panics has nothing to tell.
         (outcomes, acting.join().unwrap_or_default())
     });
-    let Logged { servers: logged, items: items_logged } = fleet.stop()?;
+    let Logged { servers: logged, items } = fleet.stop()?;
+    let items_logged = items.map(|times| times.into_iter().map(|at| at - began).collect());
     let stopped = meter.stop.load(Relaxed);
     let (outcomes, sockets) = outcomes?;
     let policy = candidate.name.clone();

@@ -54,6 +54,18 @@ pub use websocket::WebSocket;
 /// The longest that anything is waited for. A test that waits for long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What needs a program that a machine may lack, which is said; where everything is to be tried that is a failure.
+///
+/// # Panics
+/// When it is missing and `EVENKEEL_TEST_ALL` is set, as by `tests/run`.
+pub fn installed<T>(found: Option<T>, program: &str) -> Option<T> {
+    if found.is_none() {
+        assert!(std::env::var_os("EVENKEEL_TEST_ALL").is_none(), "{program} is not installed");
+        println!("not tried: {program} is not installed");
+    }
+    found
+}
+
 /// A running evenkeel in this process.
 pub struct Proxy {
     evenkeel: Option<evenkeel::engine::Evenkeel>,

@@ -1,11 +1,15 @@
-//! Children of the lab, each of which ends with it.
+//! Children of the lab, each of which ends with whoever holds its [`Guard`].
+//!
+//! Guards do not outlive SIGKILL of the lab, and no child watches whether its parent lives: they stay behind then.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,6 +57,53 @@ impl Drop for Guard {
     }
 }
 
+/// Kills every child that this process has, for an end that waits for nothing: no guard is dropped then.
+pub fn end_all() {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    // A child that nobody has waited for keeps its id, so it is no other process by now.
+    for children in threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()) {
+        for pid in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// A directory with a short path, for sockets: these take about a hundred bytes of path, however long that of the
+/// report is. Nobody else may look into it, and it goes with this.
+#[derive(Debug)]
+pub(super) struct Nook(PathBuf);
+
+impl Nook {
+    pub(super) fn new() -> io::Result<Self> {
+        /// More would leave no room for the names in it.
+        const MOST: usize = 60;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let temp = Some(std::env::temp_dir()).filter(|temp| temp.is_absolute() && temp.as_os_str().len() <= MOST);
+        let temp = temp.unwrap_or_else(|| PathBuf::from("/tmp"));
+        loop {
+            let name = format!("evenkeel-lab-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+            let dir = temp.join(name);
+            match fs::DirBuilder::new().mode(0o700).create(&dir) {
+                Ok(()) => return Ok(Self(dir)),
+                // Of a process with this id that was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", dir.display()))),
+            }
+        }
+    }
+
+    /// Where the proxy's admin socket is.
+    pub(super) fn admin(&self) -> PathBuf {
+        self.0.join("admin.sock")
+    }
+}
+
+impl Drop for Nook {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A program, deaf to what the environment says of evenkeel, and to Ctrl-C: that is for the lab.
 pub(super) fn clean(program: &Path) -> Command {
     let mut command = Command::new(program);
@@ -90,10 +141,10 @@ impl Redis {
         command.status().is_ok_and(|status| status.success())
     }
 
-    pub(super) fn start(dir: &Path) -> io::Result<Self> {
+    pub(super) fn start(dir: &Path, nook: &Nook) -> io::Result<Self> {
         // Absolute: where Redis works, it changes to its own directory.
         let dir = fs::canonicalize(dir)?;
-        let (socket, log) = (dir.join("redis.sock"), fs::File::create(dir.join("redis.log"))?);
+        let (socket, log) = (nook.0.join("redis.sock"), fs::File::create(dir.join("redis.log"))?);
         let mut command = clean(Path::new(Self::PROGRAM));
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocket"]);
         command.arg(&socket).arg("--dir").arg(&dir);
@@ -126,6 +177,19 @@ impl Redis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nook_is_short_private_and_goes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (one, two) = (Nook::new().unwrap(), Nook::new().unwrap());
+        assert_ne!(one.0, two.0);
+        assert!(one.admin().as_os_str().len() < 107);
+        assert_eq!(fs::metadata(&one.0).unwrap().permissions().mode() & 0o777, 0o700);
+        let path = one.0.clone();
+        fs::write(one.admin(), "").unwrap();
+        drop(one);
+        assert!(!path.exists() && two.0.exists());
+    }
 
     #[test]
     fn this_process_has_memory_and_one_that_cannot_be_has_none() {

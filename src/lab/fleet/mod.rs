@@ -1,6 +1,7 @@
 //! Real processes: toy servers, and evenkeel in front of them.
 //!
-//! Each is a child of this process and ends with the [`Fleet`], by its id. What operators do (add, drain, ready,
+//! Each is a child of this process and ends with the [`Fleet`], by its id; where this process gets SIGKILL nobody ends
+//! them. What operators do (add, drain, ready,
 //! remove) is done with evenkeel's own verbs.
 
 mod child;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-pub use child::resident;
-use child::{Guard, Redis, clean};
+use child::{Guard, Nook, Redis, clean};
+pub use child::{end_all, resident};
 use origin::{Origin, Setup};
 
 use super::scenario::{Action, Candidate, Scenario};
@@ -42,6 +43,7 @@ pub struct Fleet {
     redis: Option<Redis>,
     proxy: Guard,
     address: SocketAddr,
+    nook: Nook,
 }
 
 /// Requests of users, as logs say.
@@ -49,8 +51,8 @@ pub struct Fleet {
 pub struct Logged {
     /// By the server's number.
     pub servers: BTreeMap<u32, u64>,
-    /// Of the store that has the items.
-    pub items: Option<u64>,
+    /// Of the store that has the items: when each arrived there, in seconds since 1970.
+    pub items: Option<Vec<f64>>,
 }
 
 /// Why a candidate cannot be run on this machine, if it cannot.
@@ -102,7 +104,11 @@ impl Fleet {
     /// What did not start, and what it said.
     pub fn start(program: &Path, dir: &Path, scenario: &Scenario, candidate: &Candidate) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let redis = candidate.needs_redis().then(|| Redis::start(dir)).transpose()?;
+        let config = dir.join("proxy.toml");
+        // Marks the directory as one of the lab's, also where nothing below comes up.
+        fs::write(&config, "# Servers did not become ready.\n")?;
+        let nook = Nook::new()?;
+        let redis = candidate.needs_redis().then(|| Redis::start(dir, &nook)).transpose()?;
         let store = redis.as_ref().map(|redis| &redis.socket);
         let (program, dir) = (program.to_owned(), dir.to_owned());
         let of_items = |items| Setup::of_items(program.clone(), dir.clone(), items).start(ITEMS, None, &[]);
@@ -118,15 +124,14 @@ impl Fleet {
         let toys = origins.iter().map(|origin| (origin.name.clone(), origin.address.to_string()));
         let targets = (1..).zip(&scenario.targets).map(|(number, address)| (format!("s{number}"), address.clone()));
         let pairs: Vec<(String, String)> = toys.chain(targets).collect();
-        let config = dir.join("proxy.toml");
         fs::write(&config, configuration(scenario, candidate, &pairs))?;
         let log = File::create(dir.join("proxy.log"))?;
         let mut command = clean(&program);
-        command.arg("run").arg("-c").arg(&config).arg("--admin").arg(dir.join("admin.sock"));
+        command.arg("run").arg("-c").arg(&config).arg("--admin").arg(nook.admin());
         let mut proxy = Guard::new(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
-        let address = ready(&program, &dir, &mut proxy, pairs.len())?;
+        let address = ready(&program, &dir, &nook, &mut proxy, pairs.len())?;
         let (origins, others) = (Mutex::new(origins), Mutex::new(items.into_iter().collect()));
-        Ok(Self { program, setup, origins, others, redis, proxy, address })
+        Ok(Self { program, setup, origins, others, redis, proxy, address, nook })
     }
 
     /// Where the proxy listens.
@@ -242,12 +247,12 @@ impl Fleet {
     }
 
     fn status(&self) -> io::Result<Value> {
-        status(&self.program, &self.setup.dir)
+        status(&self.program, &self.nook)
     }
 
     fn verb(&self, args: &[&str], is_over: &dyn Fn() -> bool) -> io::Result<()> {
         let mut command = clean(&self.program);
-        command.args(args).arg("-q").arg("--admin").arg(self.setup.dir.join("admin.sock"));
+        command.args(args).arg("-q").arg("--admin").arg(self.nook.admin());
         let mut child = Guard::new(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
         let running = child.child().ok_or_else(|| io::Error::other("the verb is gone"))?;
         let status = loop {
@@ -290,10 +295,9 @@ impl Fleet {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 let lines = BufReader::new(File::open(&path)?).lines();
                 let requests = lines.map_while(Result::ok).filter(|line| is_a_users(line));
-                let (number, count) = (name.strip_prefix('s').map(str::parse), requests.count() as u64);
-                match number {
-                    Some(Ok(number)) => _ = logged.servers.insert(number, count),
-                    _ if name == ITEMS => logged.items = Some(count),
+                match name.strip_prefix('s').map(str::parse) {
+                    Some(Ok(number)) => _ = logged.servers.insert(number, requests.count() as u64),
+                    _ if name == ITEMS => logged.items = Some(requests.filter_map(|line| arrived(&line)).collect()),
                     _ => {}
                 }
             }
@@ -326,9 +330,14 @@ fn is_a_users(line: &str) -> bool {
     !line.contains(" GET /healthz ") && !line.contains(" /sessions")
 }
 
-fn status(program: &Path, dir: &Path) -> io::Result<Value> {
+/// When a request arrived, as the last word of its line says.
+fn arrived(line: &str) -> Option<f64> {
+    line.rsplit_once(" at=")?.1.parse().ok()
+}
+
+fn status(program: &Path, nook: &Nook) -> io::Result<Value> {
     let mut command = clean(program);
-    let output = command.args(["status", "--output", "json", "--admin"]).arg(dir.join("admin.sock")).output()?;
+    let output = command.args(["status", "--output", "json", "--admin"]).arg(nook.admin()).output()?;
     serde_json::from_slice(&output.stdout).map_err(io::Error::other)
 }
 
@@ -349,7 +358,7 @@ fn healthy(status: &Value) -> std::collections::BTreeSet<&str> {
 }
 
 /// Waits until the proxy serves and its servers are healthy; where it listens.
-fn ready(program: &Path, dir: &Path, proxy: &mut Guard, servers: usize) -> io::Result<SocketAddr> {
+fn ready(program: &Path, dir: &Path, nook: &Nook, proxy: &mut Guard, servers: usize) -> io::Result<SocketAddr> {
     let began = Instant::now();
     let log = dir.join("proxy.log");
     loop {
@@ -357,7 +366,7 @@ fn ready(program: &Path, dir: &Path, proxy: &mut Guard, servers: usize) -> io::R
             let said = fs::read_to_string(&log).unwrap_or_default();
             return Err(io::Error::other(format!("the proxy did not become ready:\n{}", said.trim_end())));
         }
-        if let Ok(status) = status(program, dir)
+        if let Ok(status) = status(program, nook)
             && status["phase"] == "serving"
             && healthy(&status).len() == servers
             && let Some(address) = status["listeners"][0]["address"].as_str().and_then(|address| address.parse().ok())

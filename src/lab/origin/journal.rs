@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method};
 
@@ -103,7 +104,8 @@ impl Journal {
         let number = inner.dropped + inner.served.len() as u64;
         if let Some(arrivals) = &mut inner.arrivals {
             // In one piece: several processes may write to the same file.
-            let _ = arrivals.write_all(format!("{} {served}\n", self.name).as_bytes());
+            let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let _ = arrivals.write_all(format!("{} {served} at={at:.6}\n", self.name).as_bytes());
         }
         if self.remember > 0 {
             if inner.served.len() == self.remember {

@@ -102,6 +102,9 @@ fn setup(page: &mut String, report: &Report) {
         report.seed,
         report.version
     );
+    for problem in &report.problems {
+        let _ = writeln!(page, "<p><b>Not measured:</b> {}</p>", escape(problem));
+    }
 }
 
 fn table(page: &mut String, report: &Report) {

@@ -21,9 +21,16 @@ pub struct StrategiesReport {
     /// What the baseline adds to itself, every second request against the others.
     pub noise: AddedReport,
     pub ways: Vec<WayReport>,
+    /// Whether it was stopped before its end: what is null was not measured.
+    pub stopped: bool,
+    /// What did not work.
+    pub problems: Vec<String>,
 }
 
-/// Latency that was added, in milliseconds, with 95 % confidence (bootstrap).
+/// Latency that was added, in milliseconds, with what the middle 95 % of a bootstrap have shown.
+///
+/// Nominal: p99 of few hundred requests rests on a handful of them, so its brackets hold the true difference less often,
+/// and nothing is corrected for how many there are.
 #[derive(Debug, Serialize)]
 pub struct AddedReport {
     pub requests: usize,
@@ -89,6 +96,8 @@ impl StrategiesReport {
             life_seconds: strategies.life.as_secs_f64(),
             baseline: comparison.baseline,
             noise: comparison.noise.into(),
+            stopped: comparison.stopped,
+            problems: comparison.problems,
             ways: comparison.ways.into_iter().map(way).collect(),
         }
     }
@@ -116,8 +125,8 @@ impl StrategiesReport {
                 way.memory.get(n).map_or_else(dash, of)
             }));
         }
-        let last = |way: &WayReport| way.memory.last().cloned();
-        let most = self.ways.iter().filter_map(last).map(|m| m.servers).max().unwrap_or(0);
+        let most = self.ways.iter().flat_map(|way| &way.memory).map(|m| m.servers).max().unwrap_or(0);
+        let last = |way: &WayReport| way.memory.iter().find(|m| m.servers == most).cloned();
         rows.push(row("MiB of the store".to_owned(), &|way| {
             last(way).and_then(|m| m.store_grown_bytes).map_or_else(dash, |bytes| mib(bytes as f64))
         }));
@@ -147,8 +156,10 @@ impl StrategiesReport {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = vec![
             format!(
-                "Latency is against \"{}\", the same work without a look-up, at the same time; in brackets where the true \
-                 difference lies with 95 % confidence. The baseline against itself, which is noise: p50 {}, p99 {}.",
+                "Latency is against \"{}\", the same work without a look-up, at the same time; in brackets the middle 95 % of \
+                 a bootstrap over its moments. Each is for itself, and of many some miss by chance; p99 rests on the few \
+                 slowest requests, so that its brackets are too narrow more often than that. The baseline against itself, \
+                 which is noise: p50 {}, p99 {}.",
                 self.baseline,
                 added(self.noise.p50_ms),
                 added(self.noise.p99_ms)
@@ -169,6 +180,11 @@ impl StrategiesReport {
                 notes.push(format!("\"{}\" was not run: {why}.", way.policy));
             }
         }
+        if self.stopped {
+            notes
+                .push("It was stopped before its end: what has a dash was not measured, or not to its end.".to_owned());
+        }
+        notes.extend(self.problems.iter().map(|problem| format!("Not measured: {problem}")));
         notes
     }
 }

@@ -29,6 +29,10 @@ pub struct Comparison {
     /// The baseline against itself: every second request against the others. What is not larger is noise.
     pub noise: Added,
     pub ways: Vec<Way>,
+    /// What did not work, and is missing.
+    pub problems: Vec<String>,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
 }
 
 /// What was measured of one way.
@@ -48,10 +52,8 @@ pub struct Way {
 }
 
 /// Measures what a scenario asks for; `dir` is for what processes write, `tell` hears of each step.
-/// None where it was stopped.
-///
-/// # Errors
-/// What did not start, or could not be asked.
+/// What does not work, or is not reached before it is stopped, is left out, and the rest is measured.
+#[must_use]
 pub fn measure(
     program: &Path,
     dir: &Path,
@@ -59,20 +61,27 @@ pub fn measure(
     strategies: &Strategies,
     meter: &Arc<Meter>,
     tell: &dyn Fn(&str),
-) -> io::Result<Option<Comparison>> {
+) -> Comparison {
     let stopped = || meter.stop.load(Relaxed);
+    let mut problems = Vec::new();
     let mut fleets: Vec<(&Candidate, Fleet)> = Vec::new();
     for (number, candidate) in scenario.policies.iter().enumerate() {
-        if stopped() {
-            return Ok(None);
-        }
-        if missing(candidate).is_none() {
+        if missing(candidate).is_none() && !stopped() {
             let dir = dir.join(format!("side-by-side-{}", number + 1));
-            fleets.push((candidate, Fleet::start(program, &dir, scenario, candidate)?));
+            match Fleet::start(program, &dir, scenario, candidate) {
+                Ok(fleet) => fleets.push((candidate, fleet)),
+                Err(error) => problems.push(format!("{}, for latency: {error}", candidate.name)),
+            }
         }
     }
-    tell(&format!("latency: all side by side, {:.0} s", strategies.latency.as_secs_f64()));
-    let latencies = latency::side_by_side(scenario, strategies, &fleets, meter)?;
+    let mut latencies = Latencies::default();
+    if !stopped() && !fleets.is_empty() {
+        tell(&format!("latency: all side by side, {:.0} s", strategies.latency.as_secs_f64()));
+        match latency::side_by_side(scenario, strategies, &fleets, meter) {
+            Ok(all) => latencies = all,
+            Err(error) => problems.push(format!("latency: {error}")),
+        }
+    }
     let mut ways = Vec::new();
     for candidate in scenario.policies.iter().filter(|candidate| candidate.sessions != Some(Kept::None)) {
         let mut way = Way {
@@ -85,15 +94,16 @@ pub fn measure(
             other_service: None,
             cookie_bytes: None,
         };
-        if let Some((_, fleet)) = fleets.iter().find(|(other, _)| other.name == candidate.name) {
+        let own = fleets.iter().find(|(other, _)| other.name == candidate.name);
+        if let Some((_, fleet)) = own.filter(|_| !stopped()) {
             tell(&format!("revocation: {}", candidate.name));
-            let (other_service, cookie_bytes) = revocation::elsewhere(fleet)?;
-            (way.other_service, way.cookie_bytes) = (Some(other_service), Some(cookie_bytes));
-            way.revoked = Some(revocation::revoke(fleet, way.kept, strategies.life, &stopped)?);
+            if let Err(error) = revocation(fleet, &mut way, strategies, &stopped) {
+                problems.push(format!("{}, revocation: {error}", candidate.name));
+            }
         }
         ways.push(way);
     }
-    let (baseline, noise) = latencies.noise(scenario.seed);
+    let (_, noise) = latencies.noise(scenario.seed);
     // What they hold would be in the way of what follows.
     drop(fleets);
     for (way, (number, candidate)) in ways
@@ -102,12 +112,32 @@ pub fn measure(
     {
         for count in strategies.servers.iter().copied().filter(|_| way.not_run.is_none()) {
             if stopped() {
-                return Ok(None);
+                break;
             }
             tell(&format!("memory: {} with {count} servers", candidate.name));
             let dir = dir.join(format!("memory-{}-{count}", number + 1));
-            way.memory.push(memory::with(program, &dir, scenario, strategies, candidate, count, meter)?);
+            match memory::with(program, &dir, scenario, strategies, candidate, count, meter) {
+                // Of a part of the users only.
+                Ok(_) if stopped() => break,
+                Ok(memory) => way.memory.push(memory),
+                Err(error) => {
+                    problems.push(format!("{}, memory with {count} servers: {error}", candidate.name));
+                    break;
+                }
+            }
         }
     }
-    Ok((!stopped()).then_some(Comparison { baseline, noise, ways }))
+    let baseline = scenario.policies.iter().find(|candidate| candidate.sessions == Some(Kept::None));
+    let baseline = baseline.map(|candidate| candidate.name.clone()).unwrap_or_default();
+    Comparison { baseline, noise, ways, problems, stopped: stopped() }
+}
+
+/// Where else a session of this way is good, and how long it is after its user was logged out.
+fn revocation(fleet: &Fleet, way: &mut Way, strategies: &Strategies, stopped: &dyn Fn() -> bool) -> io::Result<()> {
+    let (other_service, cookie_bytes) = revocation::elsewhere(fleet)?;
+    (way.other_service, way.cookie_bytes) = (Some(other_service), Some(cookie_bytes));
+    let revoked = revocation::revoke(fleet, way.kept, strategies.life, stopped)?;
+    // Nobody has waited for what had not happened when it was stopped.
+    way.revoked = Some(revoked).filter(|revoked| revoked.out_after_seconds.is_some() || !stopped());
+    Ok(())
 }

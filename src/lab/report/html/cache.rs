@@ -11,8 +11,15 @@ pub(super) fn section(page: &mut String, report: &Report) {
     super::rows(page, &rows);
     page.push_str(
         "<p class=\"dim\">Store before, store peak: requests a second that servers sent to the store in the seconds before \
-         servers were added, and in the worst second after that.</p>\n",
+         servers were added (the mean), and in the worst second after that; by the store's own log.</p>\n",
     );
+    let before = |(_, policy, cache): (usize, &str, &CacheReport)| {
+        Some(format!("{} {:.0}/s", escape(policy), cache.store_peak_before?))
+    };
+    let before: Vec<String> = caches(report).filter_map(before).collect();
+    if !before.is_empty() {
+        let _ = writeln!(page, "<p class=\"dim\">In the worst second before that: {}.</p>", before.join("; "));
+    }
     load(page, report);
     hit_rates(page, report);
 }
@@ -25,7 +32,7 @@ fn caches(report: &Report) -> impl Iterator<Item = (usize, &str, &CacheReport)> 
 /// Requests to the store over time.
 fn load(page: &mut String, report: &Report) {
     let most = caches(report).flat_map(|(_, _, cache)| &cache.store_by_second).copied().max().unwrap_or(1);
-    page.push_str("<h2>Load of the store over time</h2>\n<p>Requests a second for items that a cache did not have.</p>\n<div class=\"card\">\n");
+    page.push_str("<h2>Load of the store over time</h2>\n<p>Requests a second for items that a cache did not have, as they came to the store.</p>\n<div class=\"card\">\n");
     let (x, y) = (Scale::linear(report.duration_seconds), Scale::linear(f64::from(most) * 1.05));
     let mut chart = Chart::new(760.0, 260.0, x, y, "Requests a second to the store, over time");
     chart.y_axis(|value| format!("{value:.0}"));
