@@ -197,7 +197,6 @@ fn what_caches_did_not_have_is_what_the_store_was_asked_for() {
         for name in ["store_before", "store_peak_before", "store_peak"] {
             assert!(cache[name].as_f64().is_some(), "{name}: {policy}");
         }
-        assert!(cache["store_peak_before"].as_f64() >= cache["store_before"].as_f64(), "{policy}");
         misses.push(asked);
     }
     // The same requests: a second cache of one's own begins empty, one that is shared does not.
