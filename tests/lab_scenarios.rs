@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use harness::browser::browse;
@@ -102,8 +103,9 @@ fn the_ways_to_keep_a_session_are_as_their_servers_have_logged() {
         // Sessions lost are requests that were refused; the baseline has no run under load.
         let run = out.join(format!("run-{}", at + 1));
         let refused: u64 = lines(&run, 2, |line| line.contains(" GET /count 401 ")).iter().sum();
-        assert_eq!(way["lost_on_crash"].as_u64().unwrap(), refused, "{way}");
-        // A replica may be asked for a session before it has heard of it.
+        let lost = way["lost_on_crash"].as_u64().unwrap();
+        // A replica may be asked for a session before it has heard of it, and long before the crash.
+        assert!(lost == refused || (name == "replicated" && lost < refused), "{refused} refused: {way}");
         assert!(name == "replicated" || (refused > 0) == (name == "memory"), "{way}");
         // Each login is a session: at its server, at every one, or at none.
         let memory = &way["memory"].as_array().unwrap()[1];
@@ -169,6 +171,22 @@ policy = "round_robin"
 cache = "shared"
 "#;
 
+/// Items that the store was asked for again, more than half a second after the first time: before that several may
+/// have missed the same item at once, the more the slower the machine is.
+fn asked_again(log: &str) -> usize {
+    let mut first = BTreeMap::new();
+    let mut again = BTreeSet::new();
+    for line in log.lines() {
+        let Some((_, rest)) = line.split_once(" GET /item?key=") else { continue };
+        let key = rest.split(' ').next().unwrap();
+        let at: f64 = line.rsplit_once(" at=").unwrap().1.parse().unwrap();
+        if at - *first.entry(key).or_insert(at) > 0.5 {
+            again.insert(key);
+        }
+    }
+    again.len()
+}
+
 #[test]
 fn what_caches_did_not_have_is_what_the_store_was_asked_for() {
     let Run { out, report, said, _dir } = run(CACHES);
@@ -197,11 +215,12 @@ fn what_caches_did_not_have_is_what_the_store_was_asked_for() {
         for name in ["store_before", "store_peak_before", "store_peak"] {
             assert!(cache[name].as_f64().is_some(), "{name}: {policy}");
         }
-        misses.push(asked);
+        assert!(asked >= 30, "{policy}");
+        misses.push(asked_again(&log));
     }
-    // The same requests: a second cache of one's own begins empty, one that is shared does not.
+    // A second cache of one's own begins empty, one that is shared does not.
     if let [own, shared] = misses[..] {
-        assert!(own > shared && shared >= 30, "{own} {shared}");
+        assert!(own > shared && own >= 10, "{own} {shared}");
     }
     let page = out.join("report.html");
     let Some((dom, told)) = browse(&page, &out.join("profile")) else { return };
