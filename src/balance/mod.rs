@@ -243,6 +243,23 @@ impl Policy {
         }
     }
 
+    /// Whether the same client, or user, comes to the same server whatever it asks for. A sticky cookie has its own
+    /// place for that.
+    #[must_use]
+    pub fn has_homes(&self) -> bool {
+        match self {
+            Self::IpHash(_) => true,
+            Self::Hash(hash) => matches!(hash.by, HashBy::Header(_) | HashBy::Cookie(_)),
+            Self::StickyCookie(_) => true,
+            Self::RoundRobin(_)
+            | Self::LeastRequests(_)
+            | Self::RandomTwo(_)
+            | Self::PeakEwma(_)
+            | Self::First(_)
+            | Self::Shuffle(_) => false,
+        }
+    }
+
     /// Whether a client goes to one server only, so that it would rather wait for it than go elsewhere.
     #[must_use]
     pub fn belongs(&self) -> bool {

@@ -42,6 +42,7 @@ use super::upgrade::{self, Answer, Tunnel};
 use crate::balance::Pick;
 use crate::error::{Kind, ProxyError, Sent};
 use crate::metrics::cells::MoveReason;
+use crate::upstream::litmus::Part;
 use crate::upstream::{Claim, Refused as Unclaimable, Tried, Upstream, Wish};
 
 /// Serves one request, whatever becomes of it.
@@ -305,11 +306,16 @@ pub(super) fn claim(
         Ok((pick, claim))
     };
     let full = |insists, tried: &Tried| Err(Unclaimed::Full(upstream.wish(insists, tried)));
+    let mut asker = exchange.asker(pin);
     for _ in 0..=upstream.servers.len() {
-        let pick = core.with_scratch(upstream.slot, |s| upstream.pick(&exchange.asker(pin), tried, &mut s.policy));
+        let pick = core.with_scratch(upstream.slot, |s| upstream.pick(&asker, tried, &mut s.policy));
         let Some(pick) = pick else { break };
         match take(pick, upstream.failing_open) {
             Ok(claimed) => return Ok(claimed),
+            // Who is moved on purpose does not wait for where it was moved to.
+            Err(Unclaimable::Full) if asker.litmus.is_some_and(|part| part.is_moved()) => {
+                asker.litmus = asker.litmus.map(Part::stays);
+            }
             Err(Unclaimable::Full) if upstream.insists(pick) => return full(Some(pick), tried),
             // Somebody was faster; the next pick passes it over.
             Err(Unclaimable::Full) => {}
@@ -420,7 +426,7 @@ fn respond(
             exchange.conn.core.id,
             &session,
             moved,
-            litmus::home(&exchange, &session).unwrap_or(claim.server()),
+            [litmus::home(&exchange, &session).unwrap_or(claim.server()), claim.server()],
             &head,
         )
     {

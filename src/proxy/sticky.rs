@@ -160,18 +160,20 @@ pub(super) fn hide(headers: &mut HeaderMap, name: &str) {
 }
 
 /// Notes in the ledger where the session is now, and returns the `Set-Cookie` that the client needs.
-/// A client is pinned anew only by an answer that is not a failure of the server; `moved` says why.
+/// A client is pinned anew only by an answer that is not a failure of the server; `moved` says why. The first server
+/// is that of the session, the other the one that answered: nearly always the same, but for one who was moved on
+/// purpose.
 pub(super) fn settle(
     upstream: &Upstream,
     core: usize,
     session: &Session,
     moved: Option<MoveReason>,
-    server: &Server,
+    [server, answered]: [&Server; 2],
     answer: &Parts,
 ) -> Option<Settled> {
     let (sticky, options) = (upstream.sticky.as_ref()?, upstream.plan.policy.sticky()?);
     if options.carrier() != Carrier::Own {
-        return borrowed::settle(upstream, sticky, options, core, session, moved, server, answer);
+        return borrowed::settle(upstream, sticky, options, core, session, moved, [server, answered], answer);
     }
     let Session { pin, now, is_https, .. } = *session;
     let cell = &sticky.cells[core];

@@ -220,6 +220,12 @@ impl Part {
         self.group == Group::Shuffled && self.moves && self.last != 0
     }
 
+    /// The same for a request that stays after all.
+    #[must_use]
+    pub fn stays(self) -> Self {
+        Self { moves: false, ..self }
+    }
+
     /// Mark of the server that the user met last; 0 is none.
     #[must_use]
     pub fn last(&self) -> u16 {
@@ -245,11 +251,15 @@ impl Upstream {
         let place = |index: usize| Place { index, key: self.servers[index].key, weight: self.servers[index].weight() };
         let places = (0..self.servers.len()).filter(takes).map(place);
         if part.is_moved() {
-            return away(part.last, &places, scratch);
+            // For an experiment nobody waits; where all others are full, it goes on at home.
+            let with_room = places.clone().filter(|place| !self.servers[place.index].gate.is_full());
+            // It is a pick of this moment: a server that has just come gets as little of it as of others.
+            let eased = |place: Place| Place { weight: place.weight * self.servers[place.index].share(), ..place };
+            if let Some(index) = away(part.last, &with_room.map(eased), scratch) {
+                return Some(index);
+            }
         }
-        // A pin, or a hash, is a home.
-        let has_homes = self.sticky.is_some() || !self.plan.policy.spreads_anew();
-        if has_homes { None } else { home(part.user, places) }
+        if self.plan.policy.has_homes() { None } else { home(part.user, places) }
     }
 
     /// The name of the server that is marked so.

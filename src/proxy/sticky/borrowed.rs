@@ -56,7 +56,7 @@ pub(super) fn settle(
     core: usize,
     session: &Session,
     moved: Option<MoveReason>,
-    server: &Server,
+    [server, answered]: [&Server; 2],
     answer: &Parts,
 ) -> Option<Settled> {
     let cell = &sticky.cells[core];
@@ -100,8 +100,10 @@ pub(super) fn settle(
         // An error page may begin a session as well, but a pin to a server that fails helps nobody.
         Some(_) if failed => outcome,
         Some(Given::Session(number, named)) => {
+            // A session that is new is where it was begun; one that was sent once more stays where it is.
+            let begun = if session.borrowed == Some(number) { server.uid } else { answered.uid };
             // Where the application names another server, that is where it has put the session.
-            let named = named.and_then(|key| upstream.member(key)).map_or(server.uid, |server| server.uid);
+            let named = named.and_then(|key| upstream.member(key)).map_or(begun, |server| server.uid);
             if let Some(old) = session.borrowed.filter(|old| *old != number) {
                 ledger.forget(old);
             }
