@@ -1,13 +1,14 @@
-//! Never the server of the client's last request: whether a service keeps something of its clients in its servers,
+//! Not the server of the client's last request again: whether a service keeps something of its clients in its servers,
 //! shown by doing to all of them what affinity saves them from.
 //!
 //! The one policy that remembers clients: of each, as far as they fit, the server that it met last. All cores share
-//! that, for a client's connections are on several. It holds numbers of a fixed count and takes no lock; two
-//! clients that share a place move each other on, which is all that can go wrong.
+//! that, for a client's connections are on several. It holds numbers of a fixed count and takes no lock. Of clients
+//! that share a place the last one is remembered, and the others are new; requests of a client at the same time
+//! know nothing of each other.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Deserialize;
 
@@ -17,6 +18,8 @@ use super::{Member, Scratch, View};
 
 /// Clients that are remembered.
 const PLACES: usize = 1 << 14;
+/// The part of a client's number that tells it from others of its place.
+const TAG: u64 = 0xffff_ffff_0000_0000;
 
 /// `shuffle`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -30,8 +33,8 @@ pub struct Shuffle {
 #[derive(Debug, Clone)]
 pub struct Table {
     servers: Vec<Entry>,
-    /// Marks of servers, by client; 0 is none.
-    last: Arc<[AtomicU32]>,
+    /// By client its tag, and below that the mark of the server; 0 is none.
+    last: Arc<[AtomicU64]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +50,7 @@ impl Shuffle {
         let usable = (0u32..).zip(members).filter(|(_, member)| member.takes_new && member.weight > 0);
         let entry =
             |(index, member): (u32, &Member)| Entry { index, weight: member.weight, mark: (member.key as u32).max(1) };
-        let last = previous.map_or_else(|| (0..PLACES).map(|_| AtomicU32::new(0)).collect(), |t| Arc::clone(&t.last));
+        let last = previous.map_or_else(|| (0..PLACES).map(|_| AtomicU64::new(0)).collect(), |t| Arc::clone(&t.last));
         Table { servers: usable.map(entry).collect(), last }
     }
 }
@@ -62,10 +65,11 @@ impl Table {
     ) -> Option<usize> {
         let client = key.unwrap_or_else(|| User::of_address(client).number());
         let place = &self.last[client as usize % PLACES];
-        let last = place.load(Relaxed);
+        let word = place.load(Relaxed);
+        let last = if word & TAG == client & TAG { word as u32 } else { 0 };
         // Where there is no other, the last one is better than none.
         let entry = self.draw(last, scratch, view).or_else(|| self.draw(0, scratch, view))?;
-        place.store(entry.mark, Relaxed);
+        place.store(client & TAG | u64::from(entry.mark), Relaxed);
         Some(entry.index as usize)
     }
 

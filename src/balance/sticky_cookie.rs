@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-pub use borrowed::{Carrier, Given, RouteCookie, session_of};
+pub use borrowed::{Carrier, Given, RouteCookie, is_past, session_of};
 pub use header::{find, strip};
 pub use keys::{KeyError, Keys};
 

@@ -291,6 +291,10 @@ fn shuffle_never_meets_the_server_of_the_last_request() {
     let mine = by_key(None, &mut cores[0]);
     assert_ne!(by_key(Some(7), &mut cores[0]), other);
     assert_ne!(by_key(None, &mut cores[0]), mine);
+    // Where two share a place, the one that comes is not taken for the other.
+    let pair = |n: u64, scratch: &mut Scratch| (by_key(Some(n), scratch), by_key(Some(n | 1 << 32), scratch));
+    let met = (100..200).filter(|n| matches!(pair(*n, &mut cores[0]), (a, b) if a == b)).count();
+    assert!(met > 10, "{met} of 100");
 }
 
 #[test]

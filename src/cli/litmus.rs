@@ -12,6 +12,7 @@ mod servers;
 mod symptom;
 mod verdict;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,12 +55,7 @@ pub(super) fn litmus(args: &LitmusArgs, global: &Global, console: &mut Console) 
     let setup = Arc::new(Setup { script, servers, host, at_once: usize::from(args.at_once) });
     super::block_on(async {
         let interrupts = Interrupts::watch();
-        let run = run(&setup, half, args, &interrupts, console);
-        let report = tokio::select! {
-            report = run => report?,
-            // A hook that runs meanwhile is ended by it first.
-            () = interrupts.at_least(1), if args.restart_hook.is_none() => return Err(Failure::new(Exit::Failure, interrupts.why())),
-        };
+        let report = run(&setup, half, args, &interrupts, console).await?;
         report.tell(console)?;
         Ok(report.verdict.exit())
     })
@@ -79,17 +75,29 @@ async fn run(
     let (mut both, mut pinned) = (clients(Group::Shuffled, half, 1), clients(Group::Pinned, half, half + 1));
     both.append(&mut pinned);
     both.sort_by_key(run::Client::turn);
-    let (_, mut seen) = steps(setup, both, 0..all).await;
+    let fail = |why: String| Failure::new(Exit::Failure, why);
+    // A hook ends in good order by itself; everything else may be left at any moment.
+    let go = async |clients: Vec<run::Client>, range: Range<usize>| {
+        interrupts.unless(async { Ok(steps(setup, clients, range).await) }).await.map_err(fail)
+    };
+    let (_, mut seen) = go(both, 0..all).await?;
     if let (Some(hook), Some(at)) = (&args.restart_hook, restart) {
-        let stay = clients(Group::Restarted, half, 2 * half + 1);
-        let (stay, before) = steps(setup, stay, 0..at).await;
+        let (stay, before) = go(clients(Group::Restarted, half, 2 * half + 1), 0..at).await?;
         seen.extend(before);
+        let began = Instant::now();
         for server in &setup.servers.all {
-            renew(setup, server, hook, args, interrupts).await.map_err(|why| Failure::new(Exit::Failure, why))?;
+            renew(setup, server, hook, args, interrupts).await.map_err(fail)?;
             console.confirm(&format!("{} was restarted", server.name))?;
         }
-        let (_, after) = steps(setup, stay, at..all).await;
-        seen.extend(after);
+        let paused = began.elapsed();
+        seen.extend(go(stay, at..all).await?.1);
+        // What ends by itself in so long a pause, such as a token of five minutes, no restart has lost. How long
+        // it was is known only now.
+        console.confirm(&format!("as many wait {} without a restart", show_duration(paused)))?;
+        let (stay, before) = go(clients(Group::Waited, half, 3 * half + 1), 0..at).await?;
+        seen.extend(before);
+        interrupts.unless(async { Ok(sleep(paused).await) }).await.map_err(fail)?;
+        seen.extend(go(stay, at..all).await?.1);
     }
     Ok(Report::of(setup, &seen, half, restart))
 }

@@ -161,7 +161,13 @@ fn leads_to(location: &[u8], login: &[u8]) -> bool {
         _ => location,
     };
     let rest = path.strip_prefix(login);
-    rest.is_some_and(|rest| login.ends_with(b"/") || rest.first().is_none_or(|byte| b"/?#".contains(byte)))
+    rest.is_some_and(|rest| login.ends_with(b"/") || rest.first().is_none_or(|byte| b"/?#;".contains(byte)))
+}
+
+/// A path without parameters (`;jsessionid=…`), which may be a session's secret.
+fn shown(path: &str) -> String {
+    let parts = path.split('/').map(|part| part.split(';').next().unwrap_or_default());
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// The server that a session settles with: its own, where it was moved for the experiment.
@@ -204,6 +210,7 @@ mod tests {
             ("/login", true),
             ("/login?next=%2F", true),
             ("/login/sso#x", true),
+            ("/login;jsessionid=0A1B", true),
             ("https://shop.example/login", true),
             ("/logins", false),
             ("/cart?from=/login", false),
@@ -211,6 +218,13 @@ mod tests {
             ("https://shop.example", false),
         ] {
             assert_eq!(leads_to(location.as_bytes(), b"/login"), leads, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_session_in_a_path_is_not_shown() {
+        for (path, is) in [("/", "/"), ("/a/b", "/a/b"), ("/a;jsessionid=0A1B", "/a"), ("/a;v=1/b;s=2/", "/a/b/")] {
+            assert_eq!(shown(path), is);
         }
     }
 }

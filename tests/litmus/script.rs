@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use crate::harness::{self, Done, Fake, Refusing, Service, command, origins};
+use crate::harness::{self, Done, Fake, Process, Refusing, Service, command, eventually, origins};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/litmus.toml");
@@ -136,9 +138,9 @@ fn a_service_that_keeps_nothing_passes() {
         "{said}"
     );
     assert!(report["said"][1].as_str().unwrap().starts_with("no difference seen after a restart"), "{report:#}");
-    // Both were asked by everybody, in the three groups.
+    // Both were asked by everybody, in the four groups.
     assert!(
-        fakes.iter().all(|fake| fake.heads().len() >= 3 * 30 * 6 * 4 / 10),
+        fakes.iter().all(|fake| fake.heads().len() >= 4 * 30 * 6 * 4 / 10),
         "{:?}",
         fakes.each_ref().map(Fake::accepted)
     );
@@ -178,6 +180,61 @@ fn what_a_restart_loses_is_told_even_of_those_who_stay() {
     let gone = format!("{kill}; while {listens}; do sleep 0.01; done");
     let failed = litmus(SCRIPT, &servers, &["--restart-hook", &gone, "--healthy-within", "300ms"]).ends(1);
     assert!(failed.err.contains("was not well within 300ms (") && failed.err.contains("refused"), "{}", failed.err);
+}
+
+/// A token that lasts for two seconds, and hooks that take longer together: who waits as long loses it as well.
+#[test]
+fn what_ends_by_itself_is_not_blamed_on_a_restart() {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let answer = move |_, _, head: &str| {
+        let until = head.split("token=").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse::<u128>().ok());
+        Some(match until {
+            _ if head.starts_with("GET /login ") => {
+                let cookie = format!("Set-Cookie: token={}; Path=/", now() + 2_000);
+                format!("HTTP/1.1 200 OK\r\n{cookie}\r\nContent-Length: 0\r\n\r\n")
+            }
+            Some(until) if now() < until => harness::answer(200, ""),
+            _ => harness::answer(401, ""),
+        })
+    };
+    let fakes = [Fake::answering(answer), Fake::answering(answer)];
+    let servers: Vec<String> = fakes.iter().map(|fake| fake.address().to_string()).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let script = "clients = 20\n[[step]]\npath = \"/login\"\n[[step]]\npath = \"/me\"\nrepeat = 2\n";
+    let file = written(dir.path(), script);
+    let done = litmus(file.to_str().unwrap(), &servers, &["--restart-hook", "sleep 1.1", "--output", "json"]).ends(1);
+    let report: Value = serde_json::from_str(done.out.lines().last().unwrap()).unwrap();
+    assert_eq!(report["verdict"], "unclear", "{report:#}");
+    let lost = &report["restarted"]["compared"][0];
+    assert_eq!((&lost["symptom"], &lost["step"]), (&"refused".into(), &3.into()), "{report:#}");
+    assert_eq!((&lost["moved"], &lost["control"]), (&10.into(), &10.into()), "{report:#}");
+    let said = report["said"].to_string();
+    assert!(said.contains("clients that waited as long without one do not get through: at step 3 (GET /me)"), "{said}");
+}
+
+#[test]
+fn an_interrupt_ends_it_outside_of_hooks_too() {
+    let silent = [(); 2].map(|()| {
+        Fake::start(|_, conn| {
+            let _open = conn;
+            loop {
+                std::thread::park();
+            }
+        })
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let file = written(dir.path(), "clients = 20\ntimeout = \"9m\"\n[[step]]\npath = \"/\"\nrepeat = 2\n");
+    let servers = silent.each_ref().map(|fake| fake.address().to_string());
+    for (hook, signal) in [(&["--restart-hook", "true"][..], Signal::INT), (&[][..], Signal::TERM)] {
+        let before = silent[0].accepted();
+        let mut args = vec!["litmus", file.to_str().unwrap(), "--server", &servers[0], "--server", &servers[1]];
+        args.extend(hook);
+        let process = Process::spawn(&args);
+        eventually("it asks", || (silent[0].accepted() > before).then_some(()));
+        process.signal(signal);
+        let done = process.wait().ends(1);
+        assert!(done.err.contains("it was interrupted"), "{}", done.err);
+    }
 }
 
 /// A third of all requests fails, whoever sends them: that is no state.

@@ -106,7 +106,8 @@ fn value_set<'a>(line: &'a [u8], name: &str, now_unix: u64) -> Option<Option<&'a
 
 /// Whether that date has passed. Many applications write it with dashes, as browsers have taken it since
 /// Netscape's; what cannot be read has not passed.
-fn is_past(date: &str, now_unix: u64) -> bool {
+#[must_use]
+pub fn is_past(date: &str, now_unix: u64) -> bool {
     let dashed = || date.replace('-', " ");
     let read = httpdate::parse_http_date(date).or_else(|_| httpdate::parse_http_date(&dashed()));
     read.is_ok_and(|at| at < SystemTime::UNIX_EPOCH + Duration::from_secs(now_unix))

@@ -1,5 +1,9 @@
 //! The cookies of one client, as a browser would keep them for one host.
 
+use std::time::SystemTime;
+
+use crate::balance::sticky_cookie::is_past;
+
 /// Words in the names of cookies that tell of a session.
 const SESSION: [&str; 7] = ["sess", "sid", "auth", "token", "jwt", "login", "user"];
 /// Words in the names of those that are anew with every answer.
@@ -38,20 +42,20 @@ impl Jar {
         let (name, value) = parts.next()?.split_once('=')?;
         let (name, value) = (name.trim(), value.trim());
         let default = path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
-        let (mut of, mut http_only, mut is_over) = (default.to_owned(), false, false);
+        let (mut of, mut http_only) = (default.to_owned(), false);
+        // Max-Age goes before Expires (RFC 6265 §5.3), whichever is first.
+        let (mut max_age, mut expired) = (None, false);
         for attribute in parts {
             let (key, value) = attribute.split_once('=').unwrap_or((attribute, ""));
             match key.trim().to_ascii_lowercase().as_str() {
                 "path" if value.trim().starts_with('/') => of = value.trim().to_owned(),
                 "httponly" => http_only = true,
-                "max-age" => is_over = value.trim().parse::<i64>().is_ok_and(|seconds| seconds <= 0),
-                "expires" => {
-                    let past = httpdate::parse_http_date(value.trim());
-                    is_over |= past.is_ok_and(|at| at <= std::time::SystemTime::now());
-                }
+                "max-age" => max_age = value.trim().parse::<i64>().ok().or(max_age),
+                "expires" => expired = is_past(value.trim(), now_unix()),
                 _ => {}
             }
         }
+        let is_over = max_age.map_or(expired, |seconds| seconds <= 0);
         let sent = self.0.iter().find(|cookie| cookie.name == name && is_within(path, &cookie.path));
         let is_other = sent.is_some_and(|cookie| is_over || cookie.value != value);
         self.0.retain(|cookie| cookie.name != name || cookie.path != of);
@@ -60,6 +64,10 @@ impl Jar {
         }
         Some(Set { name: name.to_owned(), is_other, http_only })
     }
+}
+
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// RFC 6265 §5.1.4.
@@ -100,6 +108,16 @@ mod tests {
         assert_eq!(jar.header("/"), None);
         let past = jar.take("admin=; Path=/admin; Expires=Thu, 01 Jan 1970 00:00:00 GMT", "/admin/").unwrap();
         assert!(past.is_other && jar.header("/admin/").is_none());
+        for (ages, stays) in [
+            ("Expires=Thu, 01-Jan-1970 00:00:01 GMT", false),
+            ("Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT", true),
+            ("Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=60", true),
+            ("Max-Age=0; Expires=Wed, 01 Jan 2200 00:00:00 GMT", false),
+            ("Max-Age=soon; Expires=whenever", true),
+        ] {
+            jar.take(&format!("sid=4; Path=/; {ages}"), "/").unwrap();
+            assert_eq!(jar.header("/").is_some(), stays, "{ages}");
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub(in crate::cli) async fn live(client: &Client, upstream: &str, console: &mut 
             "nobody is moved in `{upstream}`: set `litmus = {{ percent = 5 }}` in [upstream.{upstream}]"
         ));
     };
-    let judgement = Judgement::of(&pairs(seen));
+    let pairs = pairs(seen);
+    let judgement = Judgement::of(&pairs, pairs.len());
     let (verdict, said) = concluded(seen, &judgement);
     let live = Live { verdict, said, judgement, seen };
     if console.json {
@@ -129,7 +130,8 @@ mod tests {
 
     fn verdict(shuffled: LitmusGroup, control: LitmusGroup) -> (Verdict, String) {
         let seen = LitmusStatus { percent: 5, shuffled, control, evidence: Vec::new() };
-        concluded(&seen, &Judgement::of(&pairs(&seen)))
+        let pairs = pairs(&seen);
+        concluded(&seen, &Judgement::of(&pairs, pairs.len()))
     }
 
     #[test]

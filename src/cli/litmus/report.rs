@@ -56,7 +56,7 @@ pub(super) struct Report {
     servers: Vec<String>,
     steps: Vec<String>,
     moved: Judgement,
-    /// Those who stayed and whose servers were restarted, beside those whose were not.
+    /// Those who stayed and whose servers were restarted, beside those who waited as long without that.
     restarted: Option<Judgement>,
     evidence: Vec<Evidence>,
 }
@@ -67,39 +67,40 @@ fn hits(seen: &[Seen], group: Group, step: usize, symptom: Symptom) -> u64 {
     of_step.filter(|seen| seen.symptoms.contains(&symptom)).count() as u64
 }
 
-fn judge(setup: &Setup, seen: &[Seen], group: Group, first: usize, clients: usize) -> Judgement {
+/// What is compared of a group and its control, from a step on.
+fn pairs(setup: &Setup, seen: &[Seen], groups: (Group, Group), first: usize, clients: usize) -> Vec<Pair> {
     let steps = &setup.script.steps;
     let mut pairs = Vec::new();
     for (step, asked) in steps.iter().enumerate().skip(first) {
         for symptom in Symptom::ALL.into_iter().filter(|symptom| *symptom != Symptom::Body || asked.same_body) {
             let of = |group| Of::new(hits(seen, group, step, symptom), clients as u64);
-            pairs.push(Pair { step: Some(step), symptom, treated: of(group), control: of(Group::Pinned) });
+            pairs.push(Pair { step: Some(step), symptom, treated: of(groups.0), control: of(groups.1) });
         }
     }
-    Judgement::of(&pairs)
+    pairs
 }
 
 /// The first step at which a server fails more than half of the clients that stay there: with `all` one at which
-/// every server does, else one at which some do and others do not.
-fn first_failure(setup: &Setup, seen: &[Seen], clients: usize, all: bool) -> Option<(usize, usize)> {
+/// every server does, else one at which some do and others do not. And what such a client got there.
+fn first_failure(setup: &Setup, seen: &[Seen], group: Group, clients: usize, all: bool) -> Option<String> {
     let servers = setup.servers.all.len();
     let fails = |step: usize, server: usize| {
         // Clients are dealt out to servers by turns.
         let there = clients / servers + usize::from(server < clients % servers);
-        let stays = |seen: &&Seen| seen.group == Group::Pinned && seen.step == step && seen.to == server;
+        let stays = |seen: &&Seen| seen.group == group && seen.step == step && seen.to == server;
         let failed = seen.iter().filter(stays).filter(|seen| ENDS.iter().any(|end| seen.symptoms.contains(end)));
         failed.count() * 2 > there
     };
     (0..setup.script.steps.len()).find_map(|step| {
         let failing: Vec<usize> = (0..servers).filter(|server| fails(step, *server)).collect();
         let first = failing.first().copied()?;
-        ((failing.len() == servers) == all).then_some((step, first))
+        ((failing.len() == servers) == all).then(|| failure(setup, seen, group, step, first))
     })
 }
 
 /// What a client that stayed at that server got there.
-fn failure(setup: &Setup, seen: &[Seen], step: usize, server: usize) -> String {
-    let stays = |seen: &&Seen| seen.group == Group::Pinned && seen.step == step && seen.to == server;
+fn failure(setup: &Setup, seen: &[Seen], group: Group, step: usize, server: usize) -> String {
+    let stays = |seen: &&Seen| seen.group == group && seen.step == step && seen.to == server;
     let what = seen.iter().find(stays).map_or("", |seen| seen.what.as_str());
     format!(
         "at step {} ({}) from {}: {what}",
@@ -113,8 +114,12 @@ impl Report {
     /// `seen` of all groups, each of so many clients; servers were restarted before step `restart`, if at all.
     pub(super) fn of(setup: &Setup, seen: &[Seen], clients: usize, restart: Option<usize>) -> Self {
         // With the first request nobody comes from anywhere.
-        let moved = judge(setup, seen, Group::Shuffled, 1, clients);
-        let restarted = restart.map(|step| judge(setup, seen, Group::Restarted, step, clients));
+        let moved = pairs(setup, seen, (Group::Shuffled, Group::Pinned), 1, clients);
+        let restarted = restart.map(|step| pairs(setup, seen, (Group::Restarted, Group::Waited), step, clients));
+        // One run errs as seldom with two questions as with one.
+        let among = moved.len() + restarted.as_ref().map_or(0, Vec::len);
+        let moved = Judgement::of(&moved, among);
+        let restarted = restarted.map(|pairs| Judgement::of(&pairs, among));
         let mut report = Self {
             verdict: Verdict::NoDifference,
             said: Vec::new(),
@@ -133,9 +138,8 @@ impl Report {
     fn conclude(&mut self, setup: &Setup, seen: &[Seen], clients: usize) {
         // Who is moved meets a server that does not work sooner or later, and who stays elsewhere never does: what
         // comes of that looks like state.
-        if let Some((step, server)) = first_failure(setup, seen, clients, false) {
+        if let Some(failure) = first_failure(setup, seen, Group::Pinned, clients, false) {
             self.verdict = Verdict::Unclear;
-            let failure = failure(setup, seen, step, server);
             self.said.push(format!(
                 "unclear: some servers work and others do not: {failure}. Take those out that do not work"
             ));
@@ -152,13 +156,10 @@ impl Report {
             self.evidence.extend(gave_away.take(SHOWN).map(|seen| Evidence::of(setup, seen)));
         }
         if self.verdict != Verdict::Stateful
-            && let Some((step, server)) = first_failure(setup, seen, clients, true)
+            && let Some(failure) = first_failure(setup, seen, Group::Pinned, clients, true)
         {
             self.verdict = Verdict::Unclear;
-            self.said.push(format!(
-                "unclear: clients that stay do not get through the script either: {}",
-                failure(setup, seen, step, server)
-            ));
+            self.said.push(format!("unclear: clients that stay do not get through the script either: {failure}"));
             return;
         }
         if moved.is_none() {
@@ -174,8 +175,20 @@ impl Report {
             }
         }
         if let (Some(judgement), None) = (&self.restarted, restarted) {
-            let limits = judgement.limits().unwrap_or_else(|| "nothing could have been told from chance".to_owned());
-            self.said.push(format!("no difference seen after a restart of all servers; {limits}"));
+            let waited = |all| first_failure(setup, seen, Group::Waited, clients, all);
+            let limits = match waited(true).or_else(|| waited(false)) {
+                Some(failure) => Err(format!("clients that waited as long without one do not get through: {failure}")),
+                None => judgement.limits().ok_or_else(|| "nothing could have been told from chance".to_owned()),
+            };
+            match limits {
+                Ok(limits) => self.said.push(format!("no difference seen after a restart of all servers; {limits}")),
+                Err(why) => {
+                    if self.verdict != Verdict::Stateful {
+                        self.verdict = Verdict::Unclear;
+                    }
+                    self.said.push(format!("unclear after a restart of all servers: {why}"));
+                }
+            }
         }
     }
 
@@ -183,8 +196,8 @@ impl Report {
     fn blame(&self, worst: &Compared, group: Group) -> String {
         let step = worst.step.unwrap_or_default();
         let (who, beside) = match group {
-            Group::Restarted => ("whose server was restarted", "whose was not"),
-            Group::Shuffled | Group::Pinned => ("that came from another server", "that stayed"),
+            Group::Restarted => ("whose server was restarted", "that waited as long without that"),
+            _ => ("that came from another server", "that stayed"),
         };
         let how = if group == Group::Restarted { "stateful, a restart loses it" } else { "stateful" };
         format!(
@@ -225,7 +238,10 @@ impl Report {
     /// How it was done.
     pub(super) fn heading(setup: &Setup, clients: usize, restart: Option<usize>) -> String {
         let restart = restart.map_or_else(String::new, |step| {
-            format!(", and as many whose servers are restarted before step {}", step + 1)
+            format!(
+                ", as many whose servers are restarted before step {} and as many that wait there as long",
+                step + 1
+            )
         });
         format!(
             "{} that go to another server with each step, as many that stay{restart}; {}, {}",

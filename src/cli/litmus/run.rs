@@ -13,6 +13,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, USER_
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::jar::Jar;
 use super::script::{Script, Step};
@@ -29,6 +30,8 @@ pub(super) enum Group {
     Pinned,
     /// It stays, and the servers are restarted.
     Restarted,
+    /// It stays, and waits in the same place for as long as the restart took, without one.
+    Waited,
 }
 
 /// What a run is made of.
@@ -61,8 +64,9 @@ pub(super) struct Client {
     group: Group,
     jar: Jar,
     saved: BTreeMap<String, String>,
-    /// First answers by request, where the script compares them.
-    bodies: HashMap<String, Bytes>,
+    /// Hashes of first answers by request, where the script compares them: whole ones would be as many as clients
+    /// times steps.
+    bodies: HashMap<String, u128>,
     last: Option<usize>,
 }
 
@@ -130,7 +134,7 @@ impl Client {
         let (step, servers) = (&setup.script.steps[at], &setup.servers.all);
         let to = match self.group {
             Group::Shuffled => next(self.last, self.place, at, setup.script.steps.len(), servers.len()),
-            Group::Pinned | Group::Restarted => self.place % servers.len(),
+            Group::Pinned | Group::Restarted | Group::Waited => self.place % servers.len(),
         };
         let from = self.last.replace(to);
         let target = self.filled(&step.path, encoded);
@@ -140,8 +144,8 @@ impl Client {
             Err(why) => Err(why),
         };
         let key = format!("{} {target}", step.method);
-        let before = self.bodies.get(&key).cloned();
-        let judged = judge(&setup.script, step, &path, answer.as_ref(), &mut self.jar, before.as_deref());
+        let before = self.bodies.get(&key).copied();
+        let judged = judge(&setup.script, step, &path, answer.as_ref(), &mut self.jar, before);
         if let Ok(answer) = answer {
             let text = String::from_utf8_lossy(&answer.body);
             for (name, pattern) in &step.save {
@@ -150,7 +154,7 @@ impl Client {
                 }
             }
             if step.same_body && before.is_none() && judged.symptoms.is_empty() {
-                self.bodies.insert(key, answer.body.clone());
+                self.bodies.insert(key, xxh3_128(&answer.body));
             }
         }
         let (client, group) = (self.number, self.group);

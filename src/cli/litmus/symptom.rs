@@ -3,6 +3,7 @@
 use http::header::{LOCATION, SET_COOKIE};
 use regex::Regex;
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::jar::Jar;
 use super::script::{Script, Step};
@@ -62,15 +63,15 @@ pub(super) struct Judged {
     pub(super) what: String,
 }
 
-/// Judges an answer, and puts its cookies into the jar. `before` is the body of the client's first answer to the
-/// same request.
+/// Judges an answer, and puts its cookies into the jar. `before` is the hash of the body of the client's first
+/// answer to the same request.
 pub(super) fn judge(
     script: &Script,
     step: &Step,
     path: &str,
     answer: Result<&Answer, &String>,
     jar: &mut Jar,
-    before: Option<&[u8]>,
+    before: Option<u128>,
 ) -> Judged {
     let mut judged = Judged { symptoms: Vec::new(), what: String::new() };
     let answer = match answer {
@@ -101,7 +102,7 @@ pub(super) fn judge(
         } else if let Some((name, _)) = step.save.iter().find(|(_, pattern)| lacks(pattern)) {
             judged.add(Symptom::Unexpected, format!("{status} without `{name}` to save"));
         }
-        if step.same_body && before.is_some_and(|before| before != answer.body) {
+        if step.same_body && before.is_some_and(|before| before != xxh3_128(&answer.body)) {
             judged.add(Symptom::Body, format!("{status} with another body than before"));
         }
     }
@@ -124,10 +125,13 @@ impl Judged {
     }
 }
 
-/// The path of a redirect that leads to where one logs in: to `login`, or to a path that looks like it.
-fn leads_to_login<'a>(location: &'a str, login: Option<&str>) -> Option<&'a str> {
-    let rest = location.split_once("://").map_or(location, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
-    let path = rest.split(['?', '#']).next()?;
+/// The path of a redirect that leads to where one logs in: to `login`, or to a path that looks like it. Without
+/// parameters (`;jsessionid=…`), which may be a session's secret as much as a query may.
+fn leads_to_login(location: &str, login: Option<&str>) -> Option<String> {
+    let whole = location.split(['?', '#']).next()?;
+    let rest = whole.split_once("://").map_or(whole, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+    let plain = |part: &str| part.split(';').next().unwrap_or_default().to_owned();
+    let path = rest.split('/').map(plain).collect::<Vec<_>>().join("/");
     let is_login = match login {
         Some(login) => path.strip_prefix(login).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         None => path.split('/').any(|part| {
@@ -157,7 +161,7 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         let answer = Answer { status: answer.0, headers, body: Bytes::from(answer.2.to_owned()) };
-        let judged = judge(&script, &script.steps[0], "/", Ok(&answer), jar, Some(b"old"));
+        let judged = judge(&script, &script.steps[0], "/", Ok(&answer), jar, Some(xxh3_128(b"old")));
         (judged.symptoms, judged.what)
     }
 
@@ -194,10 +198,19 @@ mod tests {
 
     #[test]
     fn a_login_may_be_elsewhere() {
-        assert_eq!(leads_to_login("/enter?x", Some("/enter")), Some("/enter"));
-        assert_eq!(leads_to_login("/login", Some("/enter")), None);
-        assert_eq!(leads_to_login("/enterprise", Some("/enter")), None);
-        assert_eq!(leads_to_login("https://sso.example", None), None);
-        assert_eq!(leads_to_login("https://x/users/log_in", None), Some("/users/log_in"));
+        let leads_to_login = |location: &str, login: Option<&str>| leads_to_login(location, login).unwrap_or_default();
+        assert_eq!(leads_to_login("/enter?x", Some("/enter")), "/enter");
+        assert_eq!(leads_to_login("/login", Some("/enter")), "");
+        assert_eq!(leads_to_login("/enterprise", Some("/enter")), "");
+        assert_eq!(leads_to_login("https://sso.example", None), "");
+        assert_eq!(leads_to_login("https://x/users/log_in", None), "/users/log_in");
+        assert_eq!(leads_to_login("/login?next=https://x/cart", None), "/login");
+        // Sessions that go without cookies stay secret.
+        for location in ["/login;jsessionid=0A1B", "/login;jsessionid=0A1B?x", "https://x/login;a=0A1B;b=0A1B"] {
+            assert_eq!(leads_to_login(location, None), "/login");
+            assert_eq!(leads_to_login(location, Some("/login")), "/login");
+        }
+        assert_eq!(leads_to_login("/app;v=0A1B/login", None), "/app/login");
+        assert_eq!(leads_to_login("/cart;login=0A1B", None), "");
     }
 }

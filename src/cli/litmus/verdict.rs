@@ -3,7 +3,7 @@
 //! Requests of one client are no independent witnesses: whoever is logged out is refused again and again. So
 //! clients are counted, never requests, and each at most once in a comparison: how many of those who were
 //! moved had a symptom, and how many of those who were not. With several comparisons each has to be surer by
-//! their number (Bonferroni), so that all together err no more often than [`ALPHA`].
+//! their number (Bonferroni), whatever they ask, so that all together err no more often than [`ALPHA`].
 
 use serde::Serialize;
 
@@ -39,7 +39,7 @@ pub(in crate::cli) struct Compared {
     /// Percentage points that moving adds, with 95 % confidence.
     pub(in crate::cli) added_low: f64,
     pub(in crate::cli) added_high: f64,
-    /// How probable as many are by chance alone, times the number of comparisons.
+    /// How probable as many are by chance alone, times the number of all comparisons of the run.
     pub(in crate::cli) p: f64,
     pub(in crate::cli) differs: bool,
 }
@@ -58,8 +58,9 @@ pub(in crate::cli) struct Judgement {
 }
 
 impl Judgement {
-    pub(in crate::cli) fn of(pairs: &[Pair]) -> Self {
-        let times = pairs.len().max(1) as f64;
+    /// `among` is how many comparisons there are in all, those of other questions of the same run too.
+    pub(in crate::cli) fn of(pairs: &[Pair], among: usize) -> Self {
+        let times = among.max(1) as f64;
         let alpha = ALPHA / times;
         let mut judgement = Self { comparisons: pairs.len(), ..Self::default() };
         for pair in pairs {
@@ -128,17 +129,22 @@ mod tests {
     /// One way of C(8,4) = 70 for four of four beside none of four, which two comparisons make 2 of 70.
     #[test]
     fn several_comparisons_have_to_be_surer() {
-        let judged = Judgement::of(&[pair(1, (4, 4), (0, 4)), pair(2, (0, 4), (0, 4))]);
+        let pairs = [pair(1, (4, 4), (0, 4)), pair(2, (0, 4), (0, 4))];
+        let judged = Judgement::of(&pairs, 2);
         assert_eq!((judged.comparisons, judged.compared.len()), (2, 1));
         assert!((judged.compared[0].p - 2.0 / 70.0).abs() < 1e-12, "{judged:?}");
         assert_eq!((judged.worst(), judged.limits()), (None, None), "eight clients are too few");
         assert_eq!(judged.blind, 2);
+        // Another question with three of them counts as well, and only what was asked here is counted here.
+        let judged = Judgement::of(&pairs, 5);
+        assert!((judged.compared[0].p - 5.0 / 70.0).abs() < 1e-12, "{judged:?}");
+        assert_eq!(judged.comparisons, 2);
     }
 
     #[test]
     fn what_moves_with_the_clients_is_seen_and_what_all_have_is_not() {
         let judged =
-            Judgement::of(&[pair(1, (50, 50), (50, 50)), pair(2, (30, 50), (1, 50)), pair(3, (2, 50), (0, 50))]);
+            Judgement::of(&[pair(1, (50, 50), (50, 50)), pair(2, (30, 50), (1, 50)), pair(3, (2, 50), (0, 50))], 3);
         assert_eq!(judged.worst().map(|worst| worst.step), Some(Some(3)));
         assert_eq!(judged.compared.iter().map(|c| c.differs).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(judged.blind, 1, "where everybody has it, nothing is seen");
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn limits_by_hand() {
         let pairs: Vec<Pair> = (0..5).map(|step| pair(step, (0, 50), (0, 50))).collect();
-        let judged = Judgement::of(&pairs);
+        let judged = Judgement::of(&pairs, 5);
         let share = judged.seen_95.unwrap();
         let below = (0..9).map(|k| choose(50, k) * share.powi(k) * (1.0 - share).powi(50 - k)).sum::<f64>();
         assert!((below - 0.05).abs() < 1e-6, "{share} {below}");
