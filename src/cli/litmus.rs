@@ -96,7 +96,11 @@ async fn run(
         console.confirm(&format!("as many wait {} without a restart", show_duration(paused)))?;
         let (stay, before) = go(clients(Group::Waited, half, 3 * half + 1), 0..at).await?;
         seen.extend(before);
-        interrupts.unless(async { Ok(sleep(paused).await) }).await.map_err(fail)?;
+        let pause = async {
+            sleep(paused).await;
+            Ok(())
+        };
+        interrupts.unless(pause).await.map_err(fail)?;
         seen.extend(go(stay, at..all).await?.1);
     }
     Ok(Report::of(setup, &seen, half, restart))
