@@ -213,7 +213,10 @@ fn what_arrived_at_a_toy_server_outlives_it() {
     waiting.send(b"POST /sink?id=7 HTTP/1.1\r\nhost: o\r\ncontent-length: 5\r\n\r\n12");
     eventually("it has arrived", || std::fs::read_to_string(&file).is_ok_and(|text| !text.is_empty()).then_some(()));
     process.kill();
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "a #1 POST /sink?id=7 -\n");
+    let written = std::fs::read_to_string(&file).unwrap();
+    let (what, at) = written.trim_end().split_once(" at=").unwrap();
+    assert_eq!(what, "a #1 POST /sink?id=7 -");
+    assert!(at.parse::<f64>().unwrap() > 1.7e9, "seconds since 1970: {at}");
     let done = cli(&["origin", "--arrivals", dir.path().to_str().unwrap()]).ends(1);
     assert!(done.err.contains("cannot write to"), "{}", done.err);
 }
