@@ -1,7 +1,7 @@
 //! The textbook's table of ways to keep a session, with numbers.
 //!
 //! What a run under load shows (sessions lost, skew) is in [`super::run`]. Here is the rest: [`latency`] sends requests
-//! to all of them at the same time, [`memory`] starts more and more servers, and [`revocation`] logs somebody out and
+//! to all of them at the same time, [`memory`] starts more and more servers, and `revocation` logs somebody out and
 //! looks how long that takes. Everything is asked over sockets, and nothing is known that a server does not say.
 
 mod ask;
