@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Refusal, Reloaded, ServerStatus, Status, admin};
+use super::{Refusal, Reloaded, ServerStatus, Status, admin, eventually};
 
 /// Asks over the Unix socket.
 pub struct Api {
@@ -21,9 +21,14 @@ impl Api {
         &self.socket
     }
 
-    /// A call: status and body.
+    /// A call: status and body. One that found the process that was just taken over from is made again, as the
+    /// verbs do: nothing was done.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        admin(&self.socket, method, path, body)
+        eventually("the process that serves answers", || {
+            let (status, text) = admin(&self.socket, method, path, body);
+            let refused = (status == 503).then(|| serde_json::from_str::<Refusal>(&text).ok()).flatten();
+            (refused.is_none_or(|refusal| refusal.error != "handed_over")).then_some((status, text))
+        })
     }
 
     pub fn status(&self) -> Status {

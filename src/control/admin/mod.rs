@@ -97,7 +97,9 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
         Phase::Starting => {
             (StatusCode::SERVICE_UNAVAILABLE, "starting: servers are being checked for the first time\n")
         }
-        Phase::Draining | Phase::HandedOver | Phase::Stopped => {
+        // This connection was accepted before; what listens now is the new process, which is ready.
+        Phase::HandedOver => (StatusCode::OK, "ok: another process has taken over\n"),
+        Phase::Draining | Phase::Stopped => {
             (StatusCode::SERVICE_UNAVAILABLE, "draining: evenkeel was told to stop\n")
         }
     }
