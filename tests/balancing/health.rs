@@ -52,7 +52,7 @@ fn http(options: &str) -> String {
 fn unknown_is_not_up_and_the_first_check_decides_at_once() {
     let origins = origins(3);
     // Its first probe takes long enough to look at what happens meanwhile; c fails its first.
-    origins[0].behave(|b| b.health_delay = Duration::from_secs(2));
+    origins[0].behave(|b| b.health_delay = Duration::from_secs(3));
     origins[2].set_healthy(false);
     let proxy = Proxy::launch(&config(&http("healthy_threshold = 5, unhealthy_threshold = 5"), &origins));
     becomes(&proxy, "b", "healthy");
@@ -72,7 +72,7 @@ fn unknown_is_not_up_and_the_first_check_decides_at_once() {
 fn a_server_that_a_reload_adds_is_not_up_before_its_first_check() {
     let mut origins = origins(2);
     let second = origins.pop().unwrap();
-    second.behave(|b| b.health_delay = Duration::from_secs(1));
+    second.behave(|b| b.health_delay = Duration::from_secs(3));
     let proxy = Proxy::start(&config(&http(""), &origins));
     origins.push(second);
     proxy.reload(&config(&http(""), &origins)).unwrap();

@@ -131,7 +131,7 @@ fn connections_that_fail_and_answers_that_never_begin_count() {
     let others = [("hangs_up", hangs_up.address()), ("silent", silent.address()), ("refuses", refusing.address)];
     for (name, address) in others {
         let table = format!("[[upstream.app.server]]\nname = \"{name}\"\naddress = \"{address}\"\n");
-        let more = "timeouts = { first_byte = \"500ms\" }\n";
+        let more = "timeouts = { first_byte = \"2s\" }\n";
         // Three failed connections would count as failed checks.
         let proxy = Proxy::start(&format!("{}{table}", config("{ consecutive_failures = 2 }", more, &origins)));
         ask_until_ejected(&proxy, name);
@@ -162,7 +162,7 @@ fn an_ejected_server_returns_by_itself_and_a_further_ejection_is_longer() {
 #[test]
 fn a_server_that_is_back_is_ejected_by_its_first_failure() {
     let origins = origins(2);
-    let outliers = "{ consecutive_failures = 4, ejection = \"300ms\", max_ejection = \"10m\", trial_requests = 3 }";
+    let outliers = "{ consecutive_failures = 4, ejection = \"1s\", max_ejection = \"10m\", trial_requests = 3 }";
     let proxy = Proxy::start(&config(outliers, "", &origins));
     let faults = || proxy.metric("evenkeel_server_faults_total", &["server=\"b\""]);
     origins[1].behave(|b| b.status = Some(503));

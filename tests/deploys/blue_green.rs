@@ -159,8 +159,8 @@ fn a_new_set_that_is_not_healthy_is_taken_away_again() {
     let (_place, nobody) = reserved();
     let mut replace = to(&new);
     replace.extend(["--replace".to_owned(), format!("d={nobody}")]);
-    let done = run(&evenkeel, dir.path(), &replace, &["--healthy-within", "500ms"]).ends(6);
-    assert!(done.err.contains("app/d was not healthy within 500ms (") && done.err.contains("refused"), "{}", done.err);
+    let done = run(&evenkeel, dir.path(), &replace, &["--healthy-within", "3s"]).ends(6);
+    assert!(done.err.contains("app/d was not healthy within 3s (") && done.err.contains("refused"), "{}", done.err);
     assert!(done.err.contains("taken away again: app/c"), "{}", done.err);
     assert_eq!(names(&evenkeel), ["a", "b"]);
     assert!(evenkeel.status().upstreams[0].servers.iter().all(|s| s.admin == "ready"), "nobody was swapped");

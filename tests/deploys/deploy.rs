@@ -83,8 +83,8 @@ fn a_server_that_does_not_come_back_stops_the_deploy() {
     let evenkeel = proxy(&services, "");
     // The hook ends well and leaves the server dead.
     let each = format!("kill -9 $(cat {}/{{name}}.pid)", dir.path().display());
-    let done = deploy(&evenkeel, dir.path(), &each, &["--healthy-within", "500ms"]).ends(6);
-    assert!(done.err.contains("app/a was not healthy within 500ms (") && done.err.contains("refused"), "{}", done.err);
+    let done = deploy(&evenkeel, dir.path(), &each, &["--healthy-within", "3s"]).ends(6);
+    assert!(done.err.contains("app/a was not healthy within 3s (") && done.err.contains("refused"), "{}", done.err);
     assert_eq!(states(&evenkeel), ["ready unhealthy", "ready healthy"], "b was not touched");
     assert_eq!(evenkeel.client().get("/echo").status, 200);
 }

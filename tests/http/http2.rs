@@ -286,7 +286,7 @@ fn http2_may_begin_on_a_connection_that_was_parked_first() {
 #[test]
 fn a_request_deadline_answers_its_stream_alone() {
     let origins = origins(1);
-    let proxy = Proxy::start(&upstream("app", RR, "[upstream.app.timeouts]\nrequest = \"300ms\"\n", &origins));
+    let proxy = Proxy::start(&upstream("app", RR, "[upstream.app.timeouts]\nrequest = \"2s\"\n", &origins));
     let client = Client2::to(proxy.address);
     let began = Instant::now();
     let (slow, quick) = client.runtime.block_on(async {
@@ -303,7 +303,9 @@ fn goodbye_is_said_in_two_steps_and_what_came_between_is_served() {
     let origins = origins(1);
     let proxy = Proxy::of(RR, &origins);
     let mut frames = Frames::to(proxy.address);
-    frames.ask(1, &Frames::get("/slow?ms=300"));
+    let mut upload = Frames::get("/sink");
+    upload[0].1 = "POST";
+    frames.send(harness::HEADERS, harness::END_HEADERS, 1, &Frames::block(&upload));
     eventually("it is in flight", || (proxy.server("app", "a").in_flight == 1).then_some(()));
     proxy.stop();
     let first = frames.next_of(&[harness::GOAWAY]).unwrap();
@@ -312,6 +314,7 @@ fn goodbye_is_said_in_two_steps_and_what_came_between_is_served() {
     frames.ask(3, &Frames::get("/"));
     let ping = frames.next_of(&[harness::PING]).unwrap();
     frames.send(harness::PING, harness::ACK, 0, &ping.payload);
+    frames.send(harness::DATA, harness::END_STREAM, 1, b"x");
     let (mut answered, mut second) = (Vec::new(), None);
     while let Some(frame) = frames.next() {
         match frame.kind {

@@ -14,7 +14,7 @@ use harness::{Answer, Fake, PATIENCE, Proxy, app, eventually, full_backlog, orig
 const RR: &str = "\"round_robin\"";
 const LIMIT: Duration = Duration::from_millis(300);
 /// What is added for a loaded machine before a deadline counts as missed.
-const SLACK: Duration = Duration::from_secs(3);
+const SLACK: Duration = Duration::from_secs(12);
 
 /// Runs `wait` and holds it to the limit.
 #[track_caller]
@@ -140,7 +140,7 @@ fn a_server_that_does_not_connect_in_time_is_not_the_last_word() {
     let (listener, _queued) = full_backlog();
     let origins = origins(1);
     let proxy = Proxy::start(&format!(
-        "cores = 1\n[upstream.app]\ncheck = \"off\"\nservers = [\"{}\", \"{}\"]\n[upstream.app.timeouts]\nconnect = \"300ms\"\n",
+        "cores = 1\n[upstream.app]\ncheck = \"off\"\nservers = [\"{}\", \"{}\"]\n[upstream.app.timeouts]\nconnect = \"1s\"\n",
         listener.local_addr().unwrap(),
         origins[0].address()
     ));
@@ -210,13 +210,13 @@ fn a_slow_answer_that_does_not_pause_goes_on() {
         conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
         for _ in 0..10 {
             // Each pause is shorter than the limits, all together are longer.
-            std::thread::sleep(Duration::from_millis(120));
+            std::thread::sleep(Duration::from_millis(350));
             conn.send(b"x");
         }
     });
     let proxy = Proxy::start(&unchecked(
         fake.address(),
-        "[upstream.app.timeouts]\nbetween_bytes = \"500ms\"\nfirst_byte = \"500ms\"\n",
+        "[upstream.app.timeouts]\nbetween_bytes = \"2s\"\nfirst_byte = \"2s\"\n",
     ));
     assert_eq!(proxy.get("/").body.len(), 10);
 }
@@ -239,15 +239,15 @@ fn a_client_that_pauses_within_its_body_is_408() {
 fn a_slow_upload_that_does_not_pause_goes_on() {
     let origins = origins(1);
     let proxy = Proxy::start(&format!(
-        "between_bytes = \"500ms\"\nmin_rate = 1\nheader_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n{}\
-         [upstream.app.timeouts]\nfirst_byte = \"300ms\"\nbetween_bytes = \"300ms\"\n",
+        "between_bytes = \"2s\"\nmin_rate = 1\nheader_timeout = \"2s\"\nidle_timeout = \"2s\"\n{}\
+         [upstream.app.timeouts]\nfirst_byte = \"2s\"\nbetween_bytes = \"2s\"\n",
         app(RR, &origins)
     ));
     let mut conn = proxy.raw();
-    conn.send(b"POST /sink HTTP/1.1\r\nhost: a\r\ncontent-length: 12\r\n\r\n");
-    for _ in 0..12 {
+    conn.send(b"POST /sink HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n");
+    for _ in 0..8 {
         // Each pause is shorter than the limits, all together are longer.
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(350));
         conn.send(b"x");
     }
     assert_eq!(conn.answer().status, 200);

@@ -178,8 +178,8 @@ fn what_a_restart_loses_is_told_even_of_those_who_stay() {
     let listens = format!("bash -c 'exec 3<>/dev/tcp/{}/{}' 2>/dev/null", address.ip(), address.port());
     let kill = format!("kill -9 $(cat {}/a.pid)", dir.path().display());
     let gone = format!("{kill}; while {listens}; do sleep 0.01; done");
-    let failed = litmus(SCRIPT, &servers, &["--restart-hook", &gone, "--healthy-within", "300ms"]).ends(1);
-    assert!(failed.err.contains("was not well within 300ms (") && failed.err.contains("refused"), "{}", failed.err);
+    let failed = litmus(SCRIPT, &servers, &["--restart-hook", &gone, "--healthy-within", "2s"]).ends(1);
+    assert!(failed.err.contains("was not well within 2s (") && failed.err.contains("refused"), "{}", failed.err);
 }
 
 /// A token that lasts for two seconds, and hooks that take longer together: who waits as long loses it as well.

@@ -181,7 +181,7 @@ fn a_retry_is_told_with_the_server_that_answered() {
 fn what_the_parser_refuses_is_logged_too() {
     let origins = origins(1);
     let evenkeel = Running::start(&format!(
-        "header_timeout = \"200ms\"\nmax_header_bytes = \"128KiB\"\n{LOG}{}",
+        "header_timeout = \"1s\"\nmax_header_bytes = \"128KiB\"\n{LOG}{}",
         app("\"round_robin\"", &origins)
     ));
     let file = evenkeel.dir().join("access.log");

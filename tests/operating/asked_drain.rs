@@ -378,7 +378,7 @@ fn asks_from_the_hook_on(dir: &Path, server: &Server) {
 
 fn asks_too_long(done: Done) -> Done {
     let done = done.ends(6);
-    assert!(done.err.contains("was not healthy within 500ms (it asks for its drain)"), "{}", done.err);
+    assert!(done.err.contains("was not healthy within 3s (it asks for its drain)"), "{}", done.err);
     done
 }
 
@@ -395,7 +395,7 @@ fn a_rolling_deploy_takes_back_only_who_wants_to_serve() {
     assert_eq!(who(&proxy, 10), names(&["a", "b"]));
     // One that goes on asking is not taken back, whatever becomes of the deploy.
     let dir = tempfile::tempdir().unwrap();
-    let second = deploy(&proxy, dir.path(), &["--only", "b", "--healthy-within", "500ms"]);
+    let second = deploy(&proxy, dir.path(), &["--only", "b", "--healthy-within", "3s"]);
     asks_from_the_hook_on(dir.path(), &b);
     asks_too_long(second.wait());
     becomes(&proxy, "b", "drained", "server");
@@ -412,7 +412,7 @@ fn a_new_set_that_asks_for_its_drain_is_not_swapped_in() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("go"), "").unwrap();
     let replace = format!("b={}", b.fake.address());
-    asks_too_long(deploy(&proxy, dir.path(), &["--replace", &replace, "--healthy-within", "500ms"]).wait());
+    asks_too_long(deploy(&proxy, dir.path(), &["--replace", &replace, "--healthy-within", "3s"]).wait());
     assert_eq!(proxy.status().upstreams[0].servers.len(), 1, "it was taken away again");
     // Nor by hand, however well it does.
     let standby = json!({ "name": "b", "address": b.fake.address().to_string(), "standby": true });

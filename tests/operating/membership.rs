@@ -108,7 +108,7 @@ fn an_added_server_gets_requests_and_a_removed_one_gets_none() {
 #[test]
 fn a_server_is_removed_when_its_sessions_are_over() {
     let origins = origins(2);
-    let more = "drain = { sessions_idle = \"700ms\", sessions_max = \"20s\" }";
+    let more = "drain = { sessions_idle = \"3s\", sessions_max = \"60s\" }";
     let policy = "{ sticky_cookie = { new_clients = \"round_robin\" } }";
     let proxy = Proxy::start(&upstream("app", policy, more, &origins));
     let mut client = proxy.pinned_to("a");

@@ -210,7 +210,7 @@ fn what_is_open_now_is_gauged() {
     let origins = origins(1);
     let proxy = Proxy::of("\"round_robin\"", &origins);
     let mut slow = proxy.raw();
-    slow.send(b"GET /slow?ms=1500 HTTP/1.1\r\nhost: x\r\n\r\n");
+    slow.send(b"POST /sink HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1");
     let mut socket = WebSocket::open(proxy.address, "/ws");
     socket.echo("x").unwrap();
     let mut idle = proxy.client();
@@ -221,6 +221,7 @@ fn what_is_open_now_is_gauged() {
     is(&proxy, "connections_accepted_total", &[], 3.0);
     is(&proxy, "connections_parked", &[], 1.0);
     assert_eq!(idle.get("/").status, 200);
+    slow.send(b"2");
     assert_eq!(slow.answer().status, 200);
     drop((slow, socket, idle));
     for gauge in ["server_in_flight", "server_tunnels", "connections_open", "connections_parked"] {
@@ -235,7 +236,7 @@ fn what_is_open_now_is_gauged() {
 #[test]
 fn idle_and_bad_connections_are_counted_by_reason() {
     let origins = origins(1);
-    let timeouts = "idle_timeout = \"300ms\"\nheader_timeout = \"200ms\"\n";
+    let timeouts = "idle_timeout = \"1s\"\nheader_timeout = \"1s\"\n";
     let proxy = Proxy::start(&format!("{timeouts}{}", app("\"round_robin\"", &origins)));
     let mut idle = proxy.raw();
     idle.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");

@@ -199,11 +199,12 @@ fn listeners_come_and_go_while_requests_run() {
 
     // What is in flight on a listener that goes ends; what comes later on that connection is told off.
     let mut slow = harness::Raw::to(second);
-    slow.send(b"GET /slow?ms=700 HTTP/1.1\r\nhost: x\r\n\r\n");
+    slow.send(b"POST /sink HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1");
     eventually("the request in flight", || (evenkeel.server("app", "a").in_flight == 1).then_some(()));
     evenkeel.write(&format!("{}{upstream}", listener("main")));
     assert_eq!(evenkeel.reload_file().unwrap().changes, ["listener second removed"]);
     eventually("refusal", || TcpStream::connect(second).is_err().then_some(()));
+    slow.send(b"2");
     assert_eq!(slow.answer().status, 200);
     let last = slow.try_send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").and_then(|()| slow.try_answer());
     assert!(last.as_ref().map_or(true, |answer| answer.status == 503), "{last:?}");
@@ -305,7 +306,7 @@ fn a_removed_servers_requests_end() {
     let mut origins = origins(2);
     let evenkeel = Running::start(&unchecked("\"round_robin\"", &servers("app", &origins[..1])));
     let mut slow = evenkeel.raw();
-    slow.send(b"GET /slow?ms=600 HTTP/1.1\r\nhost: x\r\n\r\n");
+    slow.send(b"POST /sink HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1");
     let mut socket = WebSocket::open(evenkeel.address, "/ws");
     eventually("both in flight", || (evenkeel.server("app", "a").in_flight == 2).then_some(()));
     // An upload that began before and ends after.
@@ -319,6 +320,7 @@ fn a_removed_servers_requests_end() {
         assert_eq!(evenkeel.client().get("/").server(), "b");
     }
     upload.send(b"def");
+    slow.send(b"2");
     assert_eq!(upload.answer().server(), "a");
     assert_eq!(slow.answer().server(), "a");
     socket.echo("still here").unwrap();
@@ -343,7 +345,7 @@ fn a_removed_servers_last_requests_are_cut_at_the_deadline() {
     let began = Instant::now();
     evenkeel.reload_file().unwrap();
     assert_eq!(slow.answer().status, 502);
-    assert!(began.elapsed() >= Duration::from_millis(150) && began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() >= Duration::from_millis(150) && began.elapsed() < Duration::from_secs(15));
 }
 
 #[test]

@@ -546,7 +546,7 @@ fn a_server_that_falls_silent_gets_no_further_request_on_that_connection() {
         let mut sink = [0; 1 << 16];
         while conn.read_some(&mut sink).is_ok_and(|n| n > 0) {}
     });
-    let proxy = before(server.address(), "retry = { attempts = 0 }\ntimeouts = { first_byte = \"300ms\" }");
+    let proxy = before(server.address(), "retry = { attempts = 0 }\ntimeouts = { first_byte = \"1500ms\" }");
     let mut client = proxy.client();
     assert_eq!(client.get("/").status, 504);
     assert_eq!(client.get("/").status, 200);
@@ -562,7 +562,7 @@ fn a_slow_server_that_is_there_keeps_its_connection() {
             call.reply("hello").await;
         }
     });
-    let proxy = before(server.address, "retry = { attempts = 0 }\ntimeouts = { first_byte = \"300ms\" }");
+    let proxy = before(server.address, "retry = { attempts = 0 }\ntimeouts = { first_byte = \"1500ms\" }");
     let mut client = proxy.client();
     assert_eq!(client.get("/slow").status, 504);
     eventually("it has answered the ping", || {

@@ -48,7 +48,7 @@ fn without_room_for_idle_connections_none_is_kept() {
 #[test]
 fn a_connection_grows_no_older_than_it_may() {
     let origins = origins(1);
-    let proxy = proxy("max_age = \"700ms\", idle_timeout = \"1m\"", &origins);
+    let proxy = proxy("max_age = \"2s\", idle_timeout = \"1m\"", &origins);
     ask(&proxy, 2);
     assert_eq!(connections(&origins[0]), [1, 1]);
     // Kept busy, so that it is its age that ends it.
@@ -61,7 +61,7 @@ fn a_connection_grows_no_older_than_it_may() {
 #[test]
 fn a_connection_is_idle_no_longer_than_it_may() {
     let origins = origins(1);
-    let proxy = proxy("idle_timeout = \"300ms\"", &origins);
+    let proxy = proxy("idle_timeout = \"2s\"", &origins);
     ask(&proxy, 1);
     assert_eq!(proxy.metric("evenkeel_server_idle_connections", &[]), 1.0);
     eventually("it is closed", || {

@@ -290,7 +290,7 @@ fn an_answer_that_has_begun_is_never_asked_for_again() {
 fn a_server_that_does_not_answer_in_time() {
     let origins = origins(2);
     origins[0].behave(|b| b.delay = Duration::from_secs(600));
-    let proxy = Proxy::start(&config(&format!("{RICH}timeouts = {{ first_byte = \"300ms\" }}\n"), &origins));
+    let proxy = Proxy::start(&config(&format!("{RICH}timeouts = {{ first_byte = \"1s\" }}\n"), &origins));
     let mut client = proxy.client();
     for _ in 0..4 {
         assert_eq!(client.get("/").server(), "b");

@@ -72,7 +72,7 @@ fn a_tunnel_under_tls() {
 fn a_client_that_never_shakes_hands_is_dropped() {
     let (ca, dir, origins) = (Authority::new("test"), tempfile::tempdir().unwrap(), origins(1));
     let certificate = ca.issue(&["shop.example.com"]).toml(dir.path(), "shop");
-    let toml = listener(&certificate, "handshake_timeout = \"200ms\"") + &app("\"round_robin\"", &origins);
+    let toml = listener(&certificate, "handshake_timeout = \"2s\"") + &app("\"round_robin\"", &origins);
     let proxy = Proxy::start(&toml);
     let mut silent = proxy.raw();
     assert!(silent.is_closed());

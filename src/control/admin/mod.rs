@@ -99,9 +99,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
         }
         // This connection was accepted before; what listens now is the new process, which is ready.
         Phase::HandedOver => (StatusCode::OK, "ok: another process has taken over\n"),
-        Phase::Draining | Phase::Stopped => {
-            (StatusCode::SERVICE_UNAVAILABLE, "draining: evenkeel was told to stop\n")
-        }
+        Phase::Draining | Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "draining: evenkeel was told to stop\n"),
     }
 }
 
