@@ -165,8 +165,11 @@ fn upstream_text(upstream: &UpstreamStatus, color: bool) -> String {
         out.push_str(&format!("  {}\n", Style::Warn.paint(&service::said(service), color)));
     }
     if let Some(litmus) = &upstream.litmus {
-        let text =
+        let mut text =
             format!("litmus: {} % of users are moved on purpose, {} so far", litmus.percent, litmus.shuffled.users);
+        if let Some(why) = litmus.nobody() {
+            text.push_str(&format!("; {why}"));
+        }
         out.push_str(&format!("  {}\n", Style::Warn.paint(&text, color)));
     }
     if let Some(canary) = &upstream.canary {

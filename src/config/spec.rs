@@ -321,7 +321,7 @@ pub struct UpstreamSpec {
     pub pool: PoolSpec,
     pub retry: RetrySpec,
     pub outliers: Switch<OutliersSpec>,
-    pub litmus: Switch<LitmusSpec>,
+    pub litmus: At<Switch<LitmusSpec>>,
     pub drain: DrainSpec,
 }
 
@@ -348,7 +348,7 @@ impl Default for UpstreamSpec {
             pool: PoolSpec::default(),
             retry: RetrySpec::default(),
             outliers: Switch(Some(OutliersSpec::default())),
-            litmus: Switch(None),
+            litmus: nowhere(Switch(None)),
             drain: DrainSpec::default(),
         }
     }

@@ -12,7 +12,7 @@ pub use deploy::{
     AttachDeploy, CanaryStatus, Deploy, DeployPhase, DeployReport, DeployStatus, DeployTurn, EndDeploy, NewCanary,
     NewDeploy, Swap,
 };
-pub use litmus::{LitmusEvidence, LitmusGroup, LitmusStatus, LitmusSymptomStatus};
+pub use litmus::{LitmusCookie, LitmusEvidence, LitmusGroup, LitmusStatus, LitmusSymptomStatus};
 pub use plan::{NewPlan, Planned, PlannedClients, PlannedRemoval, PlannedUpstream};
 pub use shadow::{ShadowPolicyStatus, ShadowStatus, SkewStatus};
 pub use why::Explained;

@@ -1,6 +1,7 @@
 //! What the experiment of an upstream has seen so far, for the status.
 
-use super::api::{LitmusEvidence, LitmusGroup, LitmusStatus, LitmusSymptomStatus};
+use super::api::{LitmusCookie, LitmusEvidence, LitmusGroup, LitmusStatus, LitmusSymptomStatus};
+use crate::balance::canary::CanaryBy;
 use crate::balance::litmus::Group;
 use crate::metrics::cells::LitmusSymptom;
 use crate::upstream::litmus::{Experiment, Told};
@@ -14,8 +15,15 @@ pub(super) fn status(experiment: &Experiment) -> LitmusStatus {
         status: told.status,
         symptoms: told.symptoms.into_iter().map(|symptom| symptom.name().to_owned()).collect(),
     };
+    let cells = || experiment.cells.iter();
+    let cookie = || LitmusCookie {
+        name: experiment.plan.cookie.name.clone(),
+        set: cells().map(|cell| cell.introduced.get()).sum(),
+        returned: cells().map(|cell| cell.recognized.get()).sum(),
+    };
     LitmusStatus {
         percent: experiment.plan.percent,
+        cookie: (experiment.plan.by == CanaryBy::Cookie).then(cookie),
         shuffled: group(experiment, Group::Shuffled),
         control: group(experiment, Group::Control),
         evidence: experiment.told().into_iter().map(told).collect(),
@@ -35,6 +43,6 @@ fn group(experiment: &Experiment, group: Group) -> LitmusGroup {
         users: cells().map(|cell| cell.users.get()).sum(),
         judged: tally.judged,
         requests: cells().map(|cell| cell.requests.get()).sum(),
-        symptoms: LitmusSymptom::ALL.map(symptom).to_vec(),
+        symptoms: experiment.symptoms().map(symptom).collect(),
     }
 }

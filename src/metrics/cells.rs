@@ -378,6 +378,10 @@ impl LitmusSymptom {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct LitmusCell {
+    /// Answers that gave a user the cookie that users are known by.
+    pub introduced: Counter,
+    /// Requests that brought it back.
+    pub recognized: Counter,
     /// By position of [`crate::balance::litmus::Group::ALL`].
     pub groups: [LitmusGroupCell; 2],
 }

@@ -12,9 +12,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{
-    CoreCells, Counter, Histogram, LitmusSymptom, MoveReason, RouteCell, ServerCell, StickyCell, TlsFailure, Totals,
-};
+use super::cells::{CoreCells, Counter, Histogram, MoveReason, RouteCell, ServerCell, StickyCell, TlsFailure, Totals};
 use super::{Id, Kind, TABLE};
 use crate::balance::litmus::Group;
 use crate::error;
@@ -221,7 +219,7 @@ fn upstream(families: &mut Families, upstream: &Upstream, now: u32) {
             let cells = || experiment.cells.iter().map(|cell| &cell.groups[group as usize]);
             families.value(Id::LitmusUsers, &[name, group.name()], sum(cells().map(|c| &c.users)));
             families.value(Id::LitmusRequests, &[name, group.name()], sum(cells().map(|c| &c.requests)));
-            for symptom in LitmusSymptom::ALL {
+            for symptom in experiment.symptoms() {
                 let seen = sum(cells().map(|c| &c.symptoms[symptom as usize]));
                 families.value(Id::LitmusSymptoms, &[name, group.name(), symptom.name()], seen);
             }

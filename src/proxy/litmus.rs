@@ -49,7 +49,10 @@ pub(super) fn begin<B>(
     let user = match plan.by {
         CanaryBy::Address => User::of_address(exchange.client),
         CanaryBy::Cookie => match split::number(request.headers_mut(), &plan.cookie.name, noted) {
-            Some(number) => User::of_number(number),
+            Some(number) => {
+                experiment.cells[exchange.conn.core.id].recognized.inc();
+                User::of_number(number)
+            }
             None => {
                 let mut random = [0; 8];
                 exchange.new_litmus = aws_lc_rs::rand::fill(&mut random).ok().map(|()| u64::from_ne_bytes(random));
@@ -177,8 +180,9 @@ pub(super) fn home<'a>(exchange: &'a Exchange, session: &Session) -> Option<&'a 
 pub(super) fn cookie(exchange: &Exchange) -> Option<HeaderValue> {
     let number = exchange.new_litmus?;
     // A reload may have ended the experiment while the request was served.
-    let cookie = &exchange.upstream()?.litmus.as_ref()?.plan.cookie;
-    HeaderValue::try_from(cookie.set_cookie(number, exchange.is_https)).ok()
+    let experiment = exchange.upstream()?.litmus.as_ref()?;
+    experiment.cells[exchange.conn.core.id].introduced.inc();
+    HeaderValue::try_from(experiment.plan.cookie.set_cookie(number, exchange.is_https)).ok()
 }
 
 #[cfg(test)]

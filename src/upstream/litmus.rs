@@ -118,6 +118,15 @@ impl Experiment {
         }
     }
 
+    /// What is looked for: the rest could be seen in no answer.
+    pub fn symptoms(&self) -> impl Iterator<Item = LitmusSymptom> {
+        LitmusSymptom::ALL.into_iter().filter(|symptom| match symptom {
+            LitmusSymptom::Refused | LitmusSymptom::Failed => true,
+            LitmusSymptom::Login => self.plan.login.is_some(),
+            LitmusSymptom::Reissued => !self.plan.cookies.is_empty(),
+        })
+    }
+
     /// Takes a user in, if it is drawn. `moves` says whether this request may leave its server.
     pub fn join(&self, user: User, moves: bool, core: usize) -> Option<Part> {
         let group = Group::of(user, self.plan.percent)?;

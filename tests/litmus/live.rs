@@ -225,6 +225,56 @@ fn sessions_of_those_who_are_moved_stay_where_they_are() {
     assert_eq!(evenkeel.metric("evenkeel_sticky_sessions_begun_total", &["upstream=\"app\""]), 30.0);
 }
 
+/// What nobody has named cannot be seen: it is not listed, and makes the rest no harder to tell from chance.
+#[test]
+fn only_what_is_named_is_looked_for() {
+    let origins = origins(2);
+    let config = |litmus: &str| upstream("app", "\"round_robin\"", &format!("litmus = {litmus}\n"), &origins);
+    let evenkeel = Running::start(&config("{ percent = 50 }"));
+    for (litmus, names) in [
+        ("{ percent = 50 }", &["refused", "failed"][..]),
+        ("{ percent = 50, login = \"/login\" }", &["refused", "login", "failed"]),
+        ("{ percent = 50, cookies = [\"sid\"] }", &["refused", "reissued", "failed"]),
+    ] {
+        evenkeel.write(&config(litmus));
+        evenkeel.verb(&["reload"]).ends(0);
+        let report = live(&evenkeel, 1);
+        assert_eq!(report["judgement"]["comparisons"], names.len(), "{report:#}");
+        for group in ["shuffled", "control"] {
+            let symptoms = report["seen"][group]["symptoms"].as_array().unwrap();
+            let listed: Vec<&str> = symptoms.iter().filter_map(|symptom| symptom["symptom"].as_str()).collect();
+            assert_eq!(listed, names);
+        }
+        let exported = evenkeel.scrape();
+        for name in ["refused", "login", "reissued", "failed"] {
+            let sample = format!("group=\"control\",symptom=\"{name}\"");
+            assert_eq!(exported.contains(&sample), names.contains(&name), "{litmus}: {name}");
+        }
+    }
+}
+
+/// Users who keep no cookies are nobody: it is said why there are none.
+#[test]
+fn clients_that_send_no_cookie_back_are_told_of() {
+    let origins = origins(2);
+    let evenkeel = start(HALF, "\"round_robin\"", &origins);
+    let none =
+        "users are told apart by the cookie `evenkeel_litmus`: 2 answers have set it, no request has sent it back";
+    let said =
+        |code| (evenkeel.verb(&["litmus", "--live", "app"]).ends(code).out, evenkeel.verb(&["status"]).ends(0).out);
+    let (live, status) = said(1);
+    assert!(!live.contains("told apart") && !status.contains("told apart"), "nobody has come yet: {live}{status}");
+    let mut user = User::default();
+    user.ask(&evenkeel, "GET", "/echo");
+    User::default().ask(&evenkeel, "GET", "/echo");
+    let (live, status) = said(1);
+    assert!(live.contains(&format!("{none}\n")), "{live}");
+    assert!(status.contains(&format!("users are moved on purpose, 0 so far; {none}\n")), "{status}");
+    user.ask(&evenkeel, "GET", "/echo");
+    let (live, status) = said(1);
+    assert!(!live.contains("told apart") && !status.contains("told apart"), "{live}{status}");
+}
+
 #[test]
 fn counts_are_kept_over_a_reload_that_says_the_same() {
     let origins = origins(2);

@@ -38,6 +38,9 @@ pub(in crate::cli) async fn live(client: &Client, upstream: &str, console: &mut 
     let pairs = pairs(seen);
     let judgement = Judgement::of(&pairs, pairs.len());
     let (verdict, said) = concluded(seen, &judgement);
+    if found.canary.is_some() {
+        console.confirm("while a canary runs, nobody takes part")?;
+    }
     let live = Live { verdict, said, judgement, seen };
     if console.json {
         console.json_line(&live)?;
@@ -96,6 +99,9 @@ fn tell(live: &Live<'_>, console: &mut Console) -> Result<(), Failure> {
         shuffled.requests,
         control.requests
     ))?;
+    if let Some(why) = live.seen.nobody() {
+        console.line(&why)?;
+    }
     if !live.judgement.compared.is_empty() {
         let rows = rows(&live.judgement, &[], "MOVED");
         console.write(format!("\n{}\n", render(&rows, "", console.color)).as_bytes())?;
@@ -129,7 +135,7 @@ mod tests {
     }
 
     fn verdict(shuffled: LitmusGroup, control: LitmusGroup) -> (Verdict, String) {
-        let seen = LitmusStatus { percent: 5, shuffled, control, evidence: Vec::new() };
+        let seen = LitmusStatus { percent: 5, cookie: None, shuffled, control, evidence: Vec::new() };
         let pairs = pairs(&seen);
         concluded(&seen, &Judgement::of(&pairs, pairs.len()))
     }

@@ -10,7 +10,7 @@ use crate::config::spec::{At, LitmusBySpec, LitmusSpec, UpstreamSpec};
 
 impl Compiler<'_> {
     pub(super) fn litmus(&mut self, spec: &UpstreamSpec) -> Option<LitmusPlan> {
-        let options = spec.litmus.0.as_ref()?;
+        let options = spec.litmus.get_ref().0.as_ref()?;
         if matches!(spec.policy.get_ref(), Policy::Shuffle(_)) {
             let message = "`shuffle` moves everybody, which leaves `litmus` nobody to compare with";
             self.error(spec.policy.span(), message, "choose the policy that users are to have, or remove `litmus`");
@@ -23,6 +23,11 @@ impl Compiler<'_> {
         if let Some(login) = options.login.as_ref().filter(|login| !login.get_ref().starts_with('/')) {
             let message = format!("`{}` is not a path", login.get_ref().escape_debug());
             self.error(login.span(), message, "write the path that users are sent to, such as \"/login\"");
+        }
+        if cookies.is_empty() && options.login.is_none() {
+            let message = "`litmus` sees 401, 403 and 5xx only: neither session cookies nor a login are named";
+            let hint = "name what users have: cookies = [\"session\"], login = \"/login\"";
+            self.warn(spec.litmus.span(), message, hint);
         }
         Some(LitmusPlan {
             percent: self.within(&options.percent, "percent", &(1..=50)),

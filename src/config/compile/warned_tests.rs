@@ -103,6 +103,37 @@ fn a_route_that_some_request_comes_to_is_no_cause_for_a_warning() {
 }
 
 #[test]
+fn litmus_that_looks_for_little() {
+    warned(
+        r##"[[listener]]
+bind = ":8080"
+
+[upstream.shop]
+litmus = { percent = 1 }
+servers = ["127.0.0.1:9001"]
+"##,
+        r##"
+warning: `litmus` sees 401, 403 and 5xx only: neither session cookies nor a login are named
+ --> test.toml:5:10
+  |
+5 | litmus = { percent = 1 }
+  |          ^^^^^^^^^^^^^^^
+  |
+  = help: name what users have: cookies = ["session"], login = "/login"
+
+1 warning in test.toml
+"##,
+    );
+    let with = |litmus: &str| {
+        messages(&format!("[[listener]]\nbind = ':1'\n[upstream.shop]\nlitmus = {litmus}\nservers = ['a:1']\n"))
+    };
+    assert_eq!(with("true").len(), 1);
+    for litmus in ["false", "{ cookies = ['sid'] }", "{ login = '/login' }"] {
+        assert_eq!(with(litmus), [""; 0], "{litmus}");
+    }
+}
+
+#[test]
 fn sticky_upstreams_that_overwrite_each_others_cookies() {
     warned(
         r##"state_dir = "/var/lib/evenkeel"

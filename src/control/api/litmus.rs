@@ -7,10 +7,34 @@ use serde::{Deserialize, Serialize};
 pub struct LitmusStatus {
     /// Share of users of each group.
     pub percent: u32,
+    /// Absent where users are known by their address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<LitmusCookie>,
     pub shuffled: LitmusGroup,
     pub control: LitmusGroup,
     /// A few requests that gave something away.
     pub evidence: Vec<LitmusEvidence>,
+}
+
+/// The cookie that users are known by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LitmusCookie {
+    pub name: String,
+    /// Answers that have set it.
+    pub set: u64,
+    /// Requests that have sent it back.
+    pub returned: u64,
+}
+
+impl LitmusStatus {
+    /// Why nobody takes part, where clients keep no cookies.
+    #[must_use]
+    pub fn nobody(&self) -> Option<String> {
+        let LitmusCookie { name, set, .. } =
+            self.cookie.as_ref().filter(|cookie| cookie.set > 0 && cookie.returned == 0)?;
+        let answers = if *set == 1 { "1 answer has".to_owned() } else { format!("{set} answers have") };
+        Some(format!("users are told apart by the cookie `{name}`: {answers} set it, no request has sent it back"))
+    }
 }
 
 /// What became of a group.
@@ -22,6 +46,7 @@ pub struct LitmusGroup {
     pub judged: u64,
     /// Answers that counted.
     pub requests: u64,
+    /// Those that can be seen, with what the configuration names.
     pub symptoms: Vec<LitmusSymptomStatus>,
 }
 

@@ -10,6 +10,7 @@ use crate::balance::{HashBy, Policy, RoundRobin, Scratch, StickyCookie};
 use crate::config::plan::{
     Address, DrainPlan, ListenerPlan, LitmusPlan, MoveSessions, RoutePlan, ShadowPlan, UpstreamPlan,
 };
+use crate::metrics::cells::LitmusSymptom;
 use crate::tls;
 use crate::upstream::hot::{Counts, Shown, Watch};
 use crate::upstream::litmus::Experiment;
