@@ -153,3 +153,34 @@ fn a_key_that_a_log_does_not_have_is_told() {
     replay.read(&mut json(0, "10.0.0.1", ",\"upstream\":\"x\"").as_bytes()).unwrap();
     assert_eq!(replay.finish().policies[0].approximate, ["key", "hot_keys"]);
 }
+
+/// Without a duration a line's time may be that of the beginning of a request that took hours, such as a tunnel's. A
+/// hundred of them in a row are another log.
+#[test]
+fn a_long_request_without_a_duration_does_not_turn_the_clock_back() {
+    let line = |hour: u32, second: u32| {
+        format!("10.0.0.{second} - - [21/Nov/2026:{hour:02}:00:{second:02} +0000] \"GET / HTTP/1.1\" 200 1\n")
+    };
+    let wanted = || Wanted {
+        servers: vec![Server { name: "a".to_owned(), weight: 1 }],
+        policies: vec![("p".to_owned(), Policy::by_name("least_requests").unwrap())],
+        upstream: None,
+        took: Duration::from_secs(30),
+    };
+    let after = |log: &str| {
+        let mut replay = Replay::new(wanted());
+        replay.read(&mut log.as_bytes()).unwrap();
+        (replay.now.as_secs() % 86_400, replay.worlds[0].servers[0].in_flight, replay.finish().back)
+    };
+    let noon = 12 * 3600;
+    let busy = line(12, 0) + &line(12, 1);
+    assert_eq!(after(&busy), (noon + 1, 2, 0));
+    // It began three hours ago and is written now: the others are still in flight.
+    assert_eq!(after(&(busy.clone() + &line(9, 0))), (noon + 1, 3, 0));
+    assert_eq!(after(&(busy.clone() + &line(9, 0) + &line(12, 10))), (noon + 10, 4, 0));
+    // Also when many tunnels end, as long as something else comes between.
+    let many = line(9, 0).repeat(LATE_IN_A_ROW as usize - 1);
+    assert_eq!(after(&(busy.clone() + &many + &line(12, 2) + &many)).2, 0);
+    let (now, in_flight, back) = after(&(busy + &many + &line(9, 1)));
+    assert_eq!((now, in_flight, back), (9 * 3600 + 1, 1, 1), "that is an older log");
+}
