@@ -18,6 +18,8 @@
 //! [`Cleaned::compared`]: without parameters, with that punctuation decoded.
 //!
 //! Nothing in here knows routes or requests. A clean path costs one pass and no allocation.
+//!
+//! What people are shown of a path that is evidence is decided here as well: [`shown`].
 
 use std::fmt;
 
@@ -335,6 +337,34 @@ fn compared(path: &str) -> Option<String> {
         out.push_str(rest);
     }
     Some(out)
+}
+
+/// Characters that a part of a path has which is shown as it is; longer ones may be secrets.
+const MOST_SHOWN: usize = 24;
+
+/// A path without what may let somebody in: parameters (RFC 3986 §3.3) such as `;jsessionid=`, the session that ASP.NET
+/// has in the path ([`is_session`]), and parts as long as a token.
+#[must_use]
+pub fn shown(path: &str) -> String {
+    let (plain, cut) = match path.split_once(';') {
+        Some((plain, _)) => (plain, ";…"),
+        None => (path, ""),
+    };
+    let short = |part: &str| match part {
+        part if is_session(part) => "(…)".to_owned(),
+        part if part.chars().nth(MOST_SHOWN).is_some() => "…".to_owned(),
+        part => part.to_owned(),
+    };
+    plain.split('/').map(short).collect::<Vec<_>>().join("/") + cut
+}
+
+/// Whether a part of a path is what ASP.NET keeps for a client without cookies: `(S(…))` is a session, `(A(…))` an anonymous
+/// user and `(F(…))` somebody who has logged in, one behind the other in one pair of brackets.
+#[must_use]
+pub fn is_session(part: &str) -> bool {
+    let plain = part.replace("%28", "(").replace("%29", ")");
+    let inner = plain.strip_prefix('(').and_then(|rest| rest.strip_suffix("))"));
+    inner.is_some_and(|inner| matches!(inner.as_bytes(), [kind, b'(', ..] if kind.is_ascii_alphabetic()))
 }
 
 #[cfg(test)]

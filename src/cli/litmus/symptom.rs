@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::jar::Jar;
 use super::script::{Script, Step};
 use super::servers::Answer;
+use crate::path::{is_session, shown};
 
 /// One way in which an answer is wrong for a client that did everything right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -126,12 +127,13 @@ impl Judged {
 }
 
 /// The path of a redirect that leads to where one logs in: to `login`, or to a path that looks like it. Without
-/// parameters (`;jsessionid=…`), which may be a session's secret as much as a query may.
+/// parameters (`;jsessionid=…`) and sessions in the path (`(S(…))`), which are secrets as much as a query may be, and
+/// with parts as long as a token left out.
 fn leads_to_login(location: &str, login: Option<&str>) -> Option<String> {
     let whole = location.split(['?', '#']).next()?;
     let rest = whole.split_once("://").map_or(whole, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
     let plain = |part: &str| part.split(';').next().unwrap_or_default().to_owned();
-    let path = rest.split('/').map(plain).collect::<Vec<_>>().join("/");
+    let path = rest.split('/').filter(|part| !is_session(part)).map(plain).collect::<Vec<_>>().join("/");
     let is_login = match login {
         Some(login) => path.strip_prefix(login).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         None => path.split('/').any(|part| {
@@ -140,7 +142,7 @@ fn leads_to_login(location: &str, login: Option<&str>) -> Option<String> {
             part.starts_with("login") || part.starts_with("signin")
         }),
     };
-    is_login.then_some(path)
+    is_login.then(|| shown(&path))
 }
 
 #[cfg(test)]
@@ -212,5 +214,10 @@ mod tests {
         }
         assert_eq!(leads_to_login("/app;v=0A1B/login", None), "/app/login");
         assert_eq!(leads_to_login("/cart;login=0A1B", None), "");
+        for location in ["/(S(lit3py55t21z5v55vlm25s55))/login.aspx", "https://x/%28S%28lit3%29%29/login.aspx?a"] {
+            assert_eq!(leads_to_login(location, None), "/login.aspx");
+            assert_eq!(leads_to_login(location, Some("/login.aspx")), "/login.aspx");
+        }
+        assert_eq!(leads_to_login("/login/0123456789abcdef012345678", None), "/login/…");
     }
 }
