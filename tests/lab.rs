@@ -266,3 +266,46 @@ fn what_only_toy_servers_do_is_refused_for_servers_of_ones_own() {
     let done = harness::run(&mut command(&["lab", "--target", "127.0.0.1:1"])).ends(2);
     assert!(done.err.contains("say which scenario"), "{}", done.err);
 }
+
+/// The processes that a process has started and that still run, by the kernel's tables; zombies have ended.
+fn children(of: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| state(*pid).is_some_and(|(parent, _)| parent == of)).collect()
+}
+
+/// A process's parent and name; none where it has ended.
+fn state(pid: u32) -> Option<(u32, String)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, rest) = stat.rsplit_once(") ")?;
+    let (name, mut rest) = (head.split_once('(')?.1.to_owned(), rest.split(' '));
+    let is_alive = !matches!(rest.next()?, "Z" | "X");
+    is_alive.then(|| Some((rest.next()?.parse().ok()?, name)))?
+}
+
+/// Nothing of a lab outlives it, however it ends.
+#[test]
+fn a_lab_that_is_killed_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out, tmp) = (dir.path().join("long.toml"), dir.path().join("out"), dir.path().join("tmp"));
+    let has_redis = std::process::Command::new("redis-server").arg("--version").output().is_ok();
+    let kept = if has_redis { "store" } else { "memory" };
+    let text = SCENARIO.replace("\"3s\"", "\"9m\"");
+    let text = text.replacen("policy = \"sticky_cookie\"", &format!("policy = 'round_robin'\nsessions = '{kept}'"), 1);
+    std::fs::write(&file, text).unwrap();
+    std::fs::create_dir(&tmp).unwrap();
+    let mut lab = command(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let mut lab = Process::of(lab.env("TMPDIR", &tmp));
+    eventually("requests arrive", || counted_or_none(&out.join("run-1")).filter(|n| *n > 20));
+    let started = children(lab.pid());
+    let names: Vec<String> = started.iter().filter_map(|pid| Some(state(*pid)?.1)).collect();
+    // Three servers, of which one may have been killed, the proxy and the leash.
+    assert!(names.iter().filter(|name| name.starts_with("evenkeel")).count() >= 4, "{names:?}");
+    assert_eq!(names.iter().any(|name| name.starts_with("redis")), has_redis, "{names:?}");
+    let nooks = || std::fs::read_dir(&tmp).unwrap().count();
+    assert_eq!(nooks(), 1);
+    // With SIGKILL.
+    lab.kill();
+    eventually("all have ended", || started.iter().all(|pid| state(*pid).is_none()).then_some(()));
+    assert_eq!(nooks(), 0);
+}

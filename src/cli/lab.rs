@@ -33,6 +33,10 @@ pub(super) fn lab(args: LabArgs, global: &Global, console: &mut Console) -> Resu
         Some(LabVerb::Run(args)) => run(&args, console),
         Some(LabVerb::Simulate(args)) => simulate(&args, console),
         Some(LabVerb::Replay(args)) => replay::replay(&args, global, console),
+        Some(LabVerb::Leash { directory }) => match fleet::leash::wait(&directory) {
+            Ok(()) => Ok(Exit::Ok),
+            Err(error) => Err(Failure::new(Exit::Usage, error.to_string())),
+        },
         None => {
             let Some(scenario) = global.config.clone() else {
                 let text =

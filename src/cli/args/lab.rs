@@ -33,6 +33,12 @@ pub(in crate::cli) enum LabVerb {
     /// evenkeel's own (JSON or combined) and nginx's (combined or common). With -c FILE and --upstream NAME the
     /// servers are those of the configuration. No server is asked.
     Replay(LabReplayArgs),
+    /// Ends what `lab run` has started, once that is gone; started by it alone
+    #[command(hide = true)]
+    Leash {
+        /// Where the sockets are
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

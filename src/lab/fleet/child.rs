@@ -1,6 +1,6 @@
 //! Children of the lab, each of which ends with whoever holds its [`Guard`].
 //!
-//! Guards do not outlive SIGKILL of the lab, and no child watches whether its parent lives: they stay behind then.
+//! Guards do not outlive SIGKILL of the lab: what is left then is for the [leash](super::leash).
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::leash::Home;
 use super::{PACE, PATIENCE};
 
 /// A child that is ended when it is dropped.
@@ -74,6 +75,13 @@ pub fn end_all() {
 pub(super) struct Nook(PathBuf);
 
 impl Nook {
+    const PREFIX: &str = "evenkeel-lab-";
+
+    /// Whether that is what one is called: nothing else is removed by name.
+    pub(super) fn is_one(dir: &Path) -> bool {
+        dir.is_absolute() && dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(Self::PREFIX))
+    }
+
     pub(super) fn new() -> io::Result<Self> {
         /// More would leave no room for the names in it.
         const MOST: usize = 60;
@@ -81,7 +89,7 @@ impl Nook {
         let temp = Some(std::env::temp_dir()).filter(|temp| temp.is_absolute() && temp.as_os_str().len() <= MOST);
         let temp = temp.unwrap_or_else(|| PathBuf::from("/tmp"));
         loop {
-            let name = format!("evenkeel-lab-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+            let name = format!("{}{}-{}", Self::PREFIX, std::process::id(), NEXT.fetch_add(1, Relaxed));
             let dir = temp.join(name);
             match fs::DirBuilder::new().mode(0o700).create(&dir) {
                 Ok(()) => return Ok(Self(dir)),
@@ -92,9 +100,8 @@ impl Nook {
         }
     }
 
-    /// Where the proxy's admin socket is.
-    pub(super) fn admin(&self) -> PathBuf {
-        self.0.join("admin.sock")
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -104,10 +111,11 @@ impl Drop for Nook {
     }
 }
 
-/// A program, deaf to what the environment says of evenkeel, and to Ctrl-C: that is for the lab.
-pub(super) fn clean(program: &Path) -> Command {
+/// A program, deaf to what the environment says of evenkeel, and to Ctrl-C: that is for the lab. It is of that process
+/// group, or leads one of its own.
+pub(super) fn clean(program: &Path, group: Option<u32>) -> Command {
     let mut command = Command::new(program);
-    command.process_group(0);
+    command.process_group(group.and_then(|group| i32::try_from(group).ok()).unwrap_or(0));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EVENKEEL_")) {
         command.env_remove(name);
     }
@@ -141,11 +149,11 @@ impl Redis {
         command.status().is_ok_and(|status| status.success())
     }
 
-    pub(super) fn start(dir: &Path, nook: &Nook) -> io::Result<Self> {
+    pub(super) fn start(dir: &Path, home: &Home) -> io::Result<Self> {
         // Absolute: where Redis works, it changes to its own directory.
         let dir = fs::canonicalize(dir)?;
-        let (socket, log) = (nook.0.join("redis.sock"), fs::File::create(dir.join("redis.log"))?);
-        let mut command = clean(Path::new(Self::PROGRAM));
+        let (socket, log) = (home.redis(), fs::File::create(dir.join("redis.log"))?);
+        let mut command = home.command(Path::new(Self::PROGRAM));
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocket"]);
         command.arg(&socket).arg("--dir").arg(&dir);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -183,10 +191,11 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let (one, two) = (Nook::new().unwrap(), Nook::new().unwrap());
         assert_ne!(one.0, two.0);
-        assert!(one.admin().as_os_str().len() < 107);
+        assert!(one.path().join("redis.sock").as_os_str().len() < 107);
+        assert!(Nook::is_one(one.path()) && !Nook::is_one(&std::env::temp_dir()));
         assert_eq!(fs::metadata(&one.0).unwrap().permissions().mode() & 0o777, 0o700);
         let path = one.0.clone();
-        fs::write(one.admin(), "").unwrap();
+        fs::write(one.path().join("redis.sock"), "").unwrap();
         drop(one);
         assert!(!path.exists() && two.0.exists());
     }

@@ -1,10 +1,10 @@
 //! Real processes: toy servers, and evenkeel in front of them.
 //!
-//! Each is a child of this process and ends with the [`Fleet`], by its id; where this process gets SIGKILL nobody ends
-//! them. What operators do (add, drain, ready,
-//! remove) is done with evenkeel's own verbs.
+//! Each is a child of this process and ends with the [`Fleet`], by its id; where this process gets SIGKILL, its [leash]
+//! ends them. What operators do (add, drain, ready, remove) is done with evenkeel's own verbs.
 
 mod child;
+pub mod leash;
 mod origin;
 
 use std::collections::BTreeMap;
@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use child::{Guard, Nook, Redis, clean};
+use child::{Guard, Redis};
 pub use child::{end_all, resident};
+use leash::Home;
 use origin::{Origin, Setup};
 
 use super::scenario::{Action, Candidate, Scenario};
@@ -43,7 +44,8 @@ pub struct Fleet {
     redis: Option<Redis>,
     proxy: Guard,
     address: SocketAddr,
-    nook: Nook,
+    /// Last: what is left of the children ends with it.
+    home: Home,
 }
 
 /// Requests of users, as logs say.
@@ -107,14 +109,15 @@ impl Fleet {
         let config = dir.join("proxy.toml");
         // Marks the directory as one of the lab's, also where nothing below comes up.
         fs::write(&config, "# Servers did not become ready.\n")?;
-        let nook = Nook::new()?;
-        let redis = candidate.needs_redis().then(|| Redis::start(dir, &nook)).transpose()?;
+        let home = Home::new(program)?;
+        let redis = candidate.needs_redis().then(|| Redis::start(dir, &home)).transpose()?;
         let store = redis.as_ref().map(|redis| &redis.socket);
         let (program, dir) = (program.to_owned(), dir.to_owned());
-        let of_items = |items| Setup::of_items(program.clone(), dir.clone(), items).start(ITEMS, None, &[]);
+        let of_items =
+            |items| Setup::of_items(program.clone(), dir.clone(), home.group(), items).start(ITEMS, None, &[]);
         let items = scenario.items.as_ref().map(of_items).transpose()?;
         let items_at = items.as_ref().map(|items| items.address);
-        let setup = Setup::new(program.clone(), dir.clone(), scenario, candidate, store, items_at);
+        let setup = Setup::new(program.clone(), dir.clone(), home.group(), scenario, candidate, store, items_at);
         let mut origins: Vec<Origin> = Vec::new();
         let own = if scenario.targets.is_empty() { scenario.servers.count } else { 0 };
         for number in 1..=own {
@@ -126,12 +129,12 @@ impl Fleet {
         let pairs: Vec<(String, String)> = toys.chain(targets).collect();
         fs::write(&config, configuration(scenario, candidate, &pairs))?;
         let log = File::create(dir.join("proxy.log"))?;
-        let mut command = clean(&program);
-        command.arg("run").arg("-c").arg(&config).arg("--admin").arg(nook.admin());
+        let mut command = home.command(&program);
+        command.arg("run").arg("-c").arg(&config).arg("--admin").arg(home.admin());
         let mut proxy = Guard::new(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
-        let address = ready(&program, &dir, &nook, &mut proxy, pairs.len())?;
+        let address = ready(&program, &dir, &home, &mut proxy, pairs.len())?;
         let (origins, others) = (Mutex::new(origins), Mutex::new(items.into_iter().collect()));
-        Ok(Self { program, setup, origins, others, redis, proxy, address, nook })
+        Ok(Self { program, setup, origins, others, redis, proxy, address, home })
     }
 
     /// Where the proxy listens.
@@ -247,12 +250,12 @@ impl Fleet {
     }
 
     fn status(&self) -> io::Result<Value> {
-        status(&self.program, &self.nook)
+        status(&self.program, &self.home)
     }
 
     fn verb(&self, args: &[&str], is_over: &dyn Fn() -> bool) -> io::Result<()> {
-        let mut command = clean(&self.program);
-        command.args(args).arg("-q").arg("--admin").arg(self.nook.admin());
+        let mut command = self.home.command(&self.program);
+        command.args(args).arg("-q").arg("--admin").arg(self.home.admin());
         let mut child = Guard::new(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?);
         let running = child.child().ok_or_else(|| io::Error::other("the verb is gone"))?;
         let status = loop {
@@ -335,9 +338,9 @@ fn arrived(line: &str) -> Option<f64> {
     line.rsplit_once(" at=")?.1.parse().ok()
 }
 
-fn status(program: &Path, nook: &Nook) -> io::Result<Value> {
-    let mut command = clean(program);
-    let output = command.args(["status", "--output", "json", "--admin"]).arg(nook.admin()).output()?;
+fn status(program: &Path, home: &Home) -> io::Result<Value> {
+    let mut command = home.command(program);
+    let output = command.args(["status", "--output", "json", "--admin"]).arg(home.admin()).output()?;
     serde_json::from_slice(&output.stdout).map_err(io::Error::other)
 }
 
@@ -358,7 +361,7 @@ fn healthy(status: &Value) -> std::collections::BTreeSet<&str> {
 }
 
 /// Waits until the proxy serves and its servers are healthy; where it listens.
-fn ready(program: &Path, dir: &Path, nook: &Nook, proxy: &mut Guard, servers: usize) -> io::Result<SocketAddr> {
+fn ready(program: &Path, dir: &Path, home: &Home, proxy: &mut Guard, servers: usize) -> io::Result<SocketAddr> {
     let began = Instant::now();
     let log = dir.join("proxy.log");
     loop {
@@ -366,7 +369,7 @@ fn ready(program: &Path, dir: &Path, nook: &Nook, proxy: &mut Guard, servers: us
             let said = fs::read_to_string(&log).unwrap_or_default();
             return Err(io::Error::other(format!("the proxy did not become ready:\n{}", said.trim_end())));
         }
-        if let Ok(status) = status(program, nook)
+        if let Ok(status) = status(program, home)
             && status["phase"] == "serving"
             && healthy(&status).len() == servers
             && let Some(address) = status["listeners"][0]["address"].as_str().and_then(|address| address.parse().ok())

@@ -18,6 +18,8 @@ const TOKEN_KEY: &str = "the lab's own key, which guards nothing";
 pub(super) struct Setup {
     program: PathBuf,
     pub(super) dir: PathBuf,
+    /// The process group that servers are born into.
+    group: u32,
     args: Vec<OsString>,
     pub(super) replicates: bool,
 }
@@ -34,6 +36,7 @@ impl Setup {
     pub(super) fn new(
         program: PathBuf,
         dir: PathBuf,
+        group: u32,
         scenario: &Scenario,
         candidate: &Candidate,
         store: Option<&PathBuf>,
@@ -62,23 +65,23 @@ impl Setup {
             let cache = if candidate.cache == Some(Cached::Shared) { "shared" } else { "own" };
             args.extend(["--items".into(), items.to_string().into(), "--cache".into(), cache.into()]);
         }
-        Self { program, dir, args, replicates: candidate.sessions == Some(Kept::Replicated) }
+        Self { program, dir, group, args, replicates: candidate.sessions == Some(Kept::Replicated) }
     }
 
     /// For the store that has the items.
-    pub(super) fn of_items(program: PathBuf, dir: PathBuf, items: &Items) -> Self {
+    pub(super) fn of_items(program: PathBuf, dir: PathBuf, group: u32, items: &Items) -> Self {
         let mut args: Vec<OsString> = vec!["--work".into(), format!("{}ms", items.work.as_millis()).into()];
         if let Some(workers) = items.workers {
             args.extend(["--workers".into(), workers.to_string().into()]);
         }
-        Self { program, dir, args, replicates: false }
+        Self { program, dir, group, args, replicates: false }
     }
 
     /// Starts a server. Its logs are appended to, so that those of one that comes back are whole.
     pub(super) fn start(&self, name: &str, address: Option<SocketAddr>, others: &[SocketAddr]) -> io::Result<Origin> {
         let listen = address.map_or_else(|| "127.0.0.1:0".to_owned(), |address| address.to_string());
         let log = OpenOptions::new().append(true).create(true).open(self.dir.join(format!("{name}.log")))?;
-        let mut command = clean(&self.program);
+        let mut command = clean(&self.program, Some(self.group));
         command.args(["origin", "--name", name, "--listen", &listen]);
         command.arg("--arrivals").arg(self.dir.join(format!("{name}.arrivals"))).args(&self.args);
         command.env("EVENKEEL_ORIGIN_TOKEN_KEY", TOKEN_KEY);
