@@ -28,12 +28,8 @@ fn of_held(policy: &str, more: &str, servers: &[(&str, &Held)]) -> String {
 #[test]
 fn five_upgrades_under_load_fail_no_request() {
     let dir = tempfile::tempdir().unwrap();
-    Service::script(dir.path());
-    let services: Vec<Service> = ["a", "b"].iter().map(|name| Service::start(name, dir.path())).collect();
-    let servers: String = services
-        .iter()
-        .map(|s| format!("[[upstream.app.server]]\nname = \"{}\"\naddress = \"{}\"\n", s.name, s.address))
-        .collect();
+    let services = Service::several(&["a", "b"], dir.path());
+    let servers: String = services.iter().map(Service::table).collect();
     let evenkeel = Upgrading::start(&format!(
         "[upgrade]\ndeadline = \"4s\"\nidle_grace = \"4s\"\n\
          [upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"200ms\", timeout = \"5s\" }} }}\n\

@@ -294,7 +294,6 @@ fn long_connections_are_told_when_servers_go_and_cut_when_they_die() {
 /// of the report may be longer than that of a socket.
 #[test]
 fn what_does_not_start_is_left_out_and_the_rest_is_measured() {
-    use std::os::unix::fs::PermissionsExt as _;
     let scenario = SCENARIO.split_once("[strategies]").unwrap().0.to_owned()
         + &SCENARIO[SCENARIO.find("[servers]").unwrap()..SCENARIO.find("[[policy]]").unwrap()]
         + "[[policy]]\nname = \"store\"\npolicy = \"round_robin\"\nsessions = \"store\"\n"
@@ -303,8 +302,7 @@ fn what_does_not_start_is_left_out_and_the_rest_is_measured() {
     let (file, out) = (dir.path().join("ways.toml"), dir.path().join("long".repeat(40)));
     std::fs::write(&file, scenario).unwrap();
     let redis = dir.path().join("redis-server");
-    std::fs::write(&redis, "#!/bin/sh\n[ \"$1\" = --version ] || { echo 'no room'; exit 1; }\n").unwrap();
-    std::fs::set_permissions(&redis, std::fs::Permissions::from_mode(0o755)).unwrap();
+    harness::executable(&redis, "#!/bin/sh\n[ \"$1\" = --version ] || { echo 'no room'; exit 1; }\n");
     for _ in 0..2 {
         let mut run = command(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
         let done = harness::run(run.env("PATH", dir.path())).ends(1);

@@ -17,16 +17,9 @@ use serde_json::{Value, json};
 /// Long enough for a slow download on a machine that stalls, and the WebSockets are closed within.
 const DRAIN: &str = "in_flight = \"8s\", close_spread = \"7s\"";
 
-fn services(names: &[&str], dir: &Path) -> Vec<Service> {
-    // Written once: a script that is open for writing cannot be run.
-    Service::script(dir);
-    names.iter().map(|name| Service::start(name, dir)).collect()
-}
-
 /// `more` is further keys of the upstream.
 fn config<'a>(services: impl IntoIterator<Item = &'a Service>, more: &str) -> String {
-    let table = |s: &Service| format!("[[upstream.app.server]]\nname = \"{}\"\naddress = \"{}\"\n", s.name, s.address);
-    let servers: String = services.into_iter().map(table).collect();
+    let servers: String = services.into_iter().map(Service::table).collect();
     format!(
         "[upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"200ms\", timeout = \"5s\" }} }}\n\
          {more}\n{servers}"
@@ -82,7 +75,7 @@ fn restarted(done: Done, proof: &Value, report: &Report) {
 #[test]
 fn a_rolling_deploy_of_four_servers_fails_no_request() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c", "d"], dir.path());
+    let services = Service::several(&["a", "b", "c", "d"], dir.path());
     let before: Vec<i32> = services.iter().map(Service::pid).collect();
     let evenkeel = proxy(&services, &format!("slow_start = \"1s\"\ndrain = {{ {DRAIN} }}\n"));
     let load = MixedLoad::start(evenkeel.address, &arrivals(&services));
@@ -97,7 +90,7 @@ fn a_rolling_deploy_of_four_servers_fails_no_request() {
 #[test]
 fn a_rolling_deploy_loses_no_session_while_the_deadline_allows() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c", "d"], dir.path());
+    let services = Service::several(&["a", "b", "c", "d"], dir.path());
     let drain = format!("drain = {{ sessions_idle = \"4s\", sessions_max = \"60s\", {DRAIN} }}\n");
     let policy = "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\n";
     let evenkeel = proxy(&services, &format!("{policy}{drain}"));
@@ -116,7 +109,7 @@ fn a_rolling_deploy_loses_no_session_while_the_deadline_allows() {
 #[test]
 fn servers_that_are_added_and_removed_fail_no_request() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c", "d"], dir.path());
+    let services = Service::several(&["a", "b", "c", "d"], dir.path());
     let (first, second) = services.split_at(2);
     let evenkeel = proxy(first, &format!("drain = {{ {DRAIN} }}\n"));
     let load = MixedLoad::start(evenkeel.address, &arrivals(&services));
@@ -146,7 +139,7 @@ fn servers_that_are_added_and_removed_fail_no_request() {
 fn a_killed_server_fails_no_get_and_repeats_no_post() {
     let dir = tempfile::tempdir().unwrap();
     let names = ["a", "b", "c", "d"];
-    let services = services(&names, dir.path());
+    let services = Service::several(&names, dir.path());
     // Who is ejected for the requests it took to its grave does not stay out for longer than the test.
     let evenkeel = proxy(&services, "outliers = { ejection = \"300ms\", max_ejection = \"500ms\" }");
     let load = MixedLoad::start(evenkeel.address, &arrivals(&services));
@@ -195,7 +188,7 @@ fn fifty_reloads_fail_no_request() {
     const EVERY: Duration = Duration::from_millis(200);
 
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c", "d"], dir.path());
+    let services = Service::several(&["a", "b", "c", "d"], dir.path());
     let toml = |i: u32| {
         let servers = match i % 4 {
             0 => &services[..3],

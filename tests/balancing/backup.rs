@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 use crate::harness;
-
-use std::collections::BTreeMap;
+use crate::shares::{shares, who};
 
 use harness::{Origin, Proxy, eventually, origins, servers, upstream};
 use serde_json::json;
@@ -17,21 +16,6 @@ fn config(policy: &str, more: &str, origins: &[Origin], backups: usize) -> Strin
     let keys = format!("cookie_keys = [\"a key for this test\"]\n{more}");
     let tables = servers("app", spare).replace("[[upstream.app.server]]\n", "[[upstream.app.server]]\nbackup = true\n");
     format!("cores = 1\n{}{tables}", upstream("app", policy, &keys, primaries))
-}
-
-/// How many of `n` new clients each server got.
-fn who(proxy: &Proxy, n: usize) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for _ in 0..n {
-        let answer = proxy.get("/echo");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        *counts.entry(answer.server().to_owned()).or_default() += 1;
-    }
-    counts
-}
-
-fn shares(list: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    list.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
 }
 
 fn set(proxy: &Proxy, server: &str, admin: &str) {

@@ -13,6 +13,7 @@ mod policies;
 mod queue;
 mod session_moves;
 mod shadow;
+mod shares;
 mod slow_start;
 mod sticky;
 mod sticky_application;

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 use crate::harness;
-
-use std::collections::BTreeMap;
+use crate::shares::who;
 
 use harness::{Fake, Origin, Proxy, Refusing, eventually, origins, read_head, upstream};
 use serde_json::json;
@@ -37,17 +36,6 @@ fn ask_until_ejected(proxy: &Proxy, server: &str) {
         proxy.get("/echo");
         is_ejected(proxy, server).then_some(())
     });
-}
-
-/// How many of `n` new clients each server answered with success.
-fn who(proxy: &Proxy, n: usize) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for _ in 0..n {
-        let answer = proxy.get("/echo");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        *counts.entry(answer.server().to_owned()).or_default() += 1;
-    }
-    counts
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn a_bound_spreads_an_office_behind_one_address() {
 #[test]
 fn peak_ewma_goes_where_answers_are_quick() {
     let origins = origins(3);
-    origins[1].behave(|b| b.delay = Duration::from_millis(300));
+    origins[1].behave(|b| b.delay = Duration::from_secs(1));
     let proxy = Proxy::start(&format!("cores = 2\n{}", upstream("app", "\"peak_ewma\"", "", &origins)));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -175,7 +175,7 @@ fn what_was_slow_is_forgotten() {
 #[test]
 fn random_two_avoids_a_slow_server() {
     let origins = origins(3);
-    origins[1].behave(|b| b.delay = Duration::from_millis(400));
+    origins[1].behave(|b| b.delay = Duration::from_secs(1));
     let proxy = Proxy::start(&format!("cores = 2\n{}", upstream("app", "\"random_two\"", "", &origins)));
     std::thread::scope(|scope| {
         for _ in 0..8 {

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 use crate::harness;
-
-use std::collections::BTreeMap;
+use crate::shares::{shares, who};
 
 use harness::{Held, Origin, Proxy, Raw, eventually, origins, servers, upstream};
 use serde_json::json;
@@ -15,21 +14,6 @@ const RR: &str = "\"round_robin\"";
 fn config(policy: &str, slow_start: &str, more: &str, origins: &[Origin]) -> String {
     let keys = format!("slow_start = \"{slow_start}\"\ncookie_keys = [\"a key for this test\"]\n{more}");
     format!("trusted_proxies = [\"127.0.0.0/8\"]\ncores = 1\n{}", upstream("app", policy, &keys, origins))
-}
-
-/// How many of `n` new clients each server got.
-fn who(proxy: &Proxy, n: usize) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for _ in 0..n {
-        let answer = proxy.get("/echo");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        *counts.entry(answer.server().to_owned()).or_default() += 1;
-    }
-    counts
-}
-
-fn shares(list: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    list.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
 }
 
 fn percent(proxy: &Proxy, server: &str) -> Option<u32> {
@@ -80,7 +64,7 @@ fn the_share_grows_to_the_whole_by_itself() {
     let proxy = Proxy::start(&config(RR, "2s", "", &origins));
     set(&proxy, "b", "disabled");
     set(&proxy, "b", "ready");
-    let mut seen = vec![percent(&proxy, "b").unwrap_or(100)];
+    let mut seen = vec![percent_now(&proxy, "b").unwrap_or(100)];
     eventually("b has its whole share", || {
         let now = percent_now(&proxy, "b");
         seen.push(now.unwrap_or(100));

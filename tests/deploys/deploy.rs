@@ -14,17 +14,8 @@ use serde_json::Value;
 /// What each thread of the load sends in a second.
 const RATE: u64 = 40;
 
-fn services(names: &[&str], dir: &std::path::Path) -> Vec<Service> {
-    // Written once: a script that is open for writing cannot be run.
-    Service::script(dir);
-    names.iter().map(|name| Service::start(name, dir)).collect()
-}
-
 fn proxy(services: &[Service], more: &str) -> Running {
-    let servers: String = services
-        .iter()
-        .map(|s| format!("[[upstream.app.server]]\nname = \"{}\"\naddress = \"{}\"\n", s.name, s.address))
-        .collect();
+    let servers: String = services.iter().map(Service::table).collect();
     let evenkeel = Running::start(&format!(
         "[upstream.app]\ncheck = {{ http = {{ path = \"/healthz\", interval = \"200ms\", timeout = \"5s\" }} }}\n{more}{servers}"
     ));
@@ -64,7 +55,7 @@ fn states(evenkeel: &Running) -> Vec<String> {
 #[test]
 fn a_hook_that_fails_stops_the_deploy_and_takes_the_server_back() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c"], dir.path());
+    let services = Service::several(&["a", "b", "c"], dir.path());
     let evenkeel = proxy(&services, "");
     let done = deploy(&evenkeel, dir.path(), "test {name} != b", &[]).ends(6);
     assert!(done.err.contains("app/b: the hook failed"), "{}", done.err);
@@ -79,7 +70,7 @@ fn a_hook_that_fails_stops_the_deploy_and_takes_the_server_back() {
 #[test]
 fn a_server_that_does_not_come_back_stops_the_deploy() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     // The hook ends well and leaves the server dead.
     let each = format!("kill -9 $(cat {}/{{name}}.pid)", dir.path().display());
@@ -92,7 +83,7 @@ fn a_server_that_does_not_come_back_stops_the_deploy() {
 #[test]
 fn ctrl_c_takes_back_what_was_drained() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     let file = dir.path().join("proof.json");
     // What the hook starts is of the hook: it is not left behind.
@@ -128,7 +119,7 @@ fn ctrl_c_takes_back_what_was_drained() {
 #[test]
 fn ctrl_c_ends_the_watching_after_the_last_turn_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     let file = dir.path().join("proof.json");
     let (file, admin) = (file.to_str().unwrap(), evenkeel.socket().to_str().unwrap());
@@ -153,7 +144,7 @@ fn ctrl_c_ends_the_watching_after_the_last_turn_and_nothing_else() {
 #[test]
 fn what_cannot_be_deployed_is_refused_before_anything_is_touched() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     for (args, wrong) in [
         (&["deploy", "shop", "--each", "true"][..], "there is no upstream `shop`; there is app"),
@@ -179,7 +170,7 @@ fn what_cannot_be_deployed_is_refused_before_anything_is_touched() {
 #[test]
 fn a_deploy_that_moves_sessions_does_not_pass_its_gate() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\n");
     let mut user = evenkeel.client();
     let cookie = user.get("/echo").cookie("evenkeel").unwrap();
@@ -219,7 +210,7 @@ fn a_deploy_that_moves_sessions_does_not_pass_its_gate() {
 #[test]
 fn a_server_that_is_dead_can_be_repaired_by_a_deploy() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     services[1].kill();
     eventually("b is seen to be dead", || (evenkeel.server("app", "b").operational == "unhealthy").then_some(()));
@@ -233,7 +224,7 @@ fn a_server_that_is_dead_can_be_repaired_by_a_deploy() {
 #[test]
 fn nobody_is_restarted_when_the_one_that_was_left_dies_during_the_drain() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "");
     // Uploads that are not done hold the drain.
     let mut uploads = Vec::new();
@@ -264,7 +255,7 @@ fn nobody_is_restarted_when_the_one_that_was_left_dies_during_the_drain() {
 #[test]
 fn the_next_goes_when_the_last_takes_all_of_its_requests_again() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services, "slow_start = \"2s\"\nmax_requests = 20\n");
     let done = deploy(&evenkeel, dir.path(), "true", &[]).ends(0);
     let out = &done.out;

@@ -9,17 +9,8 @@ use std::path::Path;
 use harness::{Process, Running, Service, Signal, command, eventually};
 use serde_json::{Value, json};
 
-fn services(names: &[&str], dir: &Path) -> Vec<Service> {
-    // Written once: a script that is open for writing cannot be run.
-    Service::script(dir);
-    names.iter().map(|name| Service::start(name, dir)).collect()
-}
-
 fn config(services: &[Service], more: &str) -> String {
-    let servers: String = services
-        .iter()
-        .map(|s| format!("[[upstream.app.server]]\nname = \"{}\"\naddress = \"{}\"\n", s.name, s.address))
-        .collect();
+    let servers: String = services.iter().map(Service::table).collect();
     format!("[upstream.app]\n{more}\nslow_start = \"off\"\n{servers}")
 }
 
@@ -68,7 +59,7 @@ fn ran(dir: &Path) -> String {
 #[test]
 fn a_server_in_work_comes_back_when_the_command_dies_and_another_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c"], dir.path());
+    let services = Service::several(&["a", "b", "c"], dir.path());
     let evenkeel = proxy(&services);
     let (hook, file) = (hook(dir.path()), dir.path().join("proof.json"));
     let mut first = deploy(&evenkeel, &hook, &file, &[]);
@@ -113,7 +104,7 @@ fn a_server_in_work_comes_back_when_the_command_dies_and_another_goes_on() {
 #[test]
 fn what_one_command_has_seen_is_in_the_proof_of_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services);
     let (hook, file) = (hook(dir.path()), dir.path().join("proof.json"));
     let mut first = deploy(&evenkeel, &hook, &file, &[]);
@@ -133,7 +124,7 @@ fn what_one_command_has_seen_is_in_the_proof_of_the_next() {
 #[test]
 fn a_server_that_only_drained_is_back_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services);
     // A request that takes long holds the drain.
     let (address, path) = (evenkeel.address, "/slow?ms=3000");
@@ -165,7 +156,7 @@ fn a_server_that_only_drained_is_back_at_once() {
 #[test]
 fn a_server_that_does_not_come_back_stays_out_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services);
     let dir_name = dir.path().display();
     let each = format!("kill -9 $(cat {dir_name}/{{name}}.pid); touch {dir_name}/killed; {}", hangs(&dir_name));
@@ -188,7 +179,7 @@ fn a_server_that_does_not_come_back_stays_out_and_says_so() {
 #[test]
 fn an_operator_decides_over_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = Running::start(&config(&services, "check = \"off\""));
     all_serve(&evenkeel);
     let each = format!("touch {0}/began; {1}", dir.path().display(), hangs(&dir.path().display()));
@@ -208,7 +199,7 @@ fn an_operator_decides_over_the_ledger() {
 #[test]
 fn a_server_that_is_out_already_is_not_drained_again() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let more = "policy = { sticky_cookie = { new_clients = \"round_robin\" } }\ncheck = \"off\"";
     let evenkeel = Running::start(&config(&services, more));
     all_serve(&evenkeel);
@@ -234,7 +225,7 @@ fn a_server_that_is_out_already_is_not_drained_again() {
 #[test]
 fn a_command_that_was_away_for_too_long_stops() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let evenkeel = proxy(&services);
     let hook = hook(dir.path());
     let first = deploy(&evenkeel, &hook, &dir.path().join("proof.json"), &[]);
@@ -252,7 +243,7 @@ fn a_command_that_was_away_for_too_long_stops() {
 #[test]
 fn the_ledger_survives_a_restart_of_the_proxy() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b"], dir.path());
+    let services = Service::several(&["a", "b"], dir.path());
     let state = format!("state_dir = \"{}\"\n", dir.path().join("state").display());
     let toml = format!("{state}{}", config(&services, CHECK));
     let evenkeel = Running::start(&toml);
@@ -286,7 +277,7 @@ fn the_ledger_survives_a_restart_of_the_proxy() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a"], dir.path());
+    let services = Service::several(&["a"], dir.path());
     let evenkeel = proxy(&services);
     let path = "/upstreams/app/deploy";
     for (method, path, body, status, wrong) in [

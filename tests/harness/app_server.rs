@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Process, eventually};
+use super::{Process, eventually, executable};
 
 /// An address that stays ours while nobody listens there: sockets that share it have all said so, and
 /// none gets it by chance.
@@ -37,6 +37,17 @@ impl Service {
         service
     }
 
+    /// One of each name, with their script.
+    pub fn several(names: &[&str], dir: &Path) -> Vec<Self> {
+        Self::script(dir);
+        names.iter().map(|name| Self::start(name, dir)).collect()
+    }
+
+    /// As a server of `app` in the configuration.
+    pub fn table(&self) -> String {
+        format!("[[upstream.app.server]]\nname = \"{}\"\naddress = \"{}\"\n", self.name, self.address)
+    }
+
     /// Kills it, if it runs, and starts it again.
     pub fn restart(&self) {
         let mut command = std::process::Command::new(self.dir.join("restart.sh"));
@@ -65,8 +76,7 @@ impl Service {
             dir = dir.display(),
             program = env!("CARGO_BIN_EXE_evenkeel"),
         );
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        executable(&file, &text);
         file
     }
 

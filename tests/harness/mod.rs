@@ -45,7 +45,7 @@ pub use http2::{
 };
 pub use mixed_load::MixedLoad;
 pub use name_server::{NameServer, local};
-pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, run, under};
+pub use process::{Done, Process, Running, Signal, cli, cli_with_file, command, executable, run, under};
 pub use proxied_front::{Introduced, ProxiedFront};
 pub use raw::{Raw, raw};
 pub use tls_front::{Shaken, TlsFront};
@@ -93,6 +93,11 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 /// Origins named a, b, c…
 pub fn origins(count: usize) -> Vec<Origin> {
     (0..count).map(|i| Origin::start(&char::from(b'a' + i as u8).to_string()).unwrap()).collect()
+}
+
+/// The requests that an origin was given, checks aside: those go on beside whatever a test does.
+pub fn asked(origin: &Origin) -> Vec<Served> {
+    origin.requests().into_iter().filter(|request| request.path() != "/healthz").collect()
 }
 
 /// `[[upstream.NAME.server]]` tables for origins, named like them.

@@ -1,9 +1,9 @@
 //! The real binary as a child process.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -74,6 +74,16 @@ pub fn cli_with_file(toml: &str) -> Done {
     let (config, socket) = (dir.path().join("evenkeel.toml"), dir.path().join("admin.sock"));
     std::fs::write(&config, Proxy::complete(toml, "127.0.0.1:0", &socket)).unwrap();
     cli(&["run", "-c", config.to_str().unwrap()])
+}
+
+/// Writes a program that can be run at once. Another process does it: a file that this one has open for writing is
+/// so in every child of another thread, too, until that has become its own program, and cannot be run meanwhile.
+pub fn executable(path: &Path, text: &str) {
+    let mut write = Command::new("sh");
+    write.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut writer = write.spawn().unwrap();
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
 }
 
 /// Runs a command to its end.
@@ -254,7 +264,7 @@ impl Running {
         std::fs::write(&self.config, Proxy::complete(&toml, "127.0.0.1:0", self.api.socket())).unwrap();
     }
 
-    pub fn dir(&self) -> &std::path::Path {
+    pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 

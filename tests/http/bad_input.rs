@@ -6,7 +6,7 @@ use crate::harness;
 
 use std::time::Duration;
 
-use harness::{Answer, Origin, Proxy, Raw, Running, app, eventually, origins, raw, under};
+use harness::{Answer, Origin, Proxy, Raw, Running, app, asked, eventually, origins, raw, under};
 
 const RR: &str = "\"round_robin\"";
 
@@ -18,7 +18,7 @@ fn pair(head: &str) -> (Vec<Origin>, Proxy) {
 
 /// Requests that reached the origin, apart from its checks.
 fn served(origins: &[Origin]) -> Vec<String> {
-    origins[0].requests().into_iter().filter(|r| r.path() != "/healthz").map(|r| r.target).collect()
+    asked(&origins[0]).into_iter().map(|r| r.target).collect()
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use crate::harness;
 
-use harness::{Answer, Fake, Origin, Proxy, Raw, app, eventually, origins, unchecked};
+use harness::{Answer, Fake, Origin, Proxy, Raw, app, asked, eventually, origins, unchecked};
 
 fn pair(keys: &str) -> (Vec<Origin>, Proxy) {
     let origins = origins(1);
@@ -15,7 +15,7 @@ fn pair(keys: &str) -> (Vec<Origin>, Proxy) {
 
 /// Requests that reached the origin, apart from its checks.
 fn served(origins: &[Origin]) -> Vec<String> {
-    origins[0].requests().into_iter().filter(|r| r.path() != "/healthz").map(|r| r.target).collect()
+    asked(&origins[0]).into_iter().map(|r| r.target).collect()
 }
 
 /// The answer is evenkeel's own, whole, and the last on the connection.

@@ -5,8 +5,8 @@
 use crate::harness;
 
 use harness::{
-    DATA, END_HEADERS, END_STREAM, Fake, Frames, HEADERS, Origin, Proxy, RST_STREAM, SETTINGS, eventually, origins,
-    read_head, unchecked,
+    DATA, END_HEADERS, END_STREAM, Fake, Frames, HEADERS, Origin, Proxy, RST_STREAM, SETTINGS, asked, eventually,
+    origins, read_head, unchecked,
 };
 
 fn proxy() -> (Vec<Origin>, Proxy) {
@@ -117,12 +117,12 @@ fn an_answer_that_does_not_switch_is_never_taken_for_a_tunnel() {
     let mut frames = Frames::to(proxy.address);
     frames.send(HEADERS, END_HEADERS, 1, &connect("websocket", "/"));
     assert_eq!(frames.next_of(&[HEADERS]).unwrap().status(), 502, "the server said 200");
-    let requests = origins[0].requests().len();
+    let requests = asked(&origins[0]).len();
     let toml =
         format!("[upstream.app]\ncheck = \"off\"\nprotocol = \"h2c\"\nservers = [\"{}\"]\n", origins[0].address());
     let proxy = Proxy::start(&toml);
     let mut frames = Frames::to(proxy.address);
     frames.send(HEADERS, END_HEADERS, 1, &connect("websocket", "/ws"));
     assert_eq!(frames.next_of(&[HEADERS]).unwrap().status(), 501, "its server cannot switch");
-    assert_eq!(origins[0].requests().len(), requests);
+    assert_eq!(asked(&origins[0]).len(), requests);
 }

@@ -7,7 +7,7 @@ use crate::harness;
 
 use harness::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, Origin, PING, PRIORITY, Proxy,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, app, eventually, full_backlog, origins, unchecked,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, app, asked, eventually, full_backlog, origins, unchecked,
 };
 
 const RR: &str = "\"round_robin\"";
@@ -42,7 +42,7 @@ fn ends_the_connection(frames: &mut Frames, codes: &[u32], what: &str) {
 
 /// The stream is reset, or the connection ends; in no case is there an answer of a server.
 fn is_malformed(proxy: &Proxy, origins: &[Origin], fields: &[(&str, &str)], what: &str) {
-    let before = origins[0].requests().len();
+    let before = asked(&origins[0]).len();
     let mut frames = Frames::to(proxy.address);
     frames.ask(1, fields);
     match frames.next_of(&[RST_STREAM, GOAWAY, HEADERS]) {
@@ -50,7 +50,7 @@ fn is_malformed(proxy: &Proxy, origins: &[Origin], fields: &[(&str, &str)], what
         Some(frame) if frame.kind == HEADERS => assert_eq!(frame.status(), 400, "{what}"),
         Some(frame) => assert_eq!(frame.code(), PROTOCOL_ERROR, "{what}"),
     }
-    assert_eq!(origins[0].requests().len(), before, "{what}: a server saw it");
+    assert_eq!(asked(&origins[0]).len(), before, "{what}: a server saw it");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn section_6_2_padding_is_taken_off_and_may_not_be_longer_than_the_frame() {
     frames.send(HEADERS, END_HEADERS | 8, 1, &padded);
     frames.send(DATA, END_STREAM | 8, 1, &[&[2][..], b"body", &[0; 2]].concat());
     assert_eq!(frames.next_of(&[HEADERS]).unwrap().status(), 200);
-    assert_eq!(origins[0].requests().last().unwrap().body, 4);
+    assert_eq!(asked(&origins[0]).last().unwrap().body, 4);
     let mut frames = Frames::to(proxy.address);
     frames.send(HEADERS, END_HEADERS | END_STREAM | 8, 1, &[200, 0x82]);
     ends_the_connection(&mut frames, &[PROTOCOL_ERROR], "padding beyond the frame");
@@ -372,7 +372,7 @@ fn section_8_5_connect_is_not_served() {
     let mut frames = Frames::to(proxy.address);
     frames.send(HEADERS, END_HEADERS, 1, &Frames::block(&[(":method", "CONNECT"), (":authority", "a:443")]));
     assert_eq!(frames.next_of(&[HEADERS]).unwrap().status(), 501);
-    assert!(origins[0].requests().iter().all(|r| r.method != "CONNECT"));
+    assert!(asked(&origins[0]).iter().all(|r| r.method != "CONNECT"));
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn section_10_5_1_a_header_list_beyond_the_limit_is_refused() {
     let origins = origins(1);
     let proxy =
         Proxy::start(&format!("max_header_bytes = \"8KiB\"\nmax_request_line = \"4KiB\"\n{}", app(RR, &origins)));
-    let before = origins[0].requests().len();
+    let before = asked(&origins[0]).len();
     let long = "x".repeat(4000);
     let mut frames = Frames::to(proxy.address);
     let mut fields = Frames::get("/");
@@ -421,7 +421,7 @@ fn section_10_5_1_a_header_list_beyond_the_limit_is_refused() {
         }
     }
     assert!(frames.is_ended());
-    assert_eq!(origins[0].requests().len(), before);
+    assert_eq!(asked(&origins[0]).len(), before);
 }
 
 /// Sends frames until the connection ends, at most `most` of them; how many were taken.
@@ -477,7 +477,7 @@ fn section_10_5_floods_cost_the_client_its_connection() {
 #[test]
 fn section_10_5_rapid_reset_costs_the_client_its_connection_and_the_server_nothing() {
     let (origins, proxy) = proxy();
-    let before = origins[0].requests().len();
+    let before = asked(&origins[0]).len();
     let block = Frames::block(&Frames::get("/"));
     let sent = flood(&proxy, 20_000, |n| {
         let stream = 2 * n as u32 + 1;
@@ -486,7 +486,7 @@ fn section_10_5_rapid_reset_costs_the_client_its_connection_and_the_server_nothi
         pair
     });
     assert!(sent < 20_000, "all were taken");
-    let reached = origins[0].requests().len() - before;
+    let reached = asked(&origins[0]).len() - before;
     assert!(reached < 50, "{reached} of {sent} reached a server");
     eventually("nothing is left", || (proxy.server("app", "a").in_flight == 0).then_some(()));
 }

@@ -11,11 +11,6 @@ use serde_json::Value;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/litmus.toml");
 
-fn services(names: &[&str], dir: &Path) -> Vec<Service> {
-    Service::script(dir);
-    names.iter().map(|name| Service::start(name, dir)).collect()
-}
-
 fn litmus(script: &str, servers: &[String], more: &[&str]) -> Done {
     let mut args = vec!["litmus", script];
     for server in servers {
@@ -88,7 +83,7 @@ repeat = 2
 #[test]
 fn sessions_in_memory_are_told_by_those_who_are_moved() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a", "b", "c"], dir.path());
+    let services = Service::several(&["a", "b", "c"], dir.path());
     let servers: Vec<String> = services.iter().map(|s| format!("{}={}", s.name, s.address)).collect();
     let done = litmus(SCRIPT, &servers, &["--output", "json"]).ends(6);
     let report = done.json();
@@ -155,7 +150,7 @@ fn a_service_that_keeps_nothing_passes() {
 #[test]
 fn what_a_restart_loses_is_told_even_of_those_who_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let services = services(&["a"], dir.path());
+    let services = Service::several(&["a"], dir.path());
     let address = services[0].address;
     let servers = [format!("x={address}"), format!("y={address}")];
     litmus(SCRIPT, &servers, &[]).ends(0);

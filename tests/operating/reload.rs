@@ -255,10 +255,11 @@ fn health_counters_pins_drains_and_tunnels_survive() {
     let evenkeel = Running::start(&app(policy, &origins[..3]));
     // Pins, on every server.
     let mut pinned: Vec<(String, String)> = Vec::new();
-    for _ in 0..12 {
+    eventually("a pin on every server", || {
         let answer = evenkeel.client().get("/");
         pinned.push((answer.server().to_owned(), answer.cookie("pin").unwrap()));
-    }
+        ["a", "b", "c"].iter().all(|server| pinned.iter().any(|(on, _)| on == server)).then_some(())
+    });
     let pin = |server: &str| pinned.iter().find(|(s, _)| s == server).unwrap().1.clone();
     // A tunnel and an idle connection on b; a drained by hand, c found ill.
     let mut socket = WebSocket::open_with(evenkeel.address, "x", "/ws", &[("cookie", &pin("b"))]);

@@ -4,11 +4,10 @@
 
 use crate::harness;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use harness::upgrading::{Upgrading, gone, kill};
-use harness::{Client, Held, Origin, Signal, app, eventually, origins};
+use harness::{Client, Held, Origin, Signal, app, eventually, executable, origins};
 
 const RR: &str = "\"round_robin\"";
 
@@ -20,8 +19,7 @@ fn start(upgrade: &str, origins: &[Origin]) -> Upgrading {
 fn script(evenkeel: &Upgrading, text: &str) -> PathBuf {
     let path = evenkeel.dir().join("script");
     let pid = evenkeel.dir().join("pid");
-    std::fs::write(&path, format!("#!/bin/sh\n{}\n", text.replace("PID", pid.to_str().unwrap()))).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    executable(&path, &format!("#!/bin/sh\n{}\n", text.replace("PID", pid.to_str().unwrap())));
     path
 }
 

@@ -29,7 +29,7 @@ const TAKES: Duration = Duration::from_secs(10);
 /// How long the new process's word may be on its way through this one.
 const READS: Duration = Duration::from_millis(200);
 /// How long cores have to say where round robin goes on.
-const TELLS: Duration = Duration::from_millis(500);
+const TELLS: Duration = Duration::from_secs(2);
 /// How often it is looked, every 10 ms, how a process has ended.
 const LOOKS: u32 = 100;
 /// A process that gets ready.

@@ -52,6 +52,10 @@ impl Slot {
     /// A server has sent one.
     fn came(&self, status: StatusCode, fields: &HeaderMap) {
         self.with(|waiting| {
+            // The parser goes on with what it has read until the alarm is seen: nobody is to get that.
+            if waiting.overrun {
+                return;
+            }
             waiting.count += 1;
             // 100 answers an expectation, which is this hop's own matter.
             if status != StatusCode::CONTINUE {
