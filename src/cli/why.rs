@@ -62,6 +62,9 @@ fn told(explained: &Explained) -> Vec<String> {
         row("upstream", format!("{upstream} ({policy}), {}", count(*servers as u64, "server")));
         row("server", server.clone().unwrap_or_else(|| "none".to_owned()));
         row("pin", pin.clone());
+        if explained.spread {
+            row("hot key", "spread: its users are placed one by one".to_owned());
+        }
         let pairs = |list: &[(String, String)]| -> Vec<String> {
             list.iter().map(|(server, why)| format!("{server}: {why}")).collect()
         };
@@ -89,6 +92,7 @@ mod tests {
             servers: 4,
             server: Some("a".into()),
             pin: "kept 300s".into(),
+            spread: false,
             skipped: vec![("b".into(), "draining".into()), ("c".into(), "ejected".into())],
             tried: vec![("d".into(), "reset".into())],
             queued_ms: 12.04,
@@ -110,6 +114,13 @@ mod tests {
              skipped   b: draining, c: ejected\n  tried     d: reset\n  queued    12.0 ms\n"
         );
         assert_eq!(api.seen()[0].path, "/why/a%2Fb");
+    }
+
+    #[test]
+    fn a_spread_key_is_a_reason() {
+        let spread = told(&Explained { spread: true, ..explained() });
+        assert_eq!(spread[5], "  hot key   spread: its users are placed one by one");
+        assert!(!told(&explained()).iter().any(|line| line.contains("hot key")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub use access::{Access, BasicAuthPlan, Users};
 pub use error_page::{ErrorPagePlan, Piece, Variable};
 pub use filters::{CompressPlan, Encoding, Level, MirrorPlan, RouteFilters};
-pub use litmus::{LitmusPlan, MOST_LITMUS_COOKIES};
+pub use litmus::{LITMUS_COOKIE, LitmusPlan, MOST_LITMUS_BODIES, MOST_LITMUS_COOKIES};
 pub use outliers::OutlierPlan;
 pub use tls::{CertificatePlan, Certificates, ClientAuthPlan, Hsts, RedirectToHttps, TlsPlan, UpstreamTls};
 

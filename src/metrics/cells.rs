@@ -350,11 +350,12 @@ pub enum LitmusSymptom {
     Login,
     Reissued,
     Failed,
+    Body,
 }
 
 impl LitmusSymptom {
     /// Each, in the order of its number.
-    pub const ALL: [Self; 4] = [Self::Refused, Self::Login, Self::Reissued, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Refused, Self::Login, Self::Reissued, Self::Failed, Self::Body];
 
     /// The name that it is counted by.
     #[must_use]
@@ -364,6 +365,7 @@ impl LitmusSymptom {
             Self::Login => "login",
             Self::Reissued => "reissued",
             Self::Failed => "failed",
+            Self::Body => "body",
         }
     }
 

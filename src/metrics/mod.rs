@@ -143,7 +143,7 @@ metrics! {
 
     LitmusUsers: Gauge "litmus_users" ["upstream", "group"] "Users who take part in the `litmus` of the upstream: `shuffled`, or `control`.";
     LitmusRequests: Counter "litmus_requests_total" ["upstream", "group"] "Answers to them that counted: of another server than the one before, or in the control group of the same.";
-    LitmusSymptoms: Counter "litmus_symptoms_total" ["upstream", "group", "symptom"] "Those of them that were 401 or 403 (`refused`), a redirect to the `login`, that set one of the session cookies anew (`reissued`), or were 5xx (`failed`).";
+    LitmusSymptoms: Counter "litmus_symptoms_total" ["upstream", "group", "symptom"] "Those of them that were 401 or 403 (`refused`), a redirect to the `login`, that set one of the session cookies anew (`reissued`), were 5xx (`failed`), or had another body than the user's first (`body`); those that are looked for.";
 
     ServerState: Gauge "server_state" ["upstream", "server", "state"] "1 for the state that checks and traffic say the server is in, 0 for the others.";
     ServerAdmin: Gauge "server_admin_state" ["upstream", "server", "state"] "1 for the state that the operator put the server in, 0 for the others.";

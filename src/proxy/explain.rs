@@ -63,6 +63,7 @@ pub(super) fn chosen(
     if let Some(upstream) = exchange.upstream() {
         noting.explanation.choose(upstream, pick.map(|pick| pick.index), tried);
     }
+    noting.explanation.spread = exchange.spread.is_some();
     noting.explanation.pin = match session.map(|session| (session.age(), moved)) {
         None => Pinned::No,
         Some((None, _)) => Pinned::New,
@@ -124,6 +125,9 @@ fn told(exchange: &Exchange, explanation: &Explanation, error: Option<&ProxyErro
         list(tried),
         explanation.queued.as_millis(),
     );
+    if explanation.spread {
+        text.push_str("; hot_key=spread");
+    }
     if let Some(error) = error {
         let _ = write!(text, "; error={}", error.kind.reason());
     }

@@ -5,12 +5,21 @@
 //! valid pin where a sticky cookie says where users belong, nor those whose session has to leave its server, nor any
 //! while a canary runs.
 
+mod same_body;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
+pub(super) use same_body::Watched;
+
+use self::same_body::Judged;
 use super::exchange::Exchange;
 use super::headers::Noted;
+use super::server_body::ServerBody;
 use super::split;
 use super::sticky::Session;
 use crate::balance::canary::CanaryBy;
@@ -31,6 +40,8 @@ pub(super) struct Taking {
     sent: [u64; MOST_LITMUS_COOKIES],
     /// What is told of it, if it gives something away.
     asked: Option<(Method, PathAndQuery)>,
+    /// Which of the paths it is for whose bodies are compared, by position in the plan.
+    same_body: Option<usize>,
 }
 
 /// Finds out whether the request's user takes part. Takes the experiment's cookie out of what the server gets.
@@ -42,6 +53,7 @@ pub(super) fn begin<B>(
     session: Option<&Session>,
     request: &mut Request<B>,
     noted: Noted,
+    compared: Option<&str>,
 ) {
     let plan = &experiment.plan;
     let user = match plan.by {
@@ -76,7 +88,10 @@ pub(super) fn begin<B>(
     // Cloned without a copy of its bytes, and only as long as there is something left to tell.
     let asked = part.group == Group::Shuffled && experiment.has_room(core);
     let asked = asked.then(|| request.uri().path_and_query().cloned().map(|path| (request.method().clone(), path)));
-    exchange.litmus = Some(Box::new(Taking { part, sent, asked: asked.flatten() }));
+    let path = (request.method() == Method::GET && request.uri().query().is_none())
+        .then(|| compared.unwrap_or(request.uri().path()));
+    let same_body = path.and_then(|path| plan.same_body.iter().position(|named| named == path));
+    exchange.litmus = Some(Box::new(Taking { part, sent, asked: asked.flatten(), same_body }));
 }
 
 /// Whether a session that is pinned may go on where it is: not without a pin, nor where its server is gone, fails or
@@ -92,28 +107,39 @@ fn hash(value: &[u8]) -> u64 {
     key_of(&String::from_utf8_lossy(value)).max(1)
 }
 
-/// Looks at the server's answer.
+/// Looks at the server's answer, and at its body where that is to be the same each time.
 #[cold]
-pub(super) fn note(exchange: &Exchange, taking: &Taking, answer: &Parts) {
-    let (Some(upstream), Some(claim)) = (exchange.upstream(), &exchange.claim) else { return };
-    let Some(experiment) = &upstream.litmus else { return };
+pub(super) fn note(exchange: &Exchange, taking: &Taking, answer: &Parts, body: ServerBody) -> ServerBody {
+    let (Some(upstream), Some(claim)) = (exchange.upstream(), &exchange.claim) else { return body };
+    let Some(experiment) = &upstream.litmus else { return body };
     // Where another server had to help out, who met whom is nobody's doing.
     if exchange.retries > 0 {
-        return;
+        return body;
     }
-    let core = &exchange.conn.core;
-    let symptoms = symptoms(experiment, taking, answer.status, &answer.headers);
-    let lot = |of: u32| core.with_scratch(upstream.slot, |s| s.policy.below(of.max(1)));
-    let counted = experiment.note(&taking.part, claim.server().key, symptoms, core.id, lot);
-    if let (true, Some((method, path)), 1..) = (counted, &taking.asked, symptoms) {
-        experiment.tell(core.id, || Told {
-            method: method.to_string(),
-            path: path::shown(path.path()),
-            from: upstream.name_of_mark(taking.part.last()).unwrap_or("a server that is gone").to_owned(),
-            to: claim.server().name.to_string(),
-            status: answer.status.as_u16(),
-            symptoms: LitmusSymptom::ALL.into_iter().filter(|symptom| symptoms & symptom.bit() != 0).collect(),
-        });
+    let counts = experiment.meet(&taking.part, claim.server().key);
+    let told = taking.asked.as_ref().filter(|_| counts).map(|(method, path)| Told {
+        method: method.to_string(),
+        path: path::shown(path.path()),
+        from: upstream.name_of_mark(taking.part.last()).unwrap_or("a server that is gone").to_owned(),
+        to: claim.server().name.to_string(),
+        status: answer.status.as_u16(),
+        symptoms: Vec::new(),
+    });
+    let judged = Judged {
+        experiment: Arc::clone(experiment),
+        conn: Rc::clone(&exchange.conn),
+        slot: upstream.slot,
+        part: taking.part,
+        counts,
+        symptoms: symptoms(experiment, taking, answer.status, &answer.headers),
+        told,
+    };
+    match taking.same_body.filter(|_| answer.status == StatusCode::OK) {
+        Some(path) => judged.watch(path, body),
+        None => {
+            judged.settle();
+            body
+        }
     }
 }
 

@@ -199,7 +199,7 @@ pub(super) fn prepare(
         shadow::ask(exchange, shadow, session.as_ref(), (path, request.uri().query(), request.headers()));
     }
     if let Some(experiment) = &upstream.litmus {
-        litmus::begin(exchange, upstream, experiment, session.as_ref(), request, noted);
+        litmus::begin(exchange, upstream, experiment, session.as_ref(), request, noted, compared);
     }
     if !plan.request_headers.is_empty() {
         if noted.has(Noted::UNDERSCORE) {

@@ -398,7 +398,7 @@ fn respond(
         Answer::Ordinary(response, lease) => (response, None, Some(lease)),
         Answer::Switched(response, far) => (response, Some(far), None),
     };
-    let (mut head, incoming) = response.into_parts();
+    let (mut head, mut incoming) = response.into_parts();
     // A fault where it hurts: with a claim and a connection in hand.
     #[cfg(test)]
     assert!(!head.headers.contains_key("x-fault"), "a fault in one request");
@@ -411,7 +411,7 @@ fn respond(
     keep(&mut exchange, lease, &head, noted, closes);
     asked::hear(&exchange, &mut head.headers);
     if let Some(taking) = &exchange.litmus {
-        litmus::note(&exchange, taking, &head);
+        incoming = litmus::note(&exchange, taking, &head, incoming);
     }
     let protocol = far.as_ref().and_then(|_| head.headers.get(header::UPGRADE).cloned());
     headers::strip_hop_by_hop(&mut head.headers, noted);

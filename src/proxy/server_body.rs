@@ -10,8 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::inbound::Received;
+use super::litmus::Watched;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a server's answer.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) enum ServerBody {
     Http1(Incoming),
     /// With the count of small frames that the request's body has sent since this last moved.
     Http2(Received, Option<Rc<Cell<u32>>>),
+    /// Either, with a look at what passes.
+    Watched(Box<Watched>),
 }
 
 impl Body for ServerBody {
@@ -35,6 +38,7 @@ impl Body for ServerBody {
                 }
                 polled.map_err(Into::into)
             }
+            Self::Watched(watched) => watched.poll(cx),
         }
     }
 
@@ -42,6 +46,7 @@ impl Body for ServerBody {
         match self {
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(received, _) => received.has_ended(),
+            Self::Watched(watched) => watched.has_ended(),
         }
     }
 
@@ -49,6 +54,7 @@ impl Body for ServerBody {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
             Self::Http2(received, _) => received.size_hint(),
+            Self::Watched(watched) => watched.size_hint(),
         }
     }
 }

@@ -93,6 +93,8 @@ pub struct Explanation {
     /// The last one that was chosen.
     pub server: Option<Arc<str>>,
     pub pin: Pinned,
+    /// Whether its key is hot and spread: its user has a place of its own.
+    pub spread: bool,
     /// Those that were not in the choice, as of the last one.
     pub skipped: Vec<(Arc<str>, Skip)>,
     /// Those on which it failed, with the reasons.

@@ -24,6 +24,9 @@ const PROBES: usize = 8;
 /// Requests that are told of, on each core.
 const TOLD: usize = 8;
 
+/// The bits of all symptoms.
+const SYMPTOMS: u8 = (1 << LitmusSymptom::ALL.len()) - 1;
+
 /// A user's word, unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Word {
@@ -50,8 +53,8 @@ impl Word {
             tag: word as u16,
             last: (word >> 16) as u16,
             trials: (word >> 32) as u16,
-            drawn: (word >> 48) as u8 & 0x0f,
-            any: (word >> 56) as u8 & 0x0f,
+            drawn: (word >> 48) as u8 & SYMPTOMS,
+            any: (word >> 56) as u8 & SYMPTOMS,
         }
     }
 }
@@ -79,6 +82,8 @@ pub struct Experiment {
     /// One for each core.
     pub cells: Box<[LitmusCell]>,
     users: [Users; 2],
+    /// Beside each word what bodies of the user were like, 16 bits for each path; empty where none is compared.
+    bodies: [Users; 2],
     told: Box<[[OnceLock<Told>; TOLD]]>,
 }
 
@@ -109,8 +114,11 @@ impl Experiment {
     /// A new one.
     #[must_use]
     pub fn new(plan: LitmusPlan, cores: usize) -> Self {
-        let users = || Users((0..WORDS).map(|_| AtomicU64::new(0)).collect());
+        let some = |count: usize| Users((0..count).map(|_| AtomicU64::new(0)).collect());
+        let users = || some(WORDS);
+        let bodies = || some(if plan.same_body.is_empty() { 0 } else { WORDS });
         Self {
+            bodies: [bodies(), bodies()],
             plan,
             cells: (0..cores).map(|_| LitmusCell::default()).collect(),
             users: [users(), users()],
@@ -124,6 +132,7 @@ impl Experiment {
             LitmusSymptom::Refused | LitmusSymptom::Failed => true,
             LitmusSymptom::Login => self.plan.login.is_some(),
             LitmusSymptom::Reissued => !self.plan.cookies.is_empty(),
+            LitmusSymptom::Body => !self.plan.same_body.is_empty(),
         })
     }
 
@@ -161,39 +170,56 @@ impl Experiment {
         self.told[core][TOLD - 1].get().is_none()
     }
 
-    /// Notes the answer of the server with that key. `lot` is a number by chance below its argument. The answer
-    /// says whether it counted: only one of a user who was moved, or in the control group stayed, and only to a
-    /// request that may be moved. In both groups the same requests have to be compared: others may well be
-    /// answered otherwise.
-    pub fn note(&self, part: &Part, server: u64, symptoms: u8, core: usize, lot: impl Fn(u32) -> u32) -> bool {
+    /// Notes that the server with that key has answered. Says whether the answer counts: only one of a user who
+    /// was moved, or in the control group stayed, and only to a request that may be moved. In both groups the same
+    /// requests have to be compared: others may well be answered otherwise.
+    pub fn meet(&self, part: &Part, server: u64) -> bool {
         let to = mark(server);
-        let counts = part.moves && part.last != 0 && (part.last == to) == (part.group == Group::Control);
+        let _ =
+            self.word(part).fetch_update(Relaxed, Relaxed, |word| Some(Word { last: to, ..Word::unpack(word) }.pack()));
+        part.moves && part.last != 0 && (part.last == to) == (part.group == Group::Control)
+    }
+
+    /// Counts an answer. `lot` is a number by chance below its argument.
+    pub fn count(&self, part: &Part, symptoms: u8, core: usize, lot: impl Fn(u32) -> u32) {
         let cell = &self.cells[core].groups[part.group as usize];
-        if counts {
-            cell.requests.inc();
-            for symptom in LitmusSymptom::ALL.into_iter().filter(|symptom| symptoms & symptom.bit() != 0) {
-                cell.symptoms[symptom as usize].inc();
-            }
+        cell.requests.inc();
+        for symptom in LitmusSymptom::ALL.into_iter().filter(|symptom| symptoms & symptom.bit() != 0) {
+            cell.symptoms[symptom as usize].inc();
         }
-        let word = &self.users[part.group as usize].0[part.word];
-        let _ = word.fetch_update(Relaxed, Relaxed, |before| {
-            let mut word = Word { last: to, ..Word::unpack(before) };
-            if counts {
-                word.trials = word.trials.saturating_add(1);
-                word.any |= symptoms;
-                if lot(word.trials.into()) == 0 {
-                    word.drawn = symptoms;
-                }
+        let _ = self.word(part).fetch_update(Relaxed, Relaxed, |before| {
+            let mut word = Word::unpack(before);
+            word.trials = word.trials.saturating_add(1);
+            word.any |= symptoms;
+            if lot(word.trials.into()) == 0 {
+                word.drawn = symptoms;
             }
             Some(word.pack())
         });
-        counts
+    }
+
+    fn word(&self, part: &Part) -> &AtomicU64 {
+        &self.users[part.group as usize].0[part.word]
+    }
+
+    /// Whether a body is another than the first that the user had of that path, by its position in the plan. Of
+    /// two that differ one in 65,536 are taken for the same.
+    pub fn is_other_body(&self, part: &Part, path: usize, digest: u64) -> bool {
+        let Some(seen) = self.bodies[part.group as usize].0.get(part.word) else { return false };
+        let (shift, digest) = (16 * path, u64::from(digest as u16).max(1));
+        let first = |seen: u64| seen >> shift & 0xffff;
+        // Whichever of two answers at once is the first, the other is compared with it.
+        let update = |seen| (first(seen) == 0).then_some(seen | digest << shift);
+        match seen.fetch_update(Relaxed, Relaxed, update) {
+            Ok(_) => false,
+            Err(seen) => first(seen) != digest,
+        }
     }
 
     /// Tells of a request that gave it away, where there is room.
-    pub fn tell(&self, core: usize, told: impl Fn() -> Told) {
+    pub fn tell(&self, core: usize, told: Told) {
         if let Some(free) = self.told[core].iter().find(|place| place.get().is_none()) {
-            let _ = free.set(told());
+            let _ = free.set(told);
         }
     }
 
@@ -289,7 +315,7 @@ mod tests {
 
     #[test]
     fn words_keep_what_they_are_told() {
-        let word = Word { tag: 0xffff, last: 0x1234, trials: 0xabcd, drawn: 0b1010, any: 0b1111 };
+        let word = Word { tag: 0xffff, last: 0x1234, trials: 0xabcd, drawn: 0b1_1010, any: 0b1_1111 };
         assert_eq!(Word::unpack(word.pack()), word);
         assert_eq!(Word::unpack(0), Word::default());
     }
@@ -302,7 +328,9 @@ mod tests {
         let user = (0..).map(User::of_number).find(|user| Group::of(*user, 50) == Some(Group::Shuffled)).unwrap();
         let ask = |server: u64, symptoms: u8, lot: u32| {
             let part = experiment.join(user, true, 0).unwrap();
-            experiment.note(&part, server, symptoms, 0, |of| lot % of)
+            let counts = experiment.meet(&part, server);
+            counts.then(|| experiment.count(&part, symptoms, 0, |of| lot % of));
+            counts
         };
         // The first has come from nowhere; who comes back to where it was has not been moved.
         assert!(!ask(a, refused, 0) && !ask(a, refused, 0));
@@ -333,7 +361,9 @@ mod tests {
                 // The second that counts is the only bad one.
                 let symptoms = if turn == 2 { LitmusSymptom::Failed.bit() } else { 0 };
                 let lot = |of: u32| scratch.borrow_mut().below(of);
-                experiment.note(&part, if turn % 2 == 0 { a } else { b }, symptoms, 0, lot);
+                if experiment.meet(&part, if turn % 2 == 0 { a } else { b }) {
+                    experiment.count(&part, symptoms, 0, lot);
+                }
             }
             taken += 1;
         }
@@ -352,7 +382,9 @@ mod tests {
             let user = (0..).map(User::of_number).find(|user| Group::of(*user, 50) == Some(group)).unwrap();
             let ask = |moves: bool, server: u64| {
                 let part = experiment.join(user, moves, 0).unwrap();
-                experiment.note(&part, server, 0, 0, |_| 0)
+                let counts = experiment.meet(&part, server);
+                counts.then(|| experiment.count(&part, 0, 0, |_| 0));
+                counts
             };
             assert!(!ask(true, a));
             // At home, or from where the one before was moved to.
@@ -363,6 +395,28 @@ mod tests {
             assert_eq!(experiment.join(user, true, 0).unwrap().last(), mark(b));
             assert_eq!(experiment.tally(group).judged, 1);
         }
+    }
+
+    #[test]
+    fn bodies_are_compared_with_the_first_of_the_same_path() {
+        let plan =
+            LitmusPlan { same_body: ["/a", "/b", "/c", "/d"].map(str::to_owned).into(), ..LitmusPlan::example(50) };
+        let experiment = Experiment::new(plan, 1);
+        let parts: Vec<Part> = (0..8).filter_map(|n| experiment.join(User::of_number(n), true, 0)).collect();
+        for part in &parts {
+            for path in 0..4 {
+                // A digest whose part is 0 is one all the same.
+                let digest = [0x1_0000, 7, 0xffff, 9][path];
+                assert!(!experiment.is_other_body(part, path, digest), "the first");
+                assert!(!experiment.is_other_body(part, path, digest));
+                assert!(experiment.is_other_body(part, path, digest ^ 8));
+                assert!(!experiment.is_other_body(part, path, digest), "it is the first that counts");
+            }
+        }
+        assert!(parts.iter().any(|part| part.group == Group::Shuffled) && parts.len() == 8);
+        let none = self::experiment(50);
+        let part = none.join(User::of_number(1), true, 0).unwrap();
+        assert!(!none.is_other_body(&part, 0, 1) && !none.is_other_body(&part, 0, 2), "nobody asked");
     }
 
     #[test]
@@ -377,7 +431,7 @@ mod tests {
             symptoms: vec![LitmusSymptom::Refused],
         };
         assert!(experiment.has_room(0));
-        (0..20).for_each(|_| experiment.tell(0, || told.clone()));
+        (0..20).for_each(|_| experiment.tell(0, told.clone()));
         assert!(!experiment.has_room(0));
         assert_eq!(experiment.told().len(), TOLD);
     }

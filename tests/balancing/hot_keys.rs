@@ -7,9 +7,10 @@ use crate::harness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use evenkeel::control::api::HotKeyStatus;
+use evenkeel::control::api::{Explained, HotKeyStatus};
+use evenkeel::debug_header::Key;
 use harness::{Client, Origin, Proxy, eventually, origins, upstream};
 
 /// The office's address; its other side is the proxy.
@@ -171,6 +172,36 @@ fn an_office_is_spread_while_it_is_too_much_and_comes_back() {
     let mut users: Vec<Client> = (0..12).map(|_| proxy.client().from(OFFICE)).collect();
     assert_eq!(favourites(&mut users), vec![home; 12], "the office is where it was");
     assert_eq!(favourites(&mut people), at_home);
+}
+
+/// Why a request went there is that its user was placed, not its address.
+#[test]
+fn of_a_request_whose_key_is_spread_it_is_told() {
+    let origins = origins(3);
+    slow(&origins);
+    let key = "a key for these tests";
+    let debug = format!("cores = 1\n[debug]\nremember = 100\nkey = \"{key}\"\n");
+    let policy = "{ ip_hash = { max_load = 1.25, hot_keys = \"spread\" } }";
+    let proxy = Proxy::start(&format!("{debug}{}", upstream("app", policy, "", &origins)));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let signed = Key::new(key).sign(now + 600);
+    let ask = |from: [u8; 4]| {
+        let answer = proxy.client().from(from).with("x-evenkeel-debug", &signed).get("/");
+        let (told, id) = (answer.header("x-evenkeel-debug").unwrap(), answer.header("x-request-id").unwrap());
+        // It is remembered when the last byte of the answer was handed over, which a client may see before.
+        let remembered = eventually("it is remembered", || {
+            let (status, body) = proxy.admin("GET", &format!("/why/{id}"), "");
+            (status == 200).then(|| serde_json::from_str::<Vec<Explained>>(&body).unwrap().remove(0))
+        });
+        let is_told = told.contains("; hot_key=spread");
+        assert_eq!(remembered.spread, is_told, "{told}");
+        is_told
+    };
+    assert!(!ask(OFFICE));
+    let crowd = Crowd::of((0..24).map(|_| proxy.client().from(OFFICE)).collect());
+    eventually("the office is spread", || ask(OFFICE).then_some(()));
+    assert!(!ask([127, 1, 1, 1]), "who is at home goes by the address");
+    crowd.leaves();
 }
 
 /// Behind a trusted proxy all come over its connections: a connection is nobody's own there.

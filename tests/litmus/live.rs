@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::harness::{self, Fake, Running, WebSocket, origins, upstream};
 use serde_json::Value;
@@ -17,7 +18,7 @@ impl User {
     fn ask(&mut self, evenkeel: &Running, method: &str, path: &str) -> harness::Answer {
         let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cookies = cookies.join("; ");
-        let answer = evenkeel.client().send(method, path, &[("cookie", &cookies)], b"");
+        let answer = evenkeel.client().send(method, path, &[("cookie", &cookies), ("accept-encoding", "gzip")], b"");
         for (name, line) in answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")) {
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap_or((name, ""));
             self.cookies.insert(name.to_owned(), value.to_owned());
@@ -250,6 +251,116 @@ fn only_what_is_named_is_looked_for() {
             let sample = format!("group=\"control\",symptom=\"{name}\"");
             assert_eq!(exported.contains(&sample), names.contains(&name), "{litmus}: {name}");
         }
+    }
+}
+
+/// Fake servers behind one upstream, whose answers follow from the number of the server and the head.
+fn faked(litmus: &str, more: &str, answer: fn(usize, &str) -> String) -> (Vec<Fake>, Running) {
+    let fake = |number| Fake::answering(move |_, _, head| Some(answer(number, head)));
+    let fakes: Vec<Fake> = (0..3).map(fake).collect();
+    let servers: Vec<String> = fakes.iter().map(|fake| format!("\"{}\"", fake.address())).collect();
+    let toml =
+        format!("[upstream.app]\ncheck = \"off\"\nlitmus = {litmus}\nservers = [{}]\n{more}", servers.join(", "));
+    (fakes, Running::start(&toml))
+}
+
+fn with_length(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn symptom(report: &Value, group: &str, name: &str, of: &str) -> u64 {
+    let symptoms = report["seen"][group]["symptoms"].as_array().unwrap();
+    symptoms.iter().find(|symptom| symptom["symptom"] == name).map_or(0, |symptom| symptom[of].as_u64().unwrap())
+}
+
+const SAME_BODY: &str = "{ percent = 50, same_body = [\"/account\", \"/cart\"] }";
+
+/// Every server has an answer of its own, with 200 and without a cookie: only the body gives it away.
+#[test]
+fn a_body_that_changes_with_the_server_is_seen() {
+    let (_fakes, evenkeel) = faked(SAME_BODY, "", |number, head| match head.split(' ').nth(1) {
+        Some("/cart") => with_length("empty"),
+        // Nobody has said that these are the same.
+        Some("/account?page=2" | "/account/x" | "/") => with_length(&number.to_string()),
+        // As long everywhere, and in two pieces.
+        Some("/account") => {
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n12\r\n1\r\n{number}\r\n0\r\n\r\n")
+        }
+        other => panic!("{other:?}"),
+    });
+    for _ in 0..60 {
+        let mut user = User::default();
+        for path in ["/", "/account", "/cart", "/account?page=2", "/account/x", "/cart", "/"] {
+            assert_eq!(user.ask(&evenkeel, "GET", path).status, 200);
+        }
+        assert_eq!(user.ask(&evenkeel, "HEAD", "/account").status, 200);
+    }
+    let quiet = live(&evenkeel, 0);
+    assert_eq!(quiet["judgement"]["comparisons"], 3, "{quiet:#}");
+    assert_eq!(symptom(&quiet, "shuffled", "body", "requests"), 0, "one look is none: {quiet:#}");
+    for _ in 0..80 {
+        let mut user = User::default();
+        user.ask(&evenkeel, "GET", "/cart");
+        let bodies: Vec<String> = (0..6).map(|_| user.ask(&evenkeel, "GET", "/account").text()).collect();
+        assert!(bodies.iter().all(|body| body.starts_with("12") && body.len() == 3), "{bodies:?}");
+    }
+    // What is counted when a body ends, its client may know before.
+    let seen = |report: &Value| symptom(report, "shuffled", "body", "users") > 10;
+    let report = harness::eventually("it is found out", || {
+        let report = evenkeel.verb(&["litmus", "--live", "app", "--output", "json"]).json();
+        (report["verdict"] == "stateful" && seen(&report)).then_some(report)
+    });
+    assert_eq!(symptom(&report, "control", "body", "requests"), 0, "{report:#}");
+    for name in ["refused", "failed"] {
+        assert_eq!(symptom(&report, "shuffled", name, "requests"), 0, "{report:#}");
+    }
+    let evidence = report["seen"]["evidence"].as_array().unwrap();
+    let is_it =
+        |e: &Value| e["path"] == "/account" && e["status"] == 200 && e["symptoms"] == serde_json::json!(["body"]);
+    assert!(!evidence.is_empty() && evidence.iter().all(is_it), "{report:#}");
+    let told = evenkeel.verb(&["litmus", "--live", "app"]).ends(6).out;
+    assert!(told.contains("were a changed body at another server than before"), "{told}");
+}
+
+/// What is the same is so however servers send it and clients get it.
+#[test]
+fn a_body_that_is_the_same_shows_nothing() {
+    let compressed = "[[route]]\nupstream = \"app\"\ncompress = true\n";
+    let (_fakes, evenkeel) = faked(SAME_BODY, compressed, |number, _| {
+        let text = "the same account ".repeat(200);
+        if number == 0 {
+            return with_length(&text).replacen("\r\n", "\r\nContent-Type: text/plain\r\n", 1);
+        }
+        let (one, two) = text.split_at(100 * number);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n", one.len(), two.len())
+    });
+    for _ in 0..60 {
+        let mut user = User::default();
+        for _ in 0..5 {
+            assert_eq!(user.ask(&evenkeel, "GET", "/account").header("content-encoding"), Some("gzip"));
+        }
+    }
+    let report = live(&evenkeel, 0);
+    for group in ["shuffled", "control"] {
+        assert_eq!(symptom(&report, group, "body", "requests"), 0, "{report:#}");
+        assert!(report["seen"][group]["judged"].as_u64().unwrap() > 5, "{report:#}");
+    }
+}
+
+/// What changes for everybody has nothing to do with where they are.
+#[test]
+fn a_body_that_changes_for_all_shows_nothing() {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let (_fakes, evenkeel) = faked(SAME_BODY, "", |_, _| with_length(&TURN.fetch_add(1, Relaxed).to_string()));
+    for _ in 0..60 {
+        let mut user = User::default();
+        (0..5).for_each(|_| assert_eq!(user.ask(&evenkeel, "GET", "/cart").status, 200));
+    }
+    let report = live(&evenkeel, 0);
+    assert_eq!(report["verdict"], "no_difference", "{report:#}");
+    for group in ["shuffled", "control"] {
+        assert!(symptom(&report, group, "body", "users") > 5, "{report:#}");
     }
 }
 

@@ -15,13 +15,14 @@ pub(super) enum LitmusView {
         cookies: Vec<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         login: Option<String>,
+        same_body: Vec<String>,
         by: &'static str,
     },
 }
 
 impl LitmusView {
     pub(super) fn of(plan: Option<&LitmusPlan>) -> Self {
-        let Some(LitmusPlan { percent, methods, cookies, login, by, cookie: _ }) = plan else {
+        let Some(LitmusPlan { percent, methods, cookies, login, same_body, by, cookie: _ }) = plan else {
             return Self::None(false);
         };
         Self::Options {
@@ -29,6 +30,7 @@ impl LitmusView {
             methods: methods.iter().map(ToString::to_string).collect(),
             cookies: cookies.clone(),
             login: login.clone(),
+            same_body: same_body.clone(),
             by: by.name(),
         }
     }

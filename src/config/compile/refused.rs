@@ -8,6 +8,7 @@ mod drain;
 mod edits;
 mod filters;
 mod listener;
+mod litmus;
 mod matching;
 mod names;
 mod outliers;

@@ -113,13 +113,13 @@ litmus = { percent = 1 }
 servers = ["127.0.0.1:9001"]
 "##,
         r##"
-warning: `litmus` sees 401, 403 and 5xx only: neither session cookies nor a login are named
+warning: `litmus` sees 401, 403 and 5xx only: no session cookie, login or body is named
  --> test.toml:5:10
   |
 5 | litmus = { percent = 1 }
   |          ^^^^^^^^^^^^^^^
   |
-  = help: name what users have: cookies = ["session"], login = "/login"
+  = help: name what users have: cookies = ["session"], login = "/login", same_body = ["/account"]
 
 1 warning in test.toml
 "##,
@@ -128,7 +128,7 @@ warning: `litmus` sees 401, 403 and 5xx only: neither session cookies nor a logi
         messages(&format!("[[listener]]\nbind = ':1'\n[upstream.shop]\nlitmus = {litmus}\nservers = ['a:1']\n"))
     };
     assert_eq!(with("true").len(), 1);
-    for litmus in ["false", "{ cookies = ['sid'] }", "{ login = '/login' }"] {
+    for litmus in ["false", "{ cookies = ['sid'] }", "{ login = '/login' }", "{ same_body = ['/'] }"] {
         assert_eq!(with(litmus), [""; 0], "{litmus}");
     }
 }
@@ -172,6 +172,75 @@ warning: upstream `beta` and upstream `shop` set one cookie, `evenkeel`, for the
 
 1 warning in test.toml
 "##,
+    );
+}
+
+#[test]
+fn hot_keys_whose_cookie_is_that_of_another() {
+    warned(
+        r##"state_dir = "/var/lib/evenkeel"
+
+[[listener]]
+bind = ":8080"
+
+[[route]]
+path = "/beta"
+upstream = "beta"
+
+[[route]]
+upstream = "shop"
+
+[upstream.shop]
+policy = { ip_hash = { max_load = 1.25, hot_keys = { spread = { cookie = "user" } } } }
+servers = ["127.0.0.1:9001"]
+
+[upstream.beta]
+policy = { sticky_cookie = { name = "user" } }
+servers = ["127.0.0.1:9002"]
+"##,
+        r##"
+warning: `hot_keys` of upstream `shop` and upstream `beta` set one cookie, `user`, for the same host
+  --> test.toml:14:10
+   |
+14 | policy = { ip_hash = { max_load = 1.25, hot_keys = { spread = { cookie = "user" } } } }
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+...
+18 | policy = { sticky_cookie = { name = "user" } }
+   |          ------------------------------------- the other cookie
+   |
+   = help: give it a cookie of its own: hot_keys = { spread = { cookie = "user_hot" } }
+
+1 warning in test.toml
+"##,
+    );
+    let top = "state_dir = '/x'\n[[listener]]\nbind = ':1'\n";
+    let two = |one: &str, other: &str| {
+        let routes = "[[route]]\npath = '/o'\nupstream = 'o'\n[[route]]\nupstream = 'u'\n";
+        messages(&format!(
+            "{top}{routes}[upstream.u]\nservers = ['a:1']\n{one}\n[upstream.o]\nservers = ['b:1']\n{other}\n"
+        ))
+    };
+    let hot = "policy = { ip_hash = { max_load = 1.25, hot_keys = 'spread' } }";
+    let sticky = |name: &str| format!("policy = {{ sticky_cookie = {{ name = '{name}' }} }}");
+    assert_eq!(two(hot, hot), [""; 0], "one number is enough for both");
+    assert_eq!(
+        two(hot, &sticky("evenkeel_user")),
+        ["`hot_keys` of upstream `u` and upstream `o` set one cookie, `evenkeel_user`, for the same host"]
+    );
+    let report = "policy = { ip_hash = { hot_keys = 'report' } }";
+    assert_eq!(two(report, &sticky("evenkeel_user")), [""; 0], "without spreading there is none");
+    let litmus = "litmus = { cookies = ['sid'] }";
+    assert_eq!(two(litmus, litmus), [""; 0]);
+    assert_eq!(
+        two(litmus, &sticky("evenkeel_litmus")),
+        ["upstream `o` and `litmus` of upstream `u` set one cookie, `evenkeel_litmus`, for the same host"]
+    );
+    let split =
+        "[[route]]\nhost = 'a.example'\nsplit = ['u', 'o']\nsplit_by = { cookie = { name = 'evenkeel_user' } }\n";
+    let split = split.replace("'u', 'o'", "{ upstream = 'u' }, { upstream = 'o' }");
+    assert_eq!(
+        messages(&format!("{top}{split}[upstream.u]\nservers = ['a:1']\n{hot}\n[upstream.o]\nservers = ['b:1']\n")),
+        ["`hot_keys` of upstream `u` and the split of this route set one cookie, `evenkeel_user`, for the same host"]
     );
 }
 

@@ -12,6 +12,7 @@ pub struct LitmusSpec {
     pub methods: At<Vec<At<String>>>,
     pub cookies: At<Vec<At<String>>>,
     pub login: Option<At<String>>,
+    pub same_body: At<Vec<At<String>>>,
     pub by: LitmusBySpec,
 }
 
@@ -22,6 +23,7 @@ impl Default for LitmusSpec {
             methods: nowhere(["GET", "HEAD"].map(|name| nowhere(name.to_owned())).to_vec()),
             cookies: nowhere(Vec::new()),
             login: None,
+            same_body: nowhere(Vec::new()),
             by: LitmusBySpec::Cookie,
         }
     }

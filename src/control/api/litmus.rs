@@ -52,7 +52,7 @@ pub struct LitmusGroup {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LitmusSymptomStatus {
-    /// `refused`, `login`, `reissued` or `failed`.
+    /// `refused`, `login`, `reissued`, `failed` or `body`.
     pub symptom: String,
     /// Users whose drawn answer had it.
     pub judged: u64,

@@ -16,6 +16,9 @@ pub struct Explained {
     pub server: Option<String>,
     /// `none` (no sessions), `new`, `kept 300s`, or `moved 300s drain`: the age of the pin, and why it moved.
     pub pin: String,
+    /// Whether its address or key is hot and spread, so that its user has a place of its own.
+    #[serde(default)]
+    pub spread: bool,
     /// Servers that were not in the choice, with the reason; as of the last one.
     pub skipped: Vec<(String, String)>,
     /// Servers on which it failed, with the reason.

@@ -1,5 +1,7 @@
 //! Which requests a route takes: its path and its conditions.
 
+use std::ops::Range;
+
 use std::collections::BTreeMap;
 
 use http::{HeaderName, Method};
@@ -14,9 +16,9 @@ impl Compiler<'_> {
     pub(super) fn route_path(&mut self, path: &At<MatchSpec>) -> Option<PathPattern> {
         match path.get_ref() {
             MatchSpec::Plain(text) | MatchSpec::Prefix(text) => {
-                self.plain_path(path, text).then(|| PathPattern::Prefix(text.clone()))
+                self.plain_path(path.span(), text).then(|| PathPattern::Prefix(text.clone()))
             }
-            MatchSpec::Exact(text) => self.plain_path(path, text).then(|| PathPattern::Exact(text.clone())),
+            MatchSpec::Exact(text) => self.plain_path(path.span(), text).then(|| PathPattern::Exact(text.clone())),
             MatchSpec::Regex(text) => self.pattern(path, text).map(PathPattern::Regex),
             MatchSpec::Present(_) => {
                 self.error(path.span(), "a path is always present", "write a prefix, such as \"/\"");
@@ -25,7 +27,8 @@ impl Compiler<'_> {
         }
     }
 
-    fn plain_path(&mut self, path: &At<MatchSpec>, text: &str) -> bool {
+    /// Whether a path may be compared with those of requests.
+    pub(in crate::config::compile) fn plain_path(&mut self, place: Range<usize>, text: &str) -> bool {
         let (message, hint) = if !text.starts_with('/') {
             let shown = text.escape_debug();
             (format!("the path `{shown}` does not start with `/`"), format!("write \"/{shown}\""))
@@ -47,7 +50,7 @@ impl Compiler<'_> {
                 Err(why) => (why.to_owned(), "write a path that a request can have".to_owned()),
             }
         };
-        self.error(path.span(), message, &hint);
+        self.error(place, message, &hint);
         false
     }
 
