@@ -239,7 +239,7 @@ fn ip_hash_moves_only_the_clients_of_a_server_that_is_down_and_takes_them_back()
 #[test]
 fn least_requests_avoids_a_slow_server() {
     let origins = origins(3);
-    origins[1].behave(|b| b.delay = Duration::from_secs(1));
+    origins[1].behave(|b| b.delay = Duration::from_millis(400));
     let proxy = Proxy::start(&format!("cores = 2\n{}", upstream("app", "\"least_requests\"", "", &origins)));
     std::thread::scope(|scope| {
         for _ in 0..8 {

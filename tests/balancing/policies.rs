@@ -175,7 +175,7 @@ fn what_was_slow_is_forgotten() {
 #[test]
 fn random_two_avoids_a_slow_server() {
     let origins = origins(3);
-    origins[1].behave(|b| b.delay = Duration::from_secs(1));
+    origins[1].behave(|b| b.delay = Duration::from_millis(400));
     let proxy = Proxy::start(&format!("cores = 2\n{}", upstream("app", "\"random_two\"", "", &origins)));
     std::thread::scope(|scope| {
         for _ in 0..8 {
