@@ -18,5 +18,6 @@ mod rfc8441;
 mod rfc9110;
 mod rfc9112;
 mod rfc9113;
+mod rfc9113_floods;
 mod timeouts;
 mod upgrade;

@@ -7,6 +7,7 @@ mod access_log;
 mod admin;
 mod asked_drain;
 mod drain;
+mod drain_deadlines;
 mod drain_websockets;
 mod membership;
 mod metrics;

@@ -5,6 +5,7 @@ mod harness;
 
 mod grpc;
 mod grpc_calls;
+mod h2_streams;
 mod h2_upstream;
 mod pool;
 mod proxy_protocol;
