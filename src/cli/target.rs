@@ -22,33 +22,33 @@ impl Target {
     /// Its path in the admin API.
     #[must_use]
     pub(super) fn path(&self) -> String {
-        format!("/upstreams/{}/servers/{}", segment(&self.upstream), segment(&self.server))
+        format!("/upstreams/{}/servers/{}", encoded(&self.upstream), encoded(&self.server))
     }
 }
 
 /// The path of an upstream in the admin API.
 pub(super) fn path_of(upstream: &str) -> String {
-    format!("/upstreams/{}", segment(upstream))
+    format!("/upstreams/{}", encoded(upstream))
 }
 
 /// The path of the servers of an upstream in the admin API.
 pub(super) fn path_of_servers(upstream: &str) -> String {
-    format!("/upstreams/{}/servers", segment(upstream))
+    format!("/upstreams/{}/servers", encoded(upstream))
 }
 
 /// The path of the deploy of an upstream in the admin API.
 pub(super) fn path_of_deploy(upstream: &str) -> String {
-    format!("/upstreams/{}/deploy", segment(upstream))
+    format!("/upstreams/{}/deploy", encoded(upstream))
 }
 
 /// The path of a request in the admin API.
 pub(super) fn path_of_why(request_id: &str) -> String {
-    format!("/why/{}", segment(request_id))
+    format!("/why/{}", encoded(request_id))
 }
 
 /// Encodes everything but the unreserved characters of RFC 3986 §2.3, so that a name with a slash
 /// (servers named by the path of a socket) stays one segment.
-fn segment(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

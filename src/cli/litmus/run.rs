@@ -20,6 +20,7 @@ use super::script::{Script, Step};
 use super::servers::Servers;
 use super::symptom::{Symptom, judge};
 use crate::balance::key_of;
+use crate::cli::target::encoded;
 
 /// What becomes of a client between its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,19 +206,6 @@ impl Client {
         }
         text
     }
-}
-
-/// Everything but the unreserved characters of RFC 3986 §2.3 escaped.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

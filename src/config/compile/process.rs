@@ -1,6 +1,8 @@
 //! What belongs to the process as a whole: cores, admin API, logs, shutdown, name servers.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -124,10 +126,7 @@ impl Compiler<'_> {
             idle_grace: self.time(&spec.idle_grace, "idle_grace"),
             deadline: self.time(&spec.deadline, "deadline"),
         };
-        if plan.idle_grace > plan.deadline {
-            let message = "`idle_grace` is longer than `deadline`, which cuts idle connections first";
-            self.warn(spec.idle_grace.span(), message, "write a shorter one");
-        }
+        self.grace(spec.idle_grace.span(), plan.idle_grace, plan.deadline);
         plan
     }
 
@@ -154,11 +153,15 @@ impl Compiler<'_> {
             idle_grace: self.time(&spec.idle_grace, "idle_grace"),
             deadline: self.time(&spec.deadline, "deadline"),
         };
-        if plan.idle_grace > plan.deadline {
-            let message = "`idle_grace` is longer than `deadline`, which cuts idle connections first";
-            self.warn(spec.idle_grace.span(), message, "write a shorter one");
-        }
+        self.grace(spec.idle_grace.span(), plan.idle_grace, plan.deadline);
         plan
+    }
+
+    fn grace(&mut self, place: Range<usize>, idle_grace: Duration, deadline: Duration) {
+        if idle_grace > deadline {
+            let message = "`idle_grace` is longer than `deadline`, which cuts idle connections first";
+            self.warn(place, message, "write a shorter one");
+        }
     }
 
     pub(super) fn dns(&mut self, spec: &DnsSpec) -> DnsPlan {
@@ -186,7 +189,7 @@ impl Compiler<'_> {
     }
 
     /// An address to listen on.
-    pub(super) fn address(&mut self, place: std::ops::Range<usize>, text: &str) -> Option<SocketAddr> {
+    pub(super) fn address(&mut self, place: Range<usize>, text: &str) -> Option<SocketAddr> {
         match listener::parse_bind(text) {
             Ok(address) => Some(address),
             Err((message, hint)) => {
