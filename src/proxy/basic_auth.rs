@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,7 +248,7 @@ async fn is_right(exchange: &Exchange, plan: &BasicAuthPlan, given: &Credentials
     let busy = || ProxyError::new(Kind::AuthBusy);
     let place = verifier.place(tag, exchange.client).ok_or_else(busy)?;
     conn.watch.enter(Phase::Verify, conn.core.clock.get(), PATIENCE);
-    let verifying = guarded(&conn.watch, verifier.verify(place, given.password, hash)).await;
+    let verifying = guarded(&conn.watch, pin!(verifier.verify(place, given.password, hash))).await;
     let is_right = verifying.map_err(ProxyError::new)? && own.is_some();
     if is_right {
         verifier.known.borrow_mut().add(tag);

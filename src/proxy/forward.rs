@@ -6,7 +6,7 @@ mod upload;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -28,24 +28,25 @@ use crate::upstream::{Event, Server};
 
 /// Why there is no answer.
 pub(super) enum Failure {
-    /// Certainly nothing was sent; here is the request back.
-    Returned(Box<Request<RequestBody>>, ProxyError),
+    /// Certainly nothing was sent; the request is back in its place.
+    Returned(ProxyError),
     /// Something may have been sent. `stale` when the connection had carried a request before and so
     /// may have been closed by the server at the same moment.
     Lost { error: ProxyError, stale: bool },
 }
 
-/// Runs `work` until it is done or something comes up for the connection.
-pub(super) async fn guarded<F: Future>(watch: &Watch, work: F) -> Result<F::Output, Kind> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
+/// Runs `work`, which is pinned where it is, until it is done or something comes up for the connection.
+pub(super) fn guarded<F: Future + Unpin>(
+    watch: &Watch,
+    mut work: F,
+) -> impl Future<Output = Result<F::Output, Kind>> + use<'_, F> {
+    poll_fn(move |cx| {
         if let Some(kind) = watch.fault() {
             watch.take_alarm();
             return Poll::Ready(Err(kind));
         }
-        work.as_mut().poll(cx).map(Ok)
+        Pin::new(&mut work).poll(cx).map(Ok)
     })
-    .await
 }
 
 /// The PROXY protocol header ahead of a connection for this client, where the upstream's servers get one.
@@ -71,7 +72,7 @@ pub(super) async fn connect(
     // Failures turn it, too, or one dead address of several would be tried first for ever.
     let turn = counts.connects.get().wrapping_add(counts.connect_failures.get()) as usize;
     conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
-    let outcome = guarded(&conn.watch, pool::connect(server, turn, plan.timeouts.connect)).await;
+    let outcome = guarded(&conn.watch, pin!(pool::connect(server, turn, plan.timeouts.connect))).await;
     let error = match outcome {
         Ok(Ok(stream)) => match begun(conn, plan, server, stream, introduction).await {
             Ok(stream) => {
@@ -110,7 +111,7 @@ async fn begun(
     introduction: Option<Vec<u8>>,
 ) -> Result<ServerStream, ProxyError> {
     if let Some(header) = introduction {
-        match guarded(&conn.watch, stream.write_all(&header)).await {
+        match guarded(&conn.watch, pin!(stream.write_all(&header))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(ProxyError::new(Kind::ConnectFailed).because(error)),
             Err(kind) => return Err(ProxyError::new(kind)),
@@ -153,22 +154,24 @@ fn is_own_shortage(error: &ProxyError) -> bool {
     })
 }
 
-/// Sends a request of `client` to the claimed server, over an idle connection where `reuse` allows and
-/// there is one, and waits for the head of the answer.
+/// Sends the request of `client` that is in `place` to the claimed server, over an idle connection where
+/// `reuse` allows and there is one, and waits for the head of the answer.
 pub(super) async fn send(
     conn: &Conn,
     plan: &UpstreamPlan,
     claim: &CoreClaim,
-    mut request: Request<RequestBody>,
+    place: &mut Option<Request<RequestBody>>,
     flow: Option<&Flow>,
     reuse: bool,
     client: IpAddr,
 ) -> Result<(Response<ServerBody>, Lease), Failure> {
     if let Some(options) = plan.protocol.http2() {
-        return Box::pin(http2::send(conn, plan, options, claim, request, flow, !reuse)).await;
+        return Box::pin(http2::send(conn, plan, options, claim, place, flow, !reuse)).await;
     }
     let (core, counts) = (&conn.core, &claim.cell().counts);
-    if plan.send_proxy.is_some() {
+    if plan.send_proxy.is_some()
+        && let Some(request) = place
+    {
         // Nothing follows on a connection that is one client's.
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -179,21 +182,25 @@ pub(super) async fn send(
                 counts.reused.inc();
                 line
             }
-            None => match open(conn, plan, claim, client).await {
+            // Boxed, since most requests find one that is open.
+            None => match Box::pin(open(conn, plan, claim, client)).await {
                 Ok(line) => line,
-                Err(error) => return Err(Failure::Returned(Box::new(request), error)),
+                Err(error) => return Err(Failure::Returned(error)),
             },
         };
+        let Some(request) = place.take() else { return Err(Failure::Returned(ProxyError::new(Kind::Internal))) };
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
-        let sent = guarded(&conn.watch, line.sender.try_send_request(request)).await;
+        let sent = guarded(&conn.watch, pin!(line.sender.try_send_request(request))).await;
         match sent {
             Ok(Ok(response)) => return Ok((response.map(ServerBody::Http1), Lease::Http1(line))),
             Ok(Err(mut refused)) => match refused.take_message() {
-                Some(unsent) if line.is_reused() => request = unsent,
                 Some(unsent) => {
-                    fault::failed(core, plan, claim);
-                    let error = ProxyError::new(Kind::Reset).because(refused.into_error());
-                    return Err(Failure::Returned(Box::new(unsent), error));
+                    *place = Some(unsent);
+                    if !line.is_reused() {
+                        fault::failed(core, plan, claim);
+                        let error = ProxyError::new(Kind::Reset).because(refused.into_error());
+                        return Err(Failure::Returned(error));
+                    }
                 }
                 None => {
                     let stale = line.is_reused();

@@ -210,11 +210,11 @@ async fn send(copying: &Copying, body: Bytes) -> Option<()> {
         };
         claim.cell().counts.picks.inc();
         watched.watch.uses(Some(claim.server().uid));
-        let request = request(copying, &body, &conn, timeouts.between_bytes, timeouts.first_byte);
-        let sent = forward::send(&conn, &upstream.plan, &claim, request, None, true, copying.client).await;
+        let mut request = Some(request(copying, &body, &conn, timeouts.between_bytes, timeouts.first_byte));
+        let sent = forward::send(&conn, &upstream.plan, &claim, &mut request, None, true, copying.client).await;
         let (response, lease) = match sent {
             Ok(answer) => answer,
-            Err(Failure::Returned(..) | Failure::Lost { .. }) => return None,
+            Err(Failure::Returned(_) | Failure::Lost { .. }) => return None,
         };
         let (head, mut answer) = response.into_parts();
         claim.cell().counts.answers[usize::from(head.status.as_u16() / 100).clamp(1, 5) - 1].inc();

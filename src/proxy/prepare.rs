@@ -300,14 +300,14 @@ pub(super) fn wrap(exchange: &mut Exchange, request: Request<Inbound>, protocol:
 }
 
 impl Outgoing {
-    /// The request for the next try, if there is one left to send.
-    pub(super) fn take(&mut self) -> Option<Request<RequestBody>> {
-        let mut request = self.request.take().or_else(|| {
+    /// Has the request for the next try in its place, if there is one left to send.
+    pub(super) fn ready(&mut self) -> Option<&mut Request<RequestBody>> {
+        if self.request.is_none() {
             let (method, uri, headers) = self.replay.clone()?;
-            let mut request = Request::new(RequestBody::default());
+            let request = self.request.insert(Request::new(RequestBody::default()));
             (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
-            Some(request)
-        })?;
+        }
+        let request = self.request.as_mut()?;
         match &self.moved {
             Some(moved) => drop(request.headers_mut().insert(X_SESSION_MOVED, moved.clone())),
             // A try before may have been one to another server.

@@ -4,6 +4,9 @@
 //! error means to the client in [`crate::error`]; everything that has to happen at the end, whichever
 //! way it ends, in [`super::exchange`].
 
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +34,7 @@ use super::https;
 use super::inbound::Inbound;
 use super::litmus;
 use super::pool::Lease;
-use super::prepare::{Outgoing, Prepared, content_length, find, prepare, wrap};
+use super::prepare::{Found, Outgoing, Prepared, content_length, find, prepare, wrap};
 use super::queue;
 use super::retry;
 use super::server_body::ServerBody;
@@ -45,19 +48,83 @@ use crate::metrics::cells::MoveReason;
 use crate::upstream::litmus::Part;
 use crate::upstream::{Claim, Refused as Unclaimable, Tried, Upstream, Wish};
 
+/// An answer that is on its way.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
 /// Serves one request, whatever becomes of it.
-pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Response<Body> {
+///
+/// What never waits is done at once. What does is a future, whose size every request pays for: it is
+/// written when the request begins, and is what is touched whenever it goes on. So it has room for what
+/// is sent, once, and for nothing that few requests need.
+pub(super) fn handle(conn: &Rc<Conn>, mut request: Request<Inbound>) -> Answering {
     let now = conn.core.now();
     conn.linger.set(false);
     conn.entry.count_request();
     let form = Form::of(request.method(), request.headers());
-    let mut exchange = Box::new(Exchange::begin(&conn, conn.core.view_of(conn.slot), &request, now));
+    let mut exchange = Box::new(Exchange::begin(conn, conn.core.view_of(conn.slot), &request, now));
     exchange.form = form;
-    let mut response = match serve(exchange, request, now).await {
+    let found = find(&mut exchange, &mut request);
+    if found.is_ok() && basic_auth::is_asked(&exchange) {
+        return Box::pin(async move {
+            let admitted = basic_auth::admit(&mut exchange, request.headers_mut()).await;
+            begin(exchange, request, found.and_then(|found| admitted.map(|()| found)), now).await
+        });
+    }
+    begin(exchange, request, found, now)
+}
+
+/// Begins what its route asks for.
+fn begin(
+    mut exchange: Box<Exchange>,
+    mut request: Request<Inbound>,
+    found: Result<Found, ProxyError>,
+    now: Instant,
+) -> Answering {
+    let prepared = found.and_then(|found| prepare(&mut exchange, &mut request, &found));
+    let (protocol, session) = match prepared {
+        Ok(Prepared::Forward(protocol, session)) => (protocol, session),
+        over => {
+            let conn = Rc::clone(&exchange.conn);
+            // The body stays unread.
+            conn.linger.set(!request.body().is_end_stream());
+            let response = match over {
+                Ok(Prepared::Answered(response, bytes)) => Ok(reply(exchange, response, bytes)),
+                Ok(Prepared::Forward(..)) => Err((exchange, ProxyError::new(Kind::Internal))),
+                Err(error) => Err((exchange, error)),
+            };
+            return Box::pin(ready(Ok(finish(&conn, response))));
+        }
+    };
+    let outgoing = wrap(&mut exchange, request, protocol);
+    let own = exchange.upstream_plan().and_then(|plan| plan.timeouts.request);
+    let wanted = exchange.wants_within;
+    if let Some(limit) = [own, wanted].into_iter().flatten().min() {
+        exchange.conn.watch.limit_total(Some(now + limit), own != Some(limit));
+    }
+    deliver(exchange, outgoing, session)
+}
+
+/// Gets the answer of a server.
+fn deliver(mut exchange: Box<Exchange>, mut outgoing: Outgoing, session: Option<Session>) -> Answering {
+    // What is captured and only borrowed is there once, unlike the arguments of an `async fn`.
+    Box::pin(async move {
+        let sent = send(&mut exchange, &mut outgoing, session.as_ref()).await;
+        let conn = Rc::clone(&exchange.conn);
+        let response = match sent {
+            Ok(answered) => respond(exchange, answered, session.as_ref()),
+            Err(error) => Err((exchange, error)),
+        };
+        Ok(finish(&conn, response))
+    })
+}
+
+/// The answer as it leaves: with what is said of an error, and of the connection.
+fn finish(conn: &Conn, served: Result<Response<Body>, Refused>) -> Response<Body> {
+    let mut response = match served {
         Ok(response) => response,
         Err(refused) => {
             let (mut exchange, error) = refused;
-            let (mut response, mut bytes) = answer::error(&error, form, exchange.request_id.as_ref());
+            let (mut response, mut bytes) = answer::error(&error, exchange.form, exchange.request_id.as_ref());
             explain::tell(&exchange, response.headers_mut(), Some(&error));
             https::tell(&error, &mut response);
             basic_auth::tell(&error, &exchange, response.headers_mut());
@@ -81,6 +148,9 @@ pub(super) async fn handle(conn: Rc<Conn>, request: Request<Inbound>) -> Respons
     if conn.protocol == Protocol::Http1 && conn.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    if let Some(wire) = &conn.wire {
+        wire.answer();
+    }
     response
 }
 
@@ -92,43 +162,6 @@ struct Answered {
     answer: Answer,
     /// Why the session that it belongs to comes to another server.
     moved: Option<MoveReason>,
-}
-
-async fn serve(
-    mut exchange: Box<Exchange>,
-    mut request: Request<Inbound>,
-    now: Instant,
-) -> Result<Response<Body>, Refused> {
-    let found = match find(&mut exchange, &mut request) {
-        // Boxed, since most routes ask nobody.
-        Ok(found) if basic_auth::is_asked(&exchange) => {
-            Box::pin(basic_auth::admit(&mut exchange, request.headers_mut())).await.map(|()| found)
-        }
-        found => found,
-    };
-    let prepared = found.and_then(|found| prepare(&mut exchange, &mut request, &found));
-    let (protocol, session) = match prepared {
-        Ok(Prepared::Forward(protocol, session)) => (protocol, session),
-        Ok(Prepared::Answered(response, bytes)) => {
-            exchange.conn.linger.set(!request.body().is_end_stream());
-            return Ok(reply(exchange, response, bytes));
-        }
-        Err(error) => {
-            // The body stays unread.
-            exchange.conn.linger.set(!request.body().is_end_stream());
-            return Err((exchange, error));
-        }
-    };
-    let outgoing = wrap(&mut exchange, request, protocol);
-    let own = exchange.upstream_plan().and_then(|plan| plan.timeouts.request);
-    let wanted = exchange.wants_within;
-    if let Some(limit) = [own, wanted].into_iter().flatten().min() {
-        exchange.conn.watch.limit_total(Some(now + limit), own != Some(limit));
-    }
-    match send(&mut exchange, outgoing, session.as_ref()).await {
-        Ok(answered) => respond(exchange, answered, session),
-        Err(error) => Err((exchange, error)),
-    }
 }
 
 /// Ends an exchange with the answer of its route.
@@ -148,7 +181,7 @@ fn reply(mut exchange: Box<Exchange>, mut response: Response<Body>, bytes: usize
 /// Picks, claims and sends until there is an answer or no further try is allowed.
 async fn send(
     exchange: &mut Exchange,
-    mut outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     session: Option<&Session>,
 ) -> Result<Answered, ProxyError> {
     let conn = Rc::clone(&exchange.conn);
@@ -214,7 +247,7 @@ async fn send(
             shadow::sent(exchange, pick);
         }
         exchange.claim = Some(claim);
-        let error = match attempt(&conn, exchange, upstream, &mut outgoing, false).await {
+        let error = match attempt(&conn, exchange, upstream, outgoing, false).await {
             Ok(answer) => return Ok(Answered { answer, moved: moved.map(|moved| moved.reason) }),
             Err(error) => error,
         };
@@ -352,18 +385,21 @@ async fn attempt(
 ) -> Result<Answer, ProxyError> {
     let mut fresh = fresh;
     loop {
-        let Some(mut request) = outgoing.take() else { return Err(ProxyError::new(Kind::Internal)) };
+        let Some(request) = outgoing.ready() else { return Err(ProxyError::new(Kind::Internal)) };
         let Some(claim) = &exchange.claim else { return Err(ProxyError::new(Kind::Internal)) };
         let plan = exchange.upstream_plan().unwrap_or(&upstream.plan);
         if let Some(wire) = &conn.wire
             && plan.protocol.http2().is_none()
         {
-            wire.hear_interim(&mut request, || conn.watch.waker());
+            wire.hear_interim(request, || conn.watch.waker());
         }
         let flow = exchange.flow.as_deref();
         let outcome = match &outgoing.protocol {
-            Some(protocol) => upgrade::send(conn, plan, claim, request, flow, protocol, exchange.client).await,
-            None => forward::send(conn, plan, claim, request, flow, !fresh, exchange.client)
+            // Boxed, since most requests switch to nothing.
+            Some(protocol) => {
+                Box::pin(upgrade::send(conn, plan, claim, &mut outgoing.request, flow, protocol, exchange.client)).await
+            }
+            None => forward::send(conn, plan, claim, &mut outgoing.request, flow, !fresh, exchange.client)
                 .await
                 .map(|(response, lease)| Answer::Ordinary(response, lease)),
         };
@@ -372,10 +408,7 @@ async fn attempt(
                 return Err(ProxyError::sent(Kind::BadAnswer, Sent::Answered).because("a 101 that nobody asked for"));
             }
             Ok(answer) => return Ok(answer),
-            Err(Failure::Returned(request, error)) => {
-                outgoing.request = Some(*request);
-                return Err(error);
-            }
+            Err(Failure::Returned(error)) => return Err(error),
             Err(Failure::Lost { error, stale }) => {
                 if stale && !fresh && error.kind == Kind::Reset && outgoing.replay.is_some() {
                     fresh = true;
@@ -391,7 +424,7 @@ async fn attempt(
 fn respond(
     mut exchange: Box<Exchange>,
     answered: Answered,
-    session: Option<Session>,
+    session: Option<&Session>,
 ) -> Result<Response<Body>, Refused> {
     let Answered { answer, moved } = answered;
     let (response, far, lease) = match answer {
@@ -424,9 +457,9 @@ fn respond(
         && let Some(settled) = sticky::settle(
             upstream,
             exchange.conn.core.id,
-            &session,
+            session,
             moved,
-            [litmus::home(&exchange, &session).unwrap_or(claim.server()), claim.server()],
+            [litmus::home(&exchange, session).unwrap_or(claim.server()), claim.server()],
             &head,
         )
     {

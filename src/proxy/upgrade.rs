@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -75,12 +75,12 @@ pub(super) fn asks<B>(request: &Request<B>) -> Option<HeaderValue> {
     (nominated && !is_h2c && request.version() == http::Version::HTTP_11).then(|| protocol.clone())
 }
 
-/// Sends an upgrade request of `client` over a connection of its own.
+/// Sends the upgrade request of `client` that is in `place` over a connection of its own.
 pub(super) async fn send(
     conn: &Conn,
     plan: &UpstreamPlan,
     claim: &CoreClaim,
-    mut request: Request<RequestBody>,
+    place: &mut Option<Request<RequestBody>>,
     flow: Option<&Flow>,
     protocol: &HeaderValue,
     client: IpAddr,
@@ -89,20 +89,21 @@ pub(super) async fn send(
     let introduction = forward::introduction(conn, plan, client);
     let stream = match forward::connect(conn, plan, claim, introduction).await {
         Ok(stream) => stream,
-        Err(error) => return Err(Failure::Returned(Box::new(request), error)),
+        Err(error) => return Err(Failure::Returned(error)),
     };
     let (mut line, mut driver) = match pool::handshake(stream, plan, conn.core.now(), outings).await {
         Ok(pair) => pair,
         Err(error) => {
             let error = ProxyError::new(Kind::ConnectFailed).because(error);
-            return Err(Failure::Returned(Box::new(request), error));
+            return Err(Failure::Returned(error));
         }
     };
+    let Some(mut request) = place.take() else { return Err(Failure::Returned(ProxyError::new(Kind::Internal))) };
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol.clone());
     conn.watch.enter(Phase::FirstByte, conn.core.clock.get(), forward::first_byte(plan));
-    let shaking = shake(&mut line, &mut driver, request, flow);
-    let response = match forward::guarded(&conn.watch, shaking).await {
+    let shaken = forward::guarded(&conn.watch, pin!(shake(&mut line, &mut driver, request, flow))).await;
+    let response = match shaken {
         Ok(Ok(response)) => response.map(ServerBody::Http1),
         Ok(Err(error)) => {
             if conn.watch.blames_server(error.kind) {
@@ -145,7 +146,7 @@ async fn shake(
     request: Request<RequestBody>,
     flow: Option<&Flow>,
 ) -> Result<Response<Incoming>, ProxyError> {
-    let mut answer = std::pin::pin!(line.sender.try_send_request(request));
+    let mut answer = pin!(line.sender.try_send_request(request));
     let mut response = None;
     poll_fn(|cx| {
         let driven = driver.poll_without_shutdown(cx);
@@ -224,7 +225,7 @@ pub(super) async fn run<N: AsyncRead + AsyncWrite + Unpin>(mut near: N, near_rea
         let listed = Listed::new(&core, claim, closes);
         let mut active = Instant::now();
         let mut limited = idle;
-        let mut timer = std::pin::pin!(tokio::time::sleep(idle));
+        let mut timer = pin!(tokio::time::sleep(idle));
         let moving = poll_fn(|cx| {
             let before = up.bytes + down.bytes;
             let ended = poll_both(&mut near, &mut far.stream, &mut up, &mut down, cx);

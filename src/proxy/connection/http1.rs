@@ -25,7 +25,7 @@ use crate::proxy::body::Body;
 use crate::proxy::core::Core;
 use crate::proxy::exchange;
 use crate::proxy::inbound::Inbound;
-use crate::proxy::request;
+use crate::proxy::request::{self, Answering};
 use crate::proxy::stream::{Client, Near, Wire};
 use crate::proxy::watch::{Alarm, Phase};
 
@@ -39,22 +39,18 @@ const PARSED_HEADERS: usize = 100;
 
 struct Requests {
     conn: Rc<Conn>,
-    wire: Rc<Wire>,
 }
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (conn, wire) = (Rc::clone(&self.conn), Rc::clone(&self.wire));
-        wire.begin(request.version() == Version::HTTP_11);
-        Box::pin(async move {
-            let response = request::handle(conn, request.map(Inbound::Http1)).await;
-            wire.answer();
-            Ok(response)
-        })
+        if let Some(wire) = &self.conn.wire {
+            wire.begin(request.version() == Version::HTTP_11);
+        }
+        request::handle(&self.conn, request.map(Inbound::Http1))
     }
 }
 
@@ -94,7 +90,7 @@ pub(super) async fn busy(
     if plan.max_headers > PARSED_HEADERS {
         builder.max_headers(plan.max_headers);
     }
-    let requests = Requests { conn: Rc::clone(&conn), wire: Rc::clone(&wire) };
+    let requests = Requests { conn: Rc::clone(&conn) };
     let mut parser = builder.serve_connection(TokioIo::new(client), requests);
     let mut parking = None;
     let stop = poll_fn(|cx| poll_parser(&mut parser, &conn, &wire, &mut parking, cx)).await;

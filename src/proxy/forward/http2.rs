@@ -5,7 +5,7 @@
 //! kept until the head of the answer is there, so that this holds for requests that have one.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -31,14 +31,14 @@ use crate::proxy::server_body::ServerBody;
 use crate::proxy::watch::Phase;
 use crate::upstream::Server;
 
-/// Sends `request` to the claimed server and waits for the head of the answer. `fresh` asks for a
+/// Sends the `request` to the claimed server and waits for the head of the answer. `fresh` asks for a
 /// connection that carried no request before.
 pub(super) async fn send(
     conn: &Conn,
     plan: &UpstreamPlan,
     options: &Http2,
     claim: &CoreClaim,
-    mut request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
     flow: Option<&Flow>,
     fresh: bool,
 ) -> Result<(Response<ServerBody>, Lease), Failure> {
@@ -47,23 +47,25 @@ pub(super) async fn send(
     loop {
         let mut place = match place(conn, plan, options, claim, fresh).await {
             Ok(place) => place,
-            Err(error) => return Err(Failure::Returned(Box::new(request), error)),
+            Err(error) => return Err(Failure::Returned(error)),
         };
         let reused = place.is_reused();
         if reused {
             counts.reused.inc();
         }
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
-        let mut stream = match Stream::open(&place, request, claim.server(), scheme.clone()) {
+        let Some(taken) = request.take() else { return Err(Failure::Returned(ProxyError::new(Kind::Internal))) };
+        let mut stream = match Stream::open(&place, taken, claim.server(), scheme.clone()) {
             Ok(stream) => stream,
             // It is going away since a moment ago.
             Err((unsent, None)) if reused => {
-                request = unsent;
+                *request = Some(unsent);
                 continue;
             }
             Err((unsent, error)) => {
                 let error = error.unwrap_or_else(|| ProxyError::new(Kind::Reset));
-                return Err(Failure::Returned(Box::new(unsent), error));
+                *request = Some(unsent);
+                return Err(Failure::Returned(error));
             }
         };
         let error = match guarded(&conn.watch, poll_fn(|cx| stream.poll(cx))).await {
@@ -87,10 +89,12 @@ pub(super) async fn send(
         let (error, leaving) = judge(error, flow);
         let stale = reused && error.kind == Kind::Reset;
         match stream.unprocessed().filter(|_| error.sent == Sent::Nothing) {
-            Some(unsent) if stale && leaving => request = unsent,
             Some(unsent) => {
-                fault::failed(core, plan, claim);
-                return Err(Failure::Returned(Box::new(unsent), error));
+                *request = Some(unsent);
+                if !(stale && leaving) {
+                    fault::failed(core, plan, claim);
+                    return Err(Failure::Returned(error));
+                }
             }
             None => {
                 if !stale && conn.watch.blames_server(error.kind) {
@@ -116,7 +120,7 @@ async fn place(
             Turn::Place(place) => return Ok(place),
             Turn::Wait(opening) => {
                 conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
-                guarded(&conn.watch, opening.wait()).await.and_then(|outcome| outcome).map_err(ProxyError::new)?;
+                guarded(&conn.watch, pin!(opening.wait())).await.and_then(|outcome| outcome).map_err(ProxyError::new)?;
             }
             Turn::Open(opener) => return open(conn, plan, options, claim, opener).await,
         }
@@ -140,7 +144,7 @@ async fn open(
             return Err(error);
         }
     };
-    let error = match guarded(&conn.watch, http2::handshake(stream, plan, options, outings)).await {
+    let error = match guarded(&conn.watch, pin!(http2::handshake(stream, plan, options, outings))).await {
         Ok(Ok(open)) => return Ok(opener.opened(open)),
         Ok(Err(error)) => ProxyError::new(Kind::ConnectFailed).because(error),
         Err(kind) => ProxyError::new(kind),

@@ -1,7 +1,7 @@
 //! One stream: a request, its answer, and the window that the client gives it.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -83,7 +83,7 @@ async fn answer(
     request: Request<Inbound>,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<Response<Body>> {
-    let mut handling = pin!(request::handle(Rc::clone(conn), request));
+    let (mut request, mut handling) = (Some(request), None);
     poll_fn(|cx| {
         conn.watch.set_waker(cx.waker());
         if respond.poll_reset(cx).is_ready() {
@@ -92,6 +92,10 @@ async fn answer(
         if conn.wire.as_ref().is_some_and(|wire| wire.is_overrun()) {
             conn.watch.overrun();
         }
+        if let Some(request) = request.take() {
+            handling = Some(request::handle(conn, request));
+        }
+        let Some(handling) = &mut handling else { return Poll::Ready(None) };
         let handled = handling.as_mut().poll(cx);
         for (status, fields) in conn.wire.iter().flat_map(|wire| wire.take_interim()) {
             let mut interim = Response::new(());
@@ -99,7 +103,7 @@ async fn answer(
             // One that cannot be sent is one that the client does without (RFC 9110 §15.2).
             let _ = respond.send_informational(interim);
         }
-        handled.map(Some)
+        handled.map(Result::ok)
     })
     .await
 }
