@@ -120,7 +120,10 @@ async fn place(
             Turn::Place(place) => return Ok(place),
             Turn::Wait(opening) => {
                 conn.watch.enter(Phase::Connect, core.clock.get(), plan.timeouts.connect);
-                guarded(&conn.watch, pin!(opening.wait())).await.and_then(|outcome| outcome).map_err(ProxyError::new)?;
+                guarded(&conn.watch, pin!(opening.wait()))
+                    .await
+                    .and_then(|outcome| outcome)
+                    .map_err(ProxyError::new)?;
             }
             Turn::Open(opener) => return open(conn, plan, options, claim, opener).await,
         }
