@@ -17,6 +17,7 @@ fn main() -> Result<(), String> {
     scenario.policies.extend(OTHERS.map(|name| Candidate {
         name: name.to_owned(),
         policy: name.into(),
+        weight: None,
         sessions: None,
         cache: None,
         upstream: toml::Table::new(),

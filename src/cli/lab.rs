@@ -322,7 +322,7 @@ fn bar(done: usize, all: usize) -> String {
 
 fn show(report: &Report, console: &mut Console) -> Result<(), Failure> {
     table(&report.rows(), console)?;
-    for rows in [report.cache_rows(), report.socket_rows()].into_iter().flatten() {
+    for rows in [report.event_rows(), report.cache_rows(), report.socket_rows()].into_iter().flatten() {
         console.write(b"\n")?;
         table(&rows, console)?;
     }

@@ -1,6 +1,7 @@
 //! What a run has shown: figures for machines, a table for terminals, a page for people.
 
 mod cache;
+mod events;
 pub mod html;
 pub mod replay;
 mod sockets;
@@ -10,14 +11,16 @@ mod svg;
 use std::collections::BTreeMap;
 
 pub use cache::CacheReport;
+pub use events::{Carried, EventReport};
 use serde::Serialize;
 pub use sockets::SocketsReport;
 pub use strategies::StrategiesReport;
 
 use super::load::Outcome;
 use super::run::Measured;
-use super::scenario::Scenario;
+use super::scenario::{Each, Scenario};
 use super::stats;
+use crate::balance::skew::Skew;
 
 /// Steps that a run's time is cut into.
 const STEPS: usize = 60;
@@ -40,7 +43,8 @@ pub struct Report {
     /// Whether nothing was sent: it was worked out in virtual time.
     pub simulated: bool,
     pub servers: usize,
-    pub workers: Option<usize>,
+    /// Of each server; none where they have no limit.
+    pub workers: Option<Vec<u32>>,
     pub work_ms: f64,
     pub groups: Vec<GroupPlan>,
     pub policies: Vec<PolicyReport>,
@@ -73,8 +77,9 @@ pub struct PolicyReport {
     pub failed_share_95: (f64, f64),
     /// Sessions that a server did not know any more; none where nobody logged in.
     pub sessions_lost: Option<u64>,
-    /// The busiest server's requests over the mean's; none without any.
+    /// How many times its fair share, by weight, the busiest server got; none without any request.
     pub max_over_mean: Option<f64>,
+    /// Of what servers got for each unit of weight.
     pub jain: Option<f64>,
     pub latency: Latency,
     pub servers: Vec<ServerReport>,
@@ -107,6 +112,9 @@ pub struct ServerReport {
     /// Requests in its own log: more than it has answered where some were given up or tried again elsewhere.
     pub logged: u64,
     pub share: f64,
+    pub weight: u32,
+    /// Its load divided by its fair share, which goes by weight; none without any request.
+    pub of_fair_share: Option<f64>,
     /// 5xx that named it.
     pub failed: u64,
     pub latency: Latency,
@@ -132,15 +140,6 @@ pub struct OverTime {
     pub sessions_lost: Vec<u32>,
 }
 
-/// Something that happened.
-#[derive(Debug, Serialize)]
-pub struct EventReport {
-    pub at_seconds: f64,
-    pub took_seconds: f64,
-    pub what: String,
-    pub problem: Option<String>,
-}
-
 impl Report {
     /// Sums up what was measured of a scenario.
     #[must_use]
@@ -151,6 +150,7 @@ impl Report {
             addresses: group.addresses(),
             rate: group.rate,
         };
+        let each = |workers: &Each| (1..=scenario.servers.count).map(|number| workers.of(number)).collect();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             title: scenario.title.clone(),
@@ -161,7 +161,7 @@ impl Report {
             simulated: false,
             stopped: measured.iter().any(|m| m.stopped) || measured.len() < scenario.candidates().count(),
             servers: scenario.servers.count,
-            workers: scenario.servers.workers.filter(|_| !scenario.servers.work.is_zero()),
+            workers: scenario.servers.workers.as_ref().filter(|_| !scenario.servers.work.is_zero()).map(each),
             work_ms: scenario.servers.work.as_secs_f64() * 1000.0,
             groups: scenario.groups.iter().map(group).collect(),
             policies: measured.iter().map(|m| PolicyReport::of(scenario, m)).collect(),
@@ -183,7 +183,7 @@ impl Report {
                 rows.push(vec![policy.policy.clone(), format!("not run: {why}")]);
                 continue;
             }
-            let busiest = policy.servers.iter().max_by(|a, b| a.requests.cmp(&b.requests));
+            let busiest = policy.busiest().map(|at| &policy.servers[at]);
             let mut row = vec![
                 policy.policy.clone(),
                 policy.max_over_mean.map_or_else(dash, |x| format!("{x:.2}")),
@@ -236,6 +236,11 @@ fn percent(part: u64, all: u64) -> String {
     if part == 0 { "0".to_owned() } else { format!("{part} ({:.1} %)", part as f64 * 100.0 / all.max(1) as f64) }
 }
 
+/// Seconds for people.
+fn seconds(seconds: f64) -> String {
+    format!("{seconds:.1} s")
+}
+
 /// Milliseconds for people.
 fn millis(ms: f64) -> String {
     if ms >= 10_000.0 {
@@ -257,19 +262,13 @@ fn numbers(scenario: &Scenario, measured: &Measured) -> Vec<u32> {
 
 impl PolicyReport {
     fn of(scenario: &Scenario, measured: &Measured) -> Self {
-        let Measured { policy, outcomes, events, logged, not_run, .. } = measured;
+        let Measured { policy, outcomes, logged, not_run, .. } = measured;
         let numbers = numbers(scenario, measured);
         let failed = outcomes.iter().filter(|o| o.failed()).count() as u64;
         let requests = outcomes.len() as u64;
-        let servers = servers(&numbers, outcomes, logged);
-        let loads: Vec<f64> = servers.iter().map(|s| s.requests as f64).collect();
+        let servers = servers(&numbers, outcomes, logged, scenario.weights_under(policy));
+        let skew = Skew::of(servers.iter().map(|server| (server.requests, server.weight)));
         let lost = outcomes.iter().filter(|o| o.lost).count() as u64;
-        let event = |event: &super::run::Happened| EventReport {
-            at_seconds: event.at,
-            took_seconds: event.took,
-            what: event.what.clone(),
-            problem: event.problem.clone(),
-        };
         Self {
             policy: policy.clone(),
             not_run: not_run.clone(),
@@ -277,8 +276,8 @@ impl PolicyReport {
             failed,
             failed_share_95: stats::wilson(failed, requests),
             sessions_lost: scenario.has_sessions().then_some(lost),
-            max_over_mean: stats::max_over_mean(&loads),
-            jain: stats::jain(&loads),
+            max_over_mean: skew.map(|skew| skew.max_over_mean),
+            jain: skew.map(|skew| skew.jain),
             latency: latency(outcomes.iter()),
             groups: groups(scenario, outcomes),
             over_time: over_time(scenario, outcomes, &numbers),
@@ -286,12 +285,30 @@ impl PolicyReport {
             cache: CacheReport::of(scenario, measured, &numbers),
             sockets: SocketsReport::of(scenario, measured, &numbers),
             servers,
-            events: events.iter().map(event).collect(),
+            events: events::of(scenario, measured),
         }
+    }
+
+    /// The position of the server that has most for its weight.
+    #[must_use]
+    pub fn busiest(&self) -> Option<usize> {
+        Skew::of(self.servers.iter().map(|server| (server.requests, server.weight))).map(|skew| skew.busiest)
+    }
+
+    /// Whether all servers have one weight.
+    pub(crate) fn is_even(&self) -> bool {
+        self.servers.windows(2).all(|pair| pair[0].weight == pair[1].weight)
+    }
+
+    /// The requests of a server that has exactly its share.
+    pub(crate) fn fair(&self, server: &ServerReport) -> f64 {
+        let (requests, weights) =
+            self.servers.iter().fold((0, 0), |(r, w), s| (r + s.requests, w + u64::from(s.weight)));
+        requests as f64 * f64::from(server.weight) / weights.max(1) as f64
     }
 }
 
-fn servers(numbers: &[u32], outcomes: &[Outcome], logged: &BTreeMap<u32, u64>) -> Vec<ServerReport> {
+fn servers(numbers: &[u32], outcomes: &[Outcome], logged: &BTreeMap<u32, u64>, weights: &Each) -> Vec<ServerReport> {
     let mut own: BTreeMap<u32, Vec<&Outcome>> = numbers.iter().map(|number| (*number, Vec::new())).collect();
     for outcome in outcomes {
         if let Some(answered) = outcome.server.and_then(|server| own.get_mut(&server)) {
@@ -299,11 +316,16 @@ fn servers(numbers: &[u32], outcomes: &[Outcome], logged: &BTreeMap<u32, u64>) -
         }
     }
     let all: usize = own.values().map(Vec::len).sum();
+    let weight = |number: u32| weights.of(number as usize);
+    let weights: u32 = numbers.iter().map(|number| weight(*number)).sum();
+    let fair = |number: u32| all as f64 * f64::from(weight(number)) / f64::from(weights);
     let server = |(number, own): (&u32, &Vec<&Outcome>)| ServerReport {
         server: format!("s{number}"),
         requests: own.len() as u64,
         logged: logged.get(number).copied().unwrap_or(0),
         share: own.len() as f64 / all.max(1) as f64,
+        weight: weight(*number),
+        of_fair_share: (all > 0).then(|| own.len() as f64 / fair(*number)),
         failed: own.iter().filter(|o| o.failed()).count() as u64,
         latency: latency(own.iter().copied()),
     };

@@ -54,17 +54,16 @@ fn wanted(args: &LabReplayArgs, global: &Global, console: &Console) -> Result<Wa
     let wrong = |text: String| Failure::new(Exit::Usage, text);
     let took = units::parse_duration(&args.took).map_err(|error| wrong(format!("--took {}: {error}", args.took)))?;
     let mut policies: Vec<(String, Policy)> = Vec::new();
-    let mut add = |policy: Policy| {
+    let mut add = |policy: Policy, text: Option<&str>| {
         if policies.iter().any(|(_, known)| *known == policy) {
             return;
         }
-        let namesakes = policies.iter().filter(|(_, known)| known.name() == policy.name()).count();
-        let label =
-            if namesakes == 0 { policy.name().to_owned() } else { format!("{}#{}", policy.name(), namesakes + 1) };
-        policies.push((label, policy));
+        let name = text.map_or_else(|| policy.name().to_owned(), label);
+        let namesakes = policies.iter().filter(|(known, _)| known.split('#').next() == Some(&*name)).count();
+        policies.push((if namesakes == 0 { name } else { format!("{name}#{}", namesakes + 1) }, policy));
     };
     for text in &args.policy {
-        add(policy(text).map_err(|error| wrong(format!("--policy {text}: {error}")))?);
+        add(policy(text).map_err(|error| wrong(format!("--policy {text}: {error}")))?, Some(text));
     }
     let servers = match &args.upstream {
         Some(name) => {
@@ -73,8 +72,8 @@ fn wanted(args: &LabReplayArgs, global: &Global, console: &Console) -> Result<Wa
                 return Err(wrong(format!("there is no upstream `{name}` in the configuration")));
             };
             if args.policy.is_empty() {
-                add(plan.policy);
-                plan.shadow.into_iter().flat_map(|shadow| shadow.policies).for_each(&mut add);
+                add(plan.policy, None);
+                plan.shadow.into_iter().flat_map(|shadow| shadow.policies).for_each(|policy| add(policy, None));
             }
             let servers = plan.servers.into_iter().filter(|server| !server.backup && server.weight > 0);
             servers.map(|server| Server { name: server.name, weight: server.weight }).collect()
@@ -88,7 +87,7 @@ fn wanted(args: &LabReplayArgs, global: &Global, console: &Console) -> Result<Wa
     }
     if args.policy.is_empty() {
         for text in POLICIES {
-            add(policy(text).map_err(|error| Failure::new(Exit::Failure, error))?);
+            add(policy(text).map_err(|error| Failure::new(Exit::Failure, error))?, Some(text));
         }
     }
     Ok(Wanted { servers, policies, upstream: args.upstream.clone(), took })
@@ -103,6 +102,16 @@ fn policy(text: &str) -> Result<Policy, String> {
     let quoted = if text.trim_start().starts_with('{') { text.to_owned() } else { format!("{text:?}") };
     let read: Result<Wrapped, _> = toml::from_str(&format!("policy = {quoted}"));
     read.map(|wrapped| wrapped.policy).map_err(|error| error.message().to_owned())
+}
+
+/// What a policy is called that was written so: `{ ip_hash = { max_load = 1.25 } }` is "ip_hash, max_load 1.25".
+fn label(text: &str) -> String {
+    let is_bracket = |c: char| c == '{' || c == '}' || c.is_whitespace();
+    let mut parts = text.splitn(2, '=').map(|part| part.trim_matches(is_bracket));
+    let name = parts.next().unwrap_or_default().to_owned();
+    let options = parts.next().unwrap_or_default().replace(['=', '{', '}'], " ");
+    let options = options.split_whitespace().collect::<Vec<_>>().join(" ");
+    if options.is_empty() { name } else { format!("{name}, {options}") }
 }
 
 /// A log, unpacked if it is compressed; `-` is standard input.

@@ -24,7 +24,7 @@ pub use child::{end_all, resident};
 use leash::Home;
 use origin::{Origin, Setup};
 
-use super::scenario::{Action, Candidate, Scenario};
+use super::scenario::{Action, Candidate, Each, Scenario};
 
 /// How long a process may take until it is there.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +44,7 @@ pub struct Fleet {
     redis: Option<Redis>,
     proxy: Guard,
     address: SocketAddr,
+    weights: Each,
     /// Last: what is left of the children ends with it.
     home: Home,
 }
@@ -77,13 +78,15 @@ pub fn configuration(scenario: &Scenario, candidate: &Candidate, servers: &[(Str
         };
         upstream.insert("check".to_owned(), check.into());
     }
-    let server = |(name, address): &(String, String)| {
+    let weights = scenario.weights(candidate);
+    let server = |(number, (name, address)): (usize, &(String, String))| {
         toml::Table::from_iter([
             ("name".to_owned(), name.as_str().into()),
             ("address".to_owned(), address.as_str().into()),
+            ("weight".to_owned(), i64::from(weights.of(number)).into()),
         ])
     };
-    let servers: Vec<toml::Value> = servers.iter().map(|pair| server(pair).into()).collect();
+    let servers: Vec<toml::Value> = (1..).zip(servers).map(|pair| server(pair).into()).collect();
     upstream.insert("server".to_owned(), servers.into());
     let listener = toml::toml! { bind = "127.0.0.1:0" };
     let mut whole = toml::Table::from_iter([
@@ -134,7 +137,8 @@ impl Fleet {
         let mut proxy = Guard::new(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
         let address = ready(&program, &dir, &home, &mut proxy, pairs.len())?;
         let (origins, others) = (Mutex::new(origins), Mutex::new(items.into_iter().collect()));
-        Ok(Self { program, setup, origins, others, redis, proxy, address, home })
+        let weights = scenario.weights(candidate).clone();
+        Ok(Self { program, setup, origins, others, redis, proxy, address, weights, home })
     }
 
     /// Where the proxy listens.
@@ -215,12 +219,13 @@ impl Fleet {
     fn add(&self, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         let others = self.servers();
         let mut origins = self.origins();
-        let name = format!("s{}", origins.len() + 1);
+        let number = origins.len() + 1;
+        let (name, weight) = (format!("s{number}"), self.weights.of(number).to_string());
         let new = self.setup.start(&name, None, &others)?;
         let address = new.address;
         origins.push(new);
         drop(origins);
-        self.verb(&["add", &format!("app/{name}"), &address.to_string()], is_over)
+        self.verb(&["add", &format!("app/{name}"), &address.to_string(), "--weight", &weight], is_over)
     }
 
     fn remove(&self, is_over: &dyn Fn() -> bool) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use super::child::{Guard, clean};
-use crate::lab::scenario::{Cached, Candidate, Items, Kept, Scenario};
+use crate::lab::scenario::{Cached, Candidate, Each, Items, Kept, Scenario};
 
 /// What signs tokens: known to all servers of the lab, and worth nothing elsewhere.
 const TOKEN_KEY: &str = "the lab's own key, which guards nothing";
@@ -21,6 +21,7 @@ pub(super) struct Setup {
     /// The process group that servers are born into.
     group: u32,
     args: Vec<OsString>,
+    workers: Option<Each>,
     pub(super) replicates: bool,
 }
 
@@ -46,10 +47,8 @@ impl Setup {
         let servers = &scenario.servers;
         if !servers.work.is_zero() {
             args.extend(["--work".into(), format!("{}ms", servers.work.as_millis()).into()]);
-            if let Some(workers) = servers.workers {
-                args.extend(["--workers".into(), workers.to_string().into()]);
-            }
         }
+        let workers = servers.workers.clone().filter(|_| !servers.work.is_zero());
         if let Some(kept) = candidate.sessions {
             args.extend(["--sessions".into(), kept.as_str().into()]);
         }
@@ -65,7 +64,7 @@ impl Setup {
             let cache = if candidate.cache == Some(Cached::Shared) { "shared" } else { "own" };
             args.extend(["--items".into(), items.to_string().into(), "--cache".into(), cache.into()]);
         }
-        Self { program, dir, group, args, replicates: candidate.sessions == Some(Kept::Replicated) }
+        Self { program, dir, group, args, workers, replicates: candidate.sessions == Some(Kept::Replicated) }
     }
 
     /// For the store that has the items.
@@ -74,7 +73,7 @@ impl Setup {
         if let Some(workers) = items.workers {
             args.extend(["--workers".into(), workers.to_string().into()]);
         }
-        Self { program, dir, group, args, replicates: false }
+        Self { program, dir, group, args, workers: None, replicates: false }
     }
 
     /// Starts a server. Its logs are appended to, so that those of one that comes back are whole.
@@ -85,6 +84,11 @@ impl Setup {
         command.args(["origin", "--name", name, "--listen", &listen]);
         command.arg("--arrivals").arg(self.dir.join(format!("{name}.arrivals"))).args(&self.args);
         command.env("EVENKEEL_ORIGIN_TOKEN_KEY", TOKEN_KEY);
+        if let Some(workers) = &self.workers {
+            // One of another service is like the first.
+            let number = name.strip_prefix('s').and_then(|number| number.parse().ok()).unwrap_or(1);
+            command.args(["--workers", &workers.of(number).to_string()]);
+        }
         if self.replicates {
             others.iter().for_each(|other| _ = command.args(["--peer", &other.to_string()]));
         }

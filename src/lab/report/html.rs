@@ -1,6 +1,8 @@
 //! The report as one page that needs nothing but itself: no script, no request, light and dark.
 
 mod cache;
+mod servers;
+mod setup;
 mod sockets;
 mod strategies;
 
@@ -13,27 +15,28 @@ use super::{EventReport, PolicyReport, Report, dash, millis, percent};
 pub(super) const WIDE: f64 = 360.0;
 pub(super) const HIGH: f64 = 190.0;
 
-/// More servers than this are in the JSON file only.
-const MOST_ROWS: usize = 200;
 /// More lines than this are one grey area.
 const MOST_LINES: usize = 40;
+
+/// Lines that can be told apart.
+const COLOURS: usize = 8;
 
 /// What the page may load: nothing but itself.
 pub(super) const NOTHING_ELSE: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 pub(super) const STYLE: &str = "\
-:root{color-scheme:light dark;--bg:#fcfcfd;--fg:#1c2330;--dim:#667085;--line:#e3e6ec;--card:#fff;--hot:#c8372d;--bar:#8fa3bf;\
+:root{color-scheme:light dark;--bg:#fcfcfd;--fg:#1c2330;--dim:#667085;--line:#e3e6ec;--card:#fff;--hot:#c8372d;--bar:#7a92b3;\
 --c0:#2563a8;--c1:#c8372d;--c2:#2e8540;--c3:#8a4fbf;--c4:#b5651d;--c5:#0e7f86;--c6:#a8326e;--c7:#5b6470}\
-@media(prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ef;--dim:#98a2b3;--line:#2b3038;--card:#1b1f26;--hot:#ff7a6b;--bar:#5b7290;\
+@media(prefers-color-scheme:dark){:root{--bg:#14171c;--fg:#e6e9ef;--dim:#98a2b3;--line:#2b3038;--card:#1b1f26;--hot:#ff7a6b;--bar:#7c95b8;\
 --c0:#6aa9f0;--c1:#ff7a6b;--c2:#6cc47f;--c3:#c39af0;--c4:#e6a35c;--c5:#57c2c9;--c6:#ef87b8;--c7:#aab4c2}}\
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}\
 main{max-width:72rem;margin:0 auto;padding:2rem 1rem 4rem}h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.2rem 0 .3rem}\
 h3{font-size:.95rem;margin:0 0 .3rem;font-weight:600}p{margin:.3rem 0 .8rem;max-width:48rem}.dim{color:var(--dim)}\
 .grid-of{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line)}th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}\
-th{font-weight:600;color:var(--dim);font-size:.85rem}th:first-child,td:first-child{text-align:left}td.bad{color:var(--hot);font-weight:600}\
+th{font-weight:600;color:var(--dim);font-size:.85rem}th:first-child,td:first-child{text-align:left}.wrap th,.wrap td{white-space:normal}.wrap td:first-child{min-width:9rem}td.bad{color:var(--hot);font-weight:600}\
 main svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:10px}.bar{fill:var(--bar)}.hot{fill:var(--hot)}\
-.level{stroke:var(--fg);stroke-dasharray:4 3}.event{stroke:var(--dim);stroke-dasharray:2 3}.line{fill:none;stroke-width:1.2;stroke:var(--bar)}.wide{stroke-width:2}\
+.level{stroke:var(--fg);stroke-dasharray:4 3}.event{stroke:var(--dim);stroke-dasharray:2 3}.line{fill:none;stroke-width:1.2;stroke:var(--bar)}.wide{stroke-width:2}.dash{stroke-dasharray:5 3}\
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}.c4{stroke:var(--c4)}.c5{stroke:var(--c5)}.c6{stroke:var(--c6)}.c7{stroke:var(--c7)}.lhot{stroke:var(--hot);stroke-width:2}\
 .key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;margin:.3rem 0 0;padding:0;list-style:none;font-size:.85rem}main .key svg{width:1.4rem;height:.6rem;display:inline-block;margin-right:.35rem}";
 
@@ -51,60 +54,19 @@ pub fn page(report: &Report) -> String {
     if !report.about.is_empty() {
         let _ = writeln!(page, "<p>{}</p>", escape(&report.about));
     }
-    setup(&mut page, report);
+    setup::paragraphs(&mut page, report);
     strategies::table(&mut page, report);
     cache::section(&mut page, report);
     sockets::section(&mut page, report);
     table(&mut page, report);
+    happened(&mut page, report);
     loads(&mut page, report);
     over_time(&mut page, report);
     latencies(&mut page, report);
     totals(&mut page, report);
-    servers(&mut page, report);
+    servers::tables(&mut page, report);
     let _ = write!(page, "</main>\n</html>\n");
     page
-}
-
-fn setup(page: &mut String, report: &Report) {
-    let is_long = report.policies.iter().any(|policy| policy.sockets.is_some());
-    let groups: Vec<String> = report
-        .groups
-        .iter()
-        .map(|g| {
-            let behind = if g.addresses == g.users {
-                "an address each".to_owned()
-            } else if g.addresses == 1 {
-                "one address".to_owned()
-            } else {
-                format!("{} addresses", g.addresses)
-            };
-            // Who keeps a connection comes once.
-            let rate = if is_long { "come a second" } else { "requests/s" };
-            format!("{}: {} users, {behind}, {} {rate}", escape(&g.name), g.users, g.rate)
-        })
-        .collect();
-    let each = match (report.workers, report.work_ms > 0.0) {
-        (Some(workers), _) => {
-            let most = workers as f64 * 1000.0 / report.work_ms;
-            format!(" with {workers} workers of {} ms a request: {most:.0} requests/s at most each", report.work_ms)
-        }
-        (None, true) => format!(" that take {} ms a request", report.work_ms),
-        (None, false) => String::new(),
-    };
-    let stopped = if report.stopped { " <b>Stopped before its end.</b>" } else { "" };
-    let how = if report.simulated { "worked out in virtual time by" } else { "over real sockets through" };
-    let _ = writeln!(
-        page,
-        "<p class=\"dim\">{} servers{each}. {}. {:.0} s for each policy, open loop, seed {}, {how} evenkeel {}.{stopped}</p>",
-        report.servers,
-        groups.join("; "),
-        report.duration_seconds,
-        report.seed,
-        report.version
-    );
-    for problem in &report.problems {
-        let _ = writeln!(page, "<p><b>Not measured:</b> {}</p>", escape(problem));
-    }
 }
 
 fn table(page: &mut String, report: &Report) {
@@ -143,24 +105,47 @@ fn table(page: &mut String, report: &Report) {
     }
     page.push_str(
         "</table></div>\n<p class=\"dim\">Max / mean: how many times its fair share the busiest server got; 1 is even. \
-         Jain's index: 1 is even, 1/n is everything on one. Latency counts from when a request was due.</p>\n",
+         Jain's index: 1 is even, 1/n is everything on one. Latency counts from when a request was due. Failed: without an \
+         answer, or with a 5xx.</p>\n",
     );
 }
 
+fn happened(page: &mut String, report: &Report) {
+    let Some(told) = report.event_rows() else { return };
+    page.push_str("<h2>What happened</h2>\n");
+    rows(page, &told);
+    page.push_str("<p class=\"dim\">Took: until the verb that did it was done, with the start of what was started.");
+    if report.policies.iter().flat_map(|policy| &policy.events).any(|event| event.carried.is_some()) {
+        page.push_str(
+            " New carry their share after: from the event until a second begins in which the new servers together answer nine \
+             tenths of their fair share or more.",
+        );
+    }
+    page.push_str("</p>\n");
+}
+
 /// A table of texts, the first row its head.
-fn rows(page: &mut String, rows: &[Vec<String>]) {
+pub(super) fn rows(page: &mut String, rows: &[Vec<String>]) {
     page.push_str("<div class=\"scroll\"><table>");
     for (n, row) in rows.iter().enumerate() {
         let tag = if n == 0 { "th" } else { "td" };
-        let cells: String = row.iter().map(|cell| format!("<{tag}>{}", escape(cell))).collect();
+        // Heads are capitals on a terminal only.
+        let show = |cell: &String| if n == 0 { sentence(cell) } else { escape(cell) };
+        let cells: String = row.iter().map(|cell| format!("<{tag}>{}", show(cell))).collect();
         let _ = writeln!(page, "<tr>{cells}</tr>");
     }
     page.push_str("</table></div>\n");
 }
 
+/// A head of a terminal's table as a page has it.
+fn sentence(head: &str) -> String {
+    let mut letters = head.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    escape(&first.into_iter().chain(letters.map(|letter| letter.to_ascii_lowercase())).collect::<String>())
+}
+
 fn hottest(policy: &PolicyReport) -> Option<usize> {
-    let busiest = (0..policy.servers.len()).max_by_key(|n| policy.servers[*n].requests)?;
-    policy.max_over_mean.filter(|x| *x >= 1.5).map(|_| busiest)
+    policy.max_over_mean.filter(|x| *x >= 1.5).and_then(|_| policy.busiest())
 }
 
 fn card(page: &mut String, policy: &PolicyReport, chart: &str) {
@@ -173,9 +158,9 @@ fn short(name: &str, of: usize) -> String {
 }
 
 fn loads(page: &mut String, report: &Report) {
-    page.push_str(
-        "<h2>Load per server</h2>\n<p>Requests that each server answered; the dashed line is the mean.</p>\n<div class=\"grid-of\">\n",
-    );
+    page.push_str("<h2>Load per server</h2>\n<p>Requests that each server answered; the dashed line is its fair share");
+    page.push_str(if report.policies.iter().all(PolicyReport::is_even) { "" } else { ", which goes by weight" });
+    page.push_str(".</p>\n<div class=\"grid-of\">\n");
     for policy in &report.policies {
         card(page, policy, &load_of(policy, most_of_one(report)));
     }
@@ -195,8 +180,19 @@ fn load_of(policy: &PolicyReport, most: u64) -> String {
     chart.y_axis(|value| format!("{value:.0}"));
     let bars: Vec<(String, f64)> = policy.servers.iter().map(|s| (short(&s.server, n), s.requests as f64)).collect();
     chart.bars(&bars, hottest(policy));
-    let mean = bars.iter().map(|bar| bar.1).sum::<f64>() / n.max(1) as f64;
-    chart.level(mean, &format!("mean: {mean:.0}"));
+    if policy.is_even() {
+        let mean = bars.iter().map(|bar| bar.1).sum::<f64>() / n.max(1) as f64;
+        chart.level(mean, &format!("mean: {mean:.0}"));
+    } else {
+        for (at, server) in policy.servers.iter().enumerate() {
+            let fair = policy.fair(server);
+            chart.mark(
+                at,
+                fair,
+                &format!("{}: its fair share is {fair:.0}, by a weight of {}", server.server, server.weight),
+            );
+        }
+    }
     chart.end()
 }
 
@@ -238,6 +234,7 @@ fn events(chart: &mut Chart, events: &[EventReport]) {
 
 fn over_time(page: &mut String, report: &Report) {
     page.push_str("<h2>Load over time</h2>\n<p>Requests a second that each server answered, a line each.</p>\n<div class=\"grid-of\">\n");
+    let servers = report.policies.iter().map(|policy| policy.servers.len()).max().unwrap_or(0);
     let rate = |count: u32, policy: &PolicyReport| f64::from(count) / policy.over_time.step_seconds;
     let most = report.policies.iter().flat_map(|p| p.over_time.servers.iter().flatten().map(|c| rate(*c, p)));
     let most = most.fold(1.0, f64::max);
@@ -254,11 +251,30 @@ fn over_time(page: &mut String, report: &Report) {
         for n in order {
             let points = policy.over_time.servers[n].iter().enumerate();
             let points = points.map(|(i, c)| ((i as f64 + 0.5) * policy.over_time.step_seconds, rate(*c, policy)));
-            chart.line(points, if hot == Some(n) { "lhot" } else { "" }, &policy.servers[n].server);
+            let class = match (servers <= COLOURS, hot == Some(n)) {
+                (true, is_hot) => format!("c{n}{}", if is_hot { " wide" } else { "" }),
+                (false, true) => "lhot".to_owned(),
+                (false, false) => String::new(),
+            };
+            chart.line(points, &class, &policy.servers[n].server);
         }
         card(page, policy, &chart.end());
     }
     page.push_str("</div>\n");
+    key_of_servers(page, servers);
+}
+
+/// Which colour is which server, where each has one of its own.
+fn key_of_servers(page: &mut String, servers: usize) {
+    if servers <= COLOURS {
+        let names: Vec<String> = (1..=servers).map(|number| format!("s{number}")).collect();
+        key_of(page, names.iter().map(String::as_str));
+    }
+}
+
+/// The class of the n-th line: of those beyond what colours can tell apart, strokes.
+fn colour(n: usize) -> String {
+    format!("wide c{}{}", n % COLOURS, if n < COLOURS { "" } else { " dash" })
 }
 
 fn key(page: &mut String, report: &Report) {
@@ -270,8 +286,8 @@ fn key_of<'a>(page: &mut String, names: impl Iterator<Item = &'a str>) {
     for (n, name) in names.enumerate() {
         let _ = writeln!(
             page,
-            "<li><svg viewBox=\"0 0 20 8\" aria-hidden=\"true\"><path class=\"line wide c{}\" d=\"M0 4L20 4\"/></svg>{}</li>",
-            n % 8,
+            "<li><svg viewBox=\"0 0 20 8\" aria-hidden=\"true\"><path class=\"line {}\" d=\"M0 4L20 4\"/></svg>{}</li>",
+            colour(n),
             escape(name)
         );
     }
@@ -287,7 +303,7 @@ fn latencies(page: &mut String, report: &Report) {
     chart.y_axis(|share| format!("{:.0} %", share * 100.0));
     chart.x_axis(millis);
     for (n, policy) in report.policies.iter().enumerate() {
-        chart.line(policy.cdf.iter().copied(), &format!("wide c{}", n % 8), &policy.policy);
+        chart.line(policy.cdf.iter().copied(), &colour(n), &policy.policy);
     }
     page.push_str(&chart.end());
     key(page, report);
@@ -318,7 +334,7 @@ fn totals(page: &mut String, report: &Report) {
                 sum += f64::from(*count);
                 ((i as f64 + 1.0) * policy.over_time.step_seconds, sum)
             });
-            chart.line(std::iter::once((0.0, 0.0)).chain(points), &format!("wide c{}", n % 8), &policy.policy);
+            chart.line(std::iter::once((0.0, 0.0)).chain(points), &colour(n), &policy.policy);
         }
         page.push_str(&chart.end());
         key(page, report);
@@ -332,47 +348,4 @@ fn totals(page: &mut String, report: &Report) {
     one("Failed requests over time", "Requests without an answer, or with a 5xx, added up.", &|policy| {
         &policy.over_time.failed
     });
-}
-
-fn servers(page: &mut String, report: &Report) {
-    page.push_str("<h2>Server by server</h2>\n");
-    for policy in &report.policies {
-        let _ = writeln!(
-            page,
-            "<details><summary>{}</summary><div class=\"scroll\"><table><tr><th>Server<th>Answered<th>In its own log<th>Share<th>p50<th>p99<th>5xx</tr>",
-            escape(&policy.policy)
-        );
-        for server in policy.servers.iter().take(MOST_ROWS) {
-            let show = |ms: Option<f64>| ms.map_or_else(dash, millis);
-            let _ = writeln!(
-                page,
-                "<tr><td>{}<td>{}<td>{}<td>{:.1} %<td>{}<td>{}<td>{}</tr>",
-                escape(&server.server),
-                server.requests,
-                server.logged,
-                server.share * 100.0,
-                show(server.latency.p50_ms),
-                show(server.latency.p99_ms),
-                server.failed
-            );
-        }
-        page.push_str("</table></div>\n<table><tr><th>Group<th>Requests<th>Failed<th>p50<th>p99</tr>\n");
-        for group in &policy.groups {
-            let show = |ms: Option<f64>| ms.map_or_else(dash, millis);
-            let _ = writeln!(
-                page,
-                "<tr><td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
-                escape(&group.group),
-                group.requests,
-                percent(group.failed, group.requests),
-                show(group.latency.p50_ms),
-                show(group.latency.p99_ms)
-            );
-        }
-        page.push_str("</table>\n");
-        for event in policy.events.iter().filter_map(|e| e.problem.as_ref().map(|problem| (&e.what, problem))) {
-            let _ = writeln!(page, "<p><b>{} did not work:</b> {}</p>", escape(event.0), escape(event.1));
-        }
-        page.push_str("</details>\n");
-    }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::html::{HIGH, NOTHING_ELSE, STYLE, WIDE};
+use super::html::{HIGH, NOTHING_ELSE, STYLE, WIDE, rows};
 use super::svg::{Chart, Scale, escape};
-use crate::lab::replay::{Outcome, Replayed};
+use crate::lab::replay::{Outcome, Replayed, Server};
 
 /// A page.
 #[must_use]
@@ -37,43 +37,37 @@ pub fn page(told: &Replayed) -> String {
     if told.back > 0 {
         let _ = writeln!(page, "<p class=\"dim\">Times that the log goes back in time: {}.</p>", told.back);
     }
-    table(&mut page, &told.rows());
+    rows(&mut page, &told.rows());
     page.push_str(
         "<p class=\"dim\">Max / mean: how many times its share, by weight, the busiest server got; 1 is even. Jain's index: 1 is \
          even, 1/n is everything on one. Moves: of a thousand requests of clients that had been there before, those that went to \
-         another server.</p>\n<h2>Load per server</h2>\n<div class=\"grid-of\">\n",
+         another server. Figures: what of them is an estimate, where the log does not have it: how busy servers are (load), who \
+         keeps a cookie (clients), what a hash goes by (key), which addresses are spread (hot_keys).</p>\n\
+         <h2>Load per server</h2>\n<p>Requests that each server would have got; the dashed line is its fair share, by \
+         weight.</p>\n<div class=\"grid-of\">\n",
     );
     let all = || told.logged.iter().chain(&told.policies);
     let most = all().flat_map(|outcome| &outcome.servers).map(|server| server.requests).max().unwrap_or(1);
     for outcome in all() {
-        let _ =
-            writeln!(page, "<div class=\"card\"><h3>{}</h3>\n{}</div>", escape(&outcome.policy), load(outcome, most));
+        let _ = writeln!(
+            page,
+            "<div class=\"card\"><h3>{}</h3>\n{}</div>",
+            escape(&outcome.policy),
+            load(outcome, &told.servers, most)
+        );
     }
     page.push_str("</div>\n");
     let hot = told.hot_rows();
     if !hot.is_empty() {
         page.push_str("<h2>Hottest addresses</h2>\n<p>And the server that policies by address put them on.</p>\n");
-        table(&mut page, &hot);
+        rows(&mut page, &hot);
     }
     page.push_str("</main>\n</html>\n");
     page
 }
 
-fn table(page: &mut String, rows: &[Vec<String>]) {
-    page.push_str("<div class=\"scroll\"><table>");
-    for (number, row) in rows.iter().enumerate() {
-        let cell = if number == 0 { "th" } else { "td" };
-        page.push_str("<tr>");
-        for text in row {
-            let _ = write!(page, "<{cell}>{}", escape(text));
-        }
-        page.push_str("</tr>\n");
-    }
-    page.push_str("</table></div>\n");
-}
-
 /// A bar for each server.
-fn load(outcome: &Outcome, most: u64) -> String {
+fn load(outcome: &Outcome, servers: &[Server], most: u64) -> String {
     let label = format!("{}: requests by server", outcome.policy);
     let bars: Vec<(String, f64)> = outcome.servers.iter().map(|s| (s.server.clone(), s.requests as f64)).collect();
     let across = Scale::linear(bars.len() as f64);
@@ -82,7 +76,12 @@ fn load(outcome: &Outcome, most: u64) -> String {
     let busiest = outcome.busiest.as_ref().filter(|_| outcome.max_over_mean.is_some_and(|x| x >= 1.5));
     let hottest = busiest.and_then(|name| outcome.servers.iter().position(|server| server.server == *name));
     chart.bars(&bars, hottest);
-    let mean = bars.iter().map(|bar| bar.1).sum::<f64>() / bars.len().max(1) as f64;
-    chart.level(mean, &format!("mean: {mean:.0}"));
+    // As logged, there may be servers of which nobody has said how heavy they are.
+    let weight = |name: &str| servers.iter().find(|server| server.name == name).map_or(1, |server| server.weight);
+    let (all, weights) = outcome.servers.iter().fold((0, 0), |(r, w), s| (r + s.requests, w + weight(&s.server)));
+    for (n, share) in outcome.servers.iter().enumerate() {
+        let fair = all as f64 * f64::from(weight(&share.server)) / f64::from(weights.max(1));
+        chart.mark(n, fair, &format!("{}: its fair share is {fair:.0}", share.server));
+    }
     chart.end()
 }

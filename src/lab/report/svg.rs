@@ -46,7 +46,7 @@ impl Scale {
             let decades = (self.to / self.from).log10().round() as i32;
             return (0..=decades).map(|n| self.from * 10f64.powi(n)).collect();
         }
-        let rough = (self.to - self.from) / 4.0;
+        let rough = (self.to - self.from) / 5.0;
         let magnitude = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * magnitude).into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(rough);
@@ -62,6 +62,8 @@ pub(super) struct Chart {
     height: f64,
     x: Scale,
     y: Scale,
+    /// Where the label of an event ends, by row.
+    labels: Vec<f64>,
 }
 
 impl Chart {
@@ -71,7 +73,7 @@ impl Chart {
         let text = format!(
             "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\"><title>{label}</title>\n"
         );
-        Self { text, width, height, x, y }
+        Self { text, width, height, x, y, labels: Vec::new() }
     }
 
     fn at(&self, x: f64, y: f64) -> (f64, f64) {
@@ -101,11 +103,15 @@ impl Chart {
     pub(super) fn x_axis(&mut self, show: impl Fn(f64) -> String) {
         for tick in self.x.ticks() {
             let (x, y) = self.at(tick, self.y.from);
+            let text = show(tick);
+            // One at the right edge would be cut off.
+            let is_last = x + wide(&text) / 2.0 > self.width;
+            let (x, anchor) = if is_last { (self.width - 1.0, "end") } else { (x, "middle") };
             let _ = writeln!(
                 self.text,
-                "<text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                "<text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 y + 15.0,
-                escape(&show(tick))
+                escape(&text)
             );
         }
     }
@@ -146,6 +152,16 @@ impl Chart {
         );
     }
 
+    /// A line across the n-th bar at a value.
+    pub(super) fn mark(&mut self, n: usize, value: f64, label: &str) {
+        let ((left, y), (right, _)) = (self.at(n as f64, value), self.at(n as f64 + 1.0, value));
+        let _ = writeln!(
+            self.text,
+            "<line class=\"level\" x1=\"{left:.1}\" y1=\"{y:.1}\" x2=\"{right:.1}\" y2=\"{y:.1}\"><title>{}</title></line>",
+            escape(label)
+        );
+    }
+
     /// A line through points.
     pub(super) fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, class: &str, label: &str) {
         let mut path = String::new();
@@ -157,16 +173,23 @@ impl Chart {
             writeln!(self.text, "<path class=\"line {class}\" d=\"{path}\"><title>{}</title></path>", escape(label));
     }
 
-    /// A mark from top to bottom where something happened.
+    /// A mark from top to bottom where something happened. Its label is in the first row that has room for it.
     pub(super) fn event(&mut self, x: f64, label: &str) {
+        /// Of a row.
+        const HIGH: f64 = 11.0;
         let ((x, bottom), top) = (self.at(x, self.y.from), TOP);
+        let wide = wide(label);
+        let (begin, anchor, place) =
+            if x + 3.0 + wide > self.width { (x - 3.0 - wide, "end", x - 3.0) } else { (x + 3.0, "start", x + 3.0) };
+        let row = self.labels.iter().position(|end| *end < begin).unwrap_or(self.labels.len());
+        self.labels.resize(self.labels.len().max(row + 1), 0.0);
+        self.labels[row] = begin + wide;
+        let y = top + 8.0 + row as f64 * HIGH;
         let label = escape(label);
         let _ = writeln!(
             self.text,
             "<line class=\"event\" x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"><title>{label}</title></line>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
-            x + 3.0,
-            top + 8.0
+             <text class=\"tick\" x=\"{place:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{label}</text>",
         );
     }
 
@@ -174,6 +197,11 @@ impl Chart {
         self.text.push_str("</svg>\n");
         self.text
     }
+}
+
+/// How wide the text of a tick is, about: letters of its font are some half as wide as high.
+fn wide(text: &str) -> f64 {
+    text.chars().count() as f64 * 5.6
 }
 
 /// Text that may stand in a page.
@@ -188,12 +216,36 @@ mod tests {
     #[test]
     fn scales_place_and_tick() {
         let linear = Scale::linear(90.0);
-        assert_eq!(linear.ticks(), [0.0, 50.0]);
+        assert_eq!(linear.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0]);
         assert_eq!((linear.place(45.0), linear.place(200.0)), (0.5, 1.0));
         let log = Scale::log(2.0, 700.0);
         assert_eq!(log.ticks(), [1.0, 10.0, 100.0, 1000.0]);
         assert!((log.place(10.0) - 1.0 / 3.0).abs() < 1e-9);
         assert_eq!(Scale::linear(0.0).place(0.0), 0.0);
+    }
+
+    /// The rows and the anchors of the labels of three events, the second close to the first, the third at the edge.
+    #[test]
+    fn labels_of_events_neither_overlap_nor_leave_the_chart() {
+        let mut chart = Chart::new(360.0, 190.0, Scale::linear(10.0), Scale::linear(1.0), "x");
+        for (at, what) in [(1.0, "s2 is killed"), (1.5, "s2 is started"), (9.9, "deploy"), (5.0, "later")] {
+            chart.event(at, what);
+        }
+        let text = chart.end();
+        let label = |what: &str| {
+            let line = text.lines().find(|line| line.ends_with(&format!(">{what}</text>"))).unwrap();
+            let of = |name: &str| {
+                let rest = line.rsplit_once("<text").unwrap().1.split_once(&format!(" {name}=\"")).unwrap().1;
+                rest.split('"').next().unwrap().to_owned()
+            };
+            (of("y"), of("text-anchor"))
+        };
+        assert_eq!(label("s2 is killed"), ("18.0".into(), "start".into()));
+        assert_eq!(label("s2 is started"), ("29.0".into(), "start".into()));
+        assert_eq!(label("deploy"), ("18.0".into(), "end".into()));
+        let mut chart = Chart::new(360.0, 190.0, Scale::linear(10.0), Scale::linear(1.0), "x");
+        chart.x_axis(|value| format!("{value} s"));
+        assert!(chart.end().contains("x=\"359.0\" y=\"179.0\" text-anchor=\"end\">10 s<"));
     }
 
     #[test]

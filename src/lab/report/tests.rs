@@ -1,6 +1,6 @@
 use super::*;
 use crate::lab::run::Happened;
-use crate::lab::scenario::Limits;
+use crate::lab::scenario::{Each, Limits};
 
 fn scenario() -> Scenario {
     Scenario::read(
@@ -52,6 +52,58 @@ fn figures_are_those_worked_out_by_hand() {
     assert_eq!((over_time.servers[0][0], over_time.servers[0][15], over_time.sessions_lost[15]), (1, 1, 1));
     assert_eq!(over_time.failed.iter().sum::<u32>(), 2);
     assert_eq!(report.rows()[1][..4], ["p & q", "1.60", "0.735", "s1 80 %"]);
+}
+
+/// 4 and 1 with weights of 4 and 1 are what weights ask for; with weights of 1 and 4 the fair shares are 1 and 4.
+#[test]
+fn shares_by_weight_are_those_worked_out_by_hand() {
+    let told = |weight: &str| {
+        let mut scenario = scenario();
+        scenario.policies[0].weight = Some(toml::from_str::<BTreeMap<String, Each>>(weight).unwrap()["w"].clone());
+        let mut report = Report::of(&scenario, &[measured()]);
+        assert!(!report.policies[0].is_even());
+        report.policies.remove(0)
+    };
+    let fair = told("w = [4, 1]");
+    assert_eq!((fair.max_over_mean, fair.jain, fair.servers[0].of_fair_share), (Some(1.0), Some(1.0), Some(1.0)));
+    let wrong = told("w = [1, 4]");
+    let shares: Vec<f64> = wrong.servers.iter().filter_map(|server| server.of_fair_share).collect();
+    assert_eq!((wrong.max_over_mean, shares, wrong.busiest()), (Some(4.0), vec![4.0, 0.25], Some(0)));
+    assert_eq!((wrong.fair(&wrong.servers[0]), wrong.fair(&wrong.servers[1])), (1.0, 4.0));
+    // Loads by weight are 4 and 1/4: Jain (17/4)² / (2 · (16 + 1/16)).
+    assert!((wrong.jain.unwrap() - 18.0625 / 32.125).abs() < 1e-9);
+}
+
+/// What is read is at least 4.5 times as bright as what is behind it, or the other way round, and lines are three times
+/// (WCAG 2.2, success criteria 1.4.3 and 1.4.11).
+#[test]
+fn the_page_can_be_read_in_light_and_in_dark() {
+    let (light, dark) = html::STYLE.split_once("@media").unwrap();
+    for theme in [light, dark.split_once("}}").unwrap().0] {
+        let luminance = |name: &str| {
+            let colour = theme.split_once(&format!("--{name}:#")).unwrap().1;
+            let colour = colour.split([';', '}']).next().unwrap();
+            let short = colour.len() == 3;
+            let part = |at: usize| {
+                let hex = if short { colour[at..=at].repeat(2) } else { colour[2 * at..2 * at + 2].to_owned() };
+                let part = f64::from(u8::from_str_radix(&hex, 16).unwrap()) / 255.0;
+                if part <= 0.04045 { part / 12.92 } else { ((part + 0.055) / 1.055).powf(2.4) }
+            };
+            0.2126 * part(0) + 0.7152 * part(1) + 0.0722 * part(2)
+        };
+        let contrast = |a: &str, b: &str| {
+            let (a, b) = (luminance(a) + 0.05, luminance(b) + 0.05);
+            if a > b { a / b } else { b / a }
+        };
+        for text in ["fg", "dim", "hot"] {
+            for behind in ["bg", "card"] {
+                assert!(contrast(text, behind) >= 4.5, "{text} on {behind}: {}", contrast(text, behind));
+            }
+        }
+        for line in ["bar", "hot", "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"] {
+            assert!(contrast(line, "card") >= 3.0, "{line}: {}", contrast(line, "card"));
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is tried: servers, groups of clients, policies and events, as a TOML file says it.
 
 mod cache;
+mod servers;
 mod sockets;
 mod strategies;
 mod targets;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 pub use cache::{Cached, Items};
+pub use servers::{Each, Servers};
 pub use sockets::WebSockets;
 pub use strategies::{Kept, Strategies};
 
@@ -86,18 +88,6 @@ pub struct Scenario {
     pub upstream: toml::Table,
 }
 
-/// The servers, called s1, s2 and so on.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Servers {
-    pub count: usize,
-    /// Requests that a server works on at once; others wait for their turn. None is no limit.
-    pub workers: Option<usize>,
-    /// How long a request takes one worker.
-    #[serde(default, deserialize_with = "duration")]
-    pub work: Duration,
-}
-
 /// Users who are alike.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +120,9 @@ pub struct Candidate {
     pub name: String,
     /// As in a configuration.
     pub policy: toml::Value,
+    /// The weights of its servers, where they are not those of the scenario.
+    #[serde(default)]
+    pub weight: Option<Each>,
     /// How its servers keep sessions; in memory where it is absent.
     #[serde(default)]
     pub sessions: Option<Kept>,
@@ -219,14 +212,7 @@ impl Scenario {
 
     fn check(&self, limits: Limits) -> Result<(), String> {
         self.check_targets()?;
-        let most = limits.servers;
-        let Servers { count, workers, .. } = self.servers;
-        if !(1..=most).contains(&count) {
-            return Err(format!("[servers] count = {count}: write 1 to {most}"));
-        }
-        if workers == Some(0) {
-            return Err("[servers] workers = 0: nobody would work; write 1 or more, or leave it out".to_owned());
-        }
+        self.servers.check(limits.servers)?;
         if self.duration < Duration::from_secs(1) || self.duration > Duration::from_secs(600) {
             return Err("duration: write \"1s\" to \"10m\"".to_owned());
         }
@@ -258,6 +244,7 @@ impl Scenario {
         if let Some(candidate) = self.policies.iter().find(|candidate| candidate.sessions.is_some() && !self.sessions) {
             return Err(format!("policy \"{}\": `sessions` needs `sessions = true` above", candidate.name));
         }
+        self.check_candidates()?;
         if let Some(items) = &self.items {
             items.check()?;
         }
@@ -313,6 +300,17 @@ impl Scenario {
     pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
         let compares = self.strategies.is_some();
         self.policies.iter().filter(move |candidate| !(compares && candidate.sessions == Some(Kept::None)))
+    }
+
+    /// How long a run of it takes, about: every phase of every candidate, and a second or two until the processes of each
+    /// are there.
+    #[must_use]
+    pub fn planned(&self) -> Duration {
+        /// Until a fleet is there and gone again.
+        const START: Duration = Duration::from_millis(1500);
+        let candidates = self.candidates().count() as u32;
+        let load = (self.duration + START) * candidates;
+        self.strategies.as_ref().map_or(load, |strategies| load + strategies.planned(candidates, START))
     }
 
     /// How many servers there are at the most.

@@ -55,6 +55,12 @@ pub struct Strategies {
 }
 
 impl Strategies {
+    /// How long it takes beside the load: all ways at once, a user who is logged out, and memory, fleet by fleet.
+    pub(super) fn planned(&self, candidates: u32, start: Duration) -> Duration {
+        let memory = start * self.servers.len() as u32;
+        self.latency + start * (candidates + 1) + self.life + memory * candidates
+    }
+
     pub(super) fn check(&self, sessions: bool, policies: &[Candidate], limits: Limits) -> Result<(), String> {
         let fail = |what: String| Err(format!("[strategies] {what}"));
         if !sessions {

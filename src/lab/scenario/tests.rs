@@ -24,8 +24,43 @@ fn what_cannot_be_is_refused() {
         (format!("{SMALL}[[event]]\nat = '1s'\ndo = {{ kill = 3 }}\n"), "there is no server 3"),
         (format!("{SMALL}[[event]]\nat = '3s'\ndo = 'deploy'\n"), "event at 3s: that is after the end"),
         (format!("{SMALL}[[event]]\nat = '1s'\ndo = 'dance'\n"), "unknown variant `dance`"),
+        (SMALL.replace("count = 2", "count = 2\nworkers = 0"), "workers = 0: write 1 to 65535; leave it out where"),
+        (
+            SMALL.replace("count = 2", "count = 2\nweight = [1, 2, 3]"),
+            "weight is a list of 3: write one number for each of 2",
+        ),
+        (SMALL.replace("count = 2", "count = 2\nweight = [1, 1001]"), "weight = 1001: write 1 to 1000"),
+        (SMALL.replace("count = 2", "count = 2\nweight = []"), "an empty list says nothing"),
+        (
+            SMALL.replace("count = 2", "count = 2\nweight = 'heavy'"),
+            "a number for all servers, or a list with one for each",
+        ),
+        (
+            format!("{SMALL}weight = [1]\n[[policy]]\nname = 'q'\npolicy = 'first'\nweight = 0"),
+            "policy \"q\": weight = 0",
+        ),
+        (format!("{SMALL}[[policy]]\nname = 'p'\npolicy = 'first'\n"), "policy \"p\": there are two of that name"),
     ] {
         let error = Scenario::read(&wrong, Limits::REAL).unwrap_err();
         assert!(error.contains(says), "{says}: {error}");
     }
+}
+
+#[test]
+fn weights_and_workers_are_one_for_all_or_a_list() {
+    let text = SMALL.replace("count = 2", "count = 2\nwork = '1ms'\nworkers = 3\nweight = [1, 4]");
+    let scenario =
+        Scenario::read(&(text + "[[policy]]\nname = 'q'\npolicy = 'first'\nweight = 7\n"), Limits::REAL).unwrap();
+    let [p, q] = ["p", "q"].map(|name| scenario.weights_under(name));
+    // A third server, which comes later, is like the second.
+    assert_eq!([p.of(1), p.of(2), p.of(3), q.of(1), q.of(2)], [1, 4, 4, 7, 7]);
+    assert!(!p.is_even() && q.is_even());
+    assert_eq!(scenario.servers.workers.unwrap().of(2), 3);
+}
+
+/// Two policies of two seconds, each with a second and a half until its processes are there.
+#[test]
+fn what_is_planned_by_hand() {
+    let scenario = Scenario::read(&format!("{SMALL}[[policy]]\nname = 'q'\npolicy = 'first'\n"), Limits::REAL).unwrap();
+    assert_eq!(scenario.planned(), Duration::from_secs(7));
 }

@@ -88,7 +88,7 @@ fn of_logins(scenario: &Scenario, strategies: &Strategies, count: usize) -> Scen
         until: None,
     };
     let mut logins = scenario.clone();
-    logins.servers = Servers { count, workers: None, work: Duration::ZERO };
+    logins.servers = Servers { count, ..Servers::default() };
     logins.groups = vec![users];
     logins.events.clear();
     logins

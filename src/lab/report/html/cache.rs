@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::cache::CacheReport;
-use super::{Chart, Report, Scale, escape, events, key};
+use super::{Chart, Report, Scale, colour, escape, events, key};
 
 pub(super) fn section(page: &mut String, report: &Report) {
     let Some(rows) = report.cache_rows() else { return };
@@ -42,7 +42,7 @@ fn load(page: &mut String, report: &Report) {
     }
     for (n, policy, cache) in caches(report) {
         let points = cache.store_by_second.iter().enumerate();
-        chart.line(points.map(|(n, count)| (n as f64 + 0.5, f64::from(*count))), &format!("wide c{}", n % 8), policy);
+        chart.line(points.map(|(n, count)| (n as f64 + 0.5, f64::from(*count))), &colour(n), policy);
     }
     page.push_str(&chart.end());
     key(page, report);

@@ -1,7 +1,7 @@
 //! Long connections: what each event did to them, who had them, and how many came back at once.
 
 use super::super::sockets::SocketsReport;
-use super::{Chart, HIGH, PolicyReport, Report, Scale, WIDE, card, events, key};
+use super::{Chart, HIGH, PolicyReport, Report, Scale, WIDE, card, colour, events, key};
 
 pub(super) fn section(page: &mut String, report: &Report) {
     let Some(rows) = report.socket_rows() else { return };
@@ -42,6 +42,7 @@ fn over_time(page: &mut String, report: &Report) {
         card(page, policy, &chart.end());
     }
     page.push_str("</div>\n");
+    super::key_of_servers(page, all(report).map(|(_, _, sockets)| sockets.over_time.len()).max().unwrap_or(0));
 }
 
 fn storms(page: &mut String, report: &Report) {
@@ -58,11 +59,7 @@ fn storms(page: &mut String, report: &Report) {
     }
     for (n, policy, sockets) in all(report) {
         let points = sockets.back_by_second.iter().enumerate();
-        chart.line(
-            points.map(|(at, count)| (at as f64 + 0.5, f64::from(*count))),
-            &format!("wide c{}", n % 8),
-            &policy.policy,
-        );
+        chart.line(points.map(|(at, count)| (at as f64 + 0.5, f64::from(*count))), &colour(n), &policy.policy);
     }
     page.push_str(&chart.end());
     key(page, report);

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::super::strategies::{StrategiesReport, explained};
-use super::{Chart, Report, Scale, escape, key_of};
+use super::{Chart, Report, Scale, colour, escape, key_of};
 use crate::lab::strategies::MemoryAt;
 
 pub(super) fn table(page: &mut String, report: &Report) {
     let Some(strategies) = &report.strategies else { return };
-    page.push_str("<h2>Ways to keep a session</h2>\n<div class=\"scroll\"><table>");
+    page.push_str("<h2>Ways to keep a session</h2>\n<div class=\"scroll\"><table class=\"wrap\">");
     for (n, row) in strategies.rows().iter().enumerate() {
         page.push_str("<tr>");
         for (column, cell) in row.iter().enumerate() {
@@ -45,10 +45,10 @@ fn memory(page: &mut String, strategies: &StrategiesReport) {
     let label = "Memory of each server by the number of servers";
     let mut chart = Chart::new(760.0, 220.0, Scale::linear(widest as f64), Scale::linear(most * 1.05), label);
     chart.y_axis(|value| format!("{value} MiB"));
-    chart.x_axis(|value| format!("{value}"));
+    chart.x_axis(|value| if value > 0.0 { format!("{value} servers") } else { "0".to_owned() });
     for (n, way) in strategies.ways.iter().enumerate() {
         let points = way.memory.iter().map(|memory| (memory.servers as f64, mib(memory)));
-        chart.line(points, &format!("wide c{}", n % 8), &way.policy);
+        chart.line(points, &colour(n), &way.policy);
     }
     page.push_str(&chart.end());
     key_of(page, strategies.ways.iter().map(|way| way.policy.as_str()));

@@ -1,18 +1,13 @@
 //! The lab: a run's report agrees with what the servers themselves have logged.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
-
-mod harness;
-
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenkeel::lab::scenario::{Limits, Scenario};
-use harness::browser::browse;
-use harness::{Process, Signal, command, eventually};
 use serde_json::Value;
 
-const SCENARIO: &str = r#"
+use crate::harness::{self, Process, Signal, command, eventually};
+use crate::{counted, report};
+
+pub(crate) const SCENARIO: &str = r#"
 title = "Small"
 duration = "3s"
 sessions = true
@@ -37,24 +32,6 @@ policy = "sticky_cookie"
 name = "hash"
 policy = "ip_hash"
 "#;
-
-fn report(out: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap()
-}
-
-/// Requests by server in the servers' own logs, health checks aside.
-fn counted(run: &Path) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for entry in std::fs::read_dir(run).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "arrivals") {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let count = text.lines().filter(|line| !line.contains("/healthz")).count() as u64;
-            counts.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), count);
-        }
-    }
-    counts
-}
 
 #[test]
 fn a_run_reports_what_the_servers_have_logged() {
@@ -97,53 +74,6 @@ fn a_run_reports_what_the_servers_have_logged() {
     assert!(page.contains("<svg") && page.trim_end().ends_with("</html>"));
 }
 
-/// Without a limit of what servers can do nothing that was left out of the simulation matters: by address every
-/// request goes to the same server in both, and in turn each server gets the same.
-#[test]
-fn a_simulation_agrees_with_a_run() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("small.toml");
-    let text = SCENARIO.replace("[[event]]\nat = \"1500ms\"\ndo = { kill = 2 }\n", "");
-    let text =
-        text.replace("name = \"sticky\"\npolicy = \"sticky_cookie\"", "name = \"turns\"\npolicy = \"round_robin\"");
-    std::fs::write(&file, text).unwrap();
-    let [real, simulated] = ["run", "simulate"].map(|how| {
-        let out = dir.path().join(how);
-        harness::run(&mut command(&["lab", how, file.to_str().unwrap(), "--out", out.to_str().unwrap()])).ends(0);
-        report(&out)
-    });
-    assert_eq!((&real["simulated"], &simulated["simulated"]), (&false.into(), &true.into()));
-    let loads = |report: &Value, policy: usize| -> Vec<f64> {
-        let servers = report["policies"][policy]["servers"].as_array().unwrap();
-        servers.iter().map(|server| server["requests"].as_f64().unwrap()).collect()
-    };
-    assert_eq!(loads(&real, 1), loads(&simulated, 1), "by address");
-    // Of each core's turns the last may be unfinished.
-    for (real, simulated) in loads(&real, 0).iter().zip(loads(&simulated, 0)) {
-        assert!((real - simulated).abs() <= 4.0, "{real} {simulated}");
-    }
-}
-
-/// Where Chromium is installed. The page's own policy turns every request into an error of the console.
-#[test]
-fn the_report_opens_in_a_browser_with_all_its_charts_and_nothing_from_elsewhere() {
-    let dir = tempfile::tempdir().unwrap();
-    let (file, out) = (dir.path().join("small.toml"), dir.path().join("out"));
-    std::fs::write(&file, SCENARIO).unwrap();
-    harness::run(&mut command(&["lab", "simulate", file.to_str().unwrap(), "--out", out.to_str().unwrap()])).ends(0);
-    let page = out.join("report.html");
-    let Some((dom, told)) = browse(&page, &dir.path().join("profile")) else { return };
-    assert_eq!(told, "");
-    // A bar chart and a line chart for each of two policies, latencies, sessions lost; nothing has failed.
-    assert_eq!(dom.matches("role=\"img\"").count(), 6, "{dom}");
-    assert_eq!(dom.matches("<rect class=").count(), 2 * 3, "a bar for each server and policy");
-    // This test sees what it is looking for.
-    let text = std::fs::read_to_string(&page).unwrap();
-    std::fs::write(&page, text.replace("</main>", "<img src=\"http://127.0.0.1:9/x.png\"></main>")).unwrap();
-    let (_, told) = browse(&page, &dir.path().join("profile")).unwrap();
-    assert!(told.contains("Content Security Policy") || told.contains("violates"), "{told}");
-}
-
 #[test]
 fn a_run_that_is_interrupted_reports_what_was_seen() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,26 +108,6 @@ fn a_scenario_that_cannot_be_says_why() {
     assert!(error.contains("there is no server 4"), "{error}");
     let missing = harness::run(&mut command(&["lab", "run", "nowhere.toml"])).ends(1);
     assert!(missing.err.contains("cannot read the scenario nowhere.toml"), "{}", missing.err);
-}
-
-/// Each scenario that is shipped is right; what they show is looked at by people.
-#[test]
-fn the_scenarios_that_are_shipped_can_be_read() {
-    let mut seen = 0;
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/lab")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "toml") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let limits = if text.contains("evenkeel lab simulate") { Limits::VIRTUAL } else { Limits::REAL };
-        let scenario = Scenario::read(&text, limits);
-        let scenario = scenario.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let all = scenario.duration * scenario.policies.len() as u32;
-        assert!(all.as_secs() <= 100, "{}: it takes {all:?}, and two minutes are the most", path.display());
-        seen += 1;
-    }
-    assert!(seen >= 5);
 }
 
 /// Servers that the lab has not started: the load goes to them through each policy, and they are left as they were.

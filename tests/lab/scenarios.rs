@@ -1,15 +1,12 @@
 //! Scenarios of the lab that measure more than load: their figures agree with what the servers themselves have logged.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
-
-mod harness;
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use harness::browser::browse;
-use harness::command;
 use serde_json::Value;
+
+use crate::harness::{self, command};
+use crate::{Run, lab, pages};
 
 const SCENARIO: &str = r#"
 title = "Ways to keep a session, small"
@@ -63,26 +60,9 @@ fn list(value: &Value) -> Vec<u64> {
     value.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
 }
 
-struct Run {
-    out: PathBuf,
-    report: Value,
-    said: String,
-    _dir: tempfile::TempDir,
-}
-
-fn run(scenario: &str) -> Run {
-    let dir = tempfile::tempdir().unwrap();
-    let (file, out) = (dir.path().join("ways.toml"), dir.path().join("out"));
-    std::fs::write(&file, scenario).unwrap();
-    let done = harness::run(&mut command(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]));
-    let said = done.ends(0).out;
-    let report = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
-    Run { out, report, said, _dir: dir }
-}
-
 #[test]
 fn the_ways_to_keep_a_session_are_as_their_servers_have_logged() {
-    let Run { out, report, said, _dir } = run(SCENARIO);
+    let Run { out, report, said, _dir } = lab("run", SCENARIO);
     for text in ["p50 added, ms", "revoked user out after", "MiB of each of 3 servers"] {
         assert!(said.contains(text), "{said}");
     }
@@ -136,12 +116,10 @@ fn the_ways_to_keep_a_session_are_as_their_servers_have_logged() {
         assert_eq!(way["other_service"], matches!(name, "store" | "token"), "{way}");
         assert_eq!(way["cookie_bytes"].as_u64().unwrap() > 100, name == "token", "{way}");
     }
-    let page = out.join("report.html");
-    let Some((dom, told)) = browse(&page, &out.join("profile")) else { return };
-    assert_eq!(told, "");
+    let labels = ["Memory of each server by the number of servers"];
+    let Some(dom) = pages::open(&out.join("report.html"), &labels) else { return };
     assert_eq!(dom.matches("in a signed token (JWT)").count(), 1, "{dom}");
     assert_eq!(dom.matches("<td>revoked user out after").count(), 1, "{dom}");
-    assert!(dom.contains("aria-label=\"Memory of each server by the number of servers\""), "{dom}");
 }
 
 const CACHES: &str = r#"
@@ -189,7 +167,7 @@ fn asked_again(log: &str) -> usize {
 
 #[test]
 fn what_caches_did_not_have_is_what_the_store_was_asked_for() {
-    let Run { out, report, said, _dir } = run(CACHES);
+    let Run { out, report, said, _dir } = lab("run", CACHES);
     assert!(said.contains("HIT RATE") && said.contains("STORE PEAK"), "{said}");
     let mut misses = Vec::new();
     for (at, policy) in report["policies"].as_array().unwrap().iter().enumerate() {
@@ -222,10 +200,8 @@ fn what_caches_did_not_have_is_what_the_store_was_asked_for() {
     if let [own, shared] = misses[..] {
         assert!(own > shared && own >= 10, "{own} {shared}");
     }
-    let page = out.join("report.html");
-    let Some((dom, told)) = browse(&page, &out.join("profile")) else { return };
-    assert_eq!(told, "");
-    assert!(dom.contains("aria-label=\"Requests a second to the store, over time\""), "{dom}");
+    let labels = ["Requests a second to the store, over time"];
+    let Some(dom) = pages::open(&out.join("report.html"), &labels) else { return };
     assert_eq!(dom.matches("Hit rate per server").count(), 1, "{dom}");
 }
 
@@ -260,7 +236,7 @@ policy = "round_robin"
 
 #[test]
 fn long_connections_are_told_when_servers_go_and_cut_when_they_die() {
-    let Run { out, report, said, _dir } = run(SOCKETS);
+    let Run { out, report, said, _dir } = lab("run", SOCKETS);
     assert!(said.contains("CLOSED 1001") && said.contains("s2 is killed"), "{said}");
     let policy = &report["policies"][0];
     let sockets = &policy["sockets"];
@@ -282,12 +258,8 @@ fn long_connections_are_told_when_servers_go_and_cut_when_they_die() {
     let (cut, told) = (number(0, "cut"), number(2, "away"));
     assert_eq!(sockets["opened"].as_u64().unwrap(), 20 + cut + told, "{policy}");
     assert!(sockets["messages"].as_u64().unwrap() > 20 * 10, "{policy}");
-    let page = out.join("report.html");
-    let Some((dom, told)) = browse(&page, &out.join("profile")) else { return };
-    assert_eq!(told, "");
-    for label in ["turns: connections by server, over time", "Connections opened again, by second"] {
-        assert!(dom.contains(&format!("aria-label=\"{label}\"")), "{label}: {dom}");
-    }
+    let labels = ["turns: connections by server, over time", "Connections opened again, by second"];
+    pages::open(&out.join("report.html"), &labels);
 }
 
 /// One whose store does not come up takes nothing away from the others, and is tried again in the next run; and the path
