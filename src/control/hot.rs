@@ -3,11 +3,15 @@
 //! Who is hot and whose key is spread is decided in [`crate::balance::hot`]; here it is put in force, shown and
 //! said. A line in the log names an address and a server once, not with each look.
 
+mod carried;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
+
+pub(super) use carried::CarriedHot;
 
 use super::api::{ForgottenProxy, HotKeyStatus};
 use super::registry::Group;
@@ -83,6 +87,17 @@ impl Watched {
     /// What requests meet of it.
     pub(super) fn watch(&self) -> Watch {
         Watch { counts: Arc::clone(&self.counts), spread: self.spread.clone(), cookie: self.cookie.clone() }
+    }
+
+    /// Takes over which keys are spread, and says whether those are others than before.
+    fn settle(&mut self) -> bool {
+        // In an order of their own: who is the hottest of them changes with each look and is no news.
+        let mut spread: Vec<Key> = self.judge.spread().collect();
+        spread.sort_unstable();
+        let spread = spread.into_boxed_slice();
+        let is_other = spread != self.spread;
+        self.spread = spread;
+        is_other
     }
 
     /// What is shown of hot keys.
@@ -172,25 +187,23 @@ fn look(group: &mut Group, now: Duration) -> bool {
     for change in &changes {
         say(upstream.name(), change, &name_of, &mut watched.named, now);
     }
-    let shown = |hot: &Hot| Shown {
+    watched.counts.show(watched.judge.hot().iter().map(|hot| shown(hot, &name_of)).collect());
+    let is_other = watched.settle();
+    if is_other {
+        group.touch();
+    }
+    is_other
+}
+
+fn shown(hot: &Hot, name_of: &dyn Fn(u64) -> Arc<str>) -> Shown {
+    Shown {
         key: hot.key.to_string(),
         share: hot.share,
         rate: (hot.rate * 10.0).round() / 10.0,
         server: name_of(hot.server),
         is_spread: hot.is_spread,
         since: hot.since,
-    };
-    watched.counts.show(watched.judge.hot().iter().map(shown).collect());
-    // In an order of their own: who is the hottest of them changes with each look and is no news.
-    let mut spread: Vec<Key> = watched.judge.spread().collect();
-    spread.sort_unstable();
-    let spread = spread.into_boxed_slice();
-    let is_other = spread != watched.spread;
-    watched.spread = spread;
-    if is_other {
-        group.touch();
     }
-    is_other
 }
 
 fn say(upstream: &str, change: &Change, name_of: &dyn Fn(u64) -> Arc<str>, named: &mut Named, now: Duration) {

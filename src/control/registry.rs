@@ -110,7 +110,7 @@ pub(super) struct Group {
     pub(super) plan: Arc<UpstreamPlan>,
     pub(super) sticky: Option<Arc<Sticky>>,
     /// What is kept of other policies, where some are asked.
-    shadow: Option<Kept>,
+    pub(super) shadow: Option<Kept>,
     pub(super) queue: Arc<Queue>,
     pub(super) service: Service,
     /// Its servers, in the order of the Plan.
@@ -289,6 +289,10 @@ impl Registry {
     /// Upstreams whose hot keys are looked for.
     pub(super) fn watched(&mut self) -> impl Iterator<Item = &mut Group> {
         self.groups.values_mut().filter(|group| group.hot.is_some())
+    }
+
+    pub(super) fn group_mut(&mut self, upstream: &str) -> Option<&mut Group> {
+        self.groups.get_mut(upstream)
     }
 
     /// Every upstream.

@@ -5,9 +5,13 @@
 //! when another server takes new clients, one no longer does, or a weight changes: what was even before would
 //! look uneven.
 
+mod memory;
+
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+pub use memory::Memory;
 
 use crate::balance::skew::Skew;
 use crate::upstream::shadow::Shade;
@@ -75,9 +79,13 @@ struct Counts {
 }
 
 impl Looks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Window>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Looks, where it is time to. `now` is of any clock that never goes back.
     pub fn look(&self, snapshot: &Snapshot, now: Duration) {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.lock();
         windows.retain(|name, _| snapshot.upstreams.iter().any(|upstream| upstream.name() == name));
         for upstream in &snapshot.upstreams {
             let of = Subject::of(upstream);
@@ -99,7 +107,7 @@ impl Looks {
     /// What was counted of an upstream lately, as of now; none where it has not been looked at since it changed.
     #[must_use]
     pub fn lately(&self, upstream: &Upstream, now: Duration) -> Option<Figures> {
-        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let windows = self.lock();
         let window = windows.get(upstream.name()).filter(|window| window.of == Subject::of(upstream))?;
         let (first, last) = (window.looks.front()?, Look::at(now, upstream));
         let lately = |(old, new): (&Counts, &Counts)| new.since(old, &window.of.servers);
@@ -144,15 +152,21 @@ impl Look {
 impl Counts {
     /// Requests of servers that took no new clients, or those of a canary only, count for the sum only.
     fn since(&self, before: &Self, servers: &[(u32, u32)]) -> Lately {
-        let grown: Vec<u64> =
-            self.servers.iter().zip(&before.servers).map(|(new, old)| new.saturating_sub(*old)).collect();
+        let by_server: Vec<u64> =
+            self.servers.iter().zip(&before.servers).map(|(new, old)| grown(*new, *old)).collect();
         Lately {
-            requests: grown.iter().sum(),
-            skew: Skew::of(grown.iter().copied().zip(servers.iter().map(|(_, weight)| *weight))),
-            followed: self.followed.saturating_sub(before.followed),
-            moves: self.moves.saturating_sub(before.moves),
+            requests: by_server.iter().sum(),
+            skew: Skew::of(by_server.iter().copied().zip(servers.iter().map(|(_, weight)| *weight))),
+            followed: grown(self.followed, before.followed),
+            moves: grown(self.moves, before.moves),
         }
     }
+}
+
+/// By how much a count has grown since. The one before may be that of another process, from before the beginning here.
+fn grown(new: u64, old: u64) -> u64 {
+    let grown = new.wrapping_sub(old);
+    if grown > u64::MAX / 2 { 0 } else { grown }
 }
 
 #[cfg(test)]
@@ -182,6 +196,35 @@ mod tests {
         for (server, requests) in servers.iter().zip(requests) {
             server.cells[1].counts.picks.add(*requests);
         }
+    }
+
+    /// Figures go on in a process whose counts begin at nothing, and whose servers have other numbers.
+    #[test]
+    fn another_process_goes_on_with_the_figures() {
+        let (before, after) = (Looks::default(), Looks::default());
+        let (old, mut new) = (servers(&[1, 1, 2]), servers(&[1, 1, 2]));
+        before.look(&snapshot(&old), seconds(100));
+        serve(&old, &[10, 20, 70]);
+        before.look(&snapshot(&old), seconds(110));
+        serve(&old, &[5, 5, 0]);
+        new.reverse();
+        let (was, is) = (snapshot(&old), snapshot(&new));
+        after.look(&is, seconds(112));
+        let memory = serde_json::to_string(&before.memory(&was.upstreams[0], seconds(112)).unwrap()).unwrap();
+        after.resume(&is.upstreams[0], &serde_json::from_str(&memory).unwrap(), seconds(112));
+        let figures = |looks: &Looks, snapshot: &Snapshot, now| looks.lately(&snapshot.upstreams[0], now).unwrap();
+        let (told, goes_on) = (figures(&before, &was, seconds(112)), figures(&after, &is, seconds(112)));
+        assert_eq!((goes_on.seconds, goes_on.own.requests), (12.0, 110));
+        let skew = |figures: &Figures| figures.own.skew.map(|skew| (skew.max_over_mean, skew.jain));
+        assert_eq!((goes_on.seconds, skew(&goes_on)), (told.seconds, skew(&told)));
+        serve(&new, &[0, 0, 7]);
+        assert_eq!(figures(&after, &is, seconds(115)).own.requests, 117);
+        // With another weight it is another thing.
+        let other = servers(&[1, 1, 1]);
+        let other = snapshot(&other);
+        after.look(&other, seconds(116));
+        after.resume(&other.upstreams[0], &serde_json::from_str(&memory).unwrap(), seconds(116));
+        assert_eq!(figures(&after, &other, seconds(116)).own.requests, 0);
     }
 
     fn seconds(n: u64) -> Duration {

@@ -7,8 +7,12 @@
 //! counts: requests of one user are no independent witnesses. Words are never given up; when all are taken,
 //! whoever comes takes no part. Nothing in here waits or locks.
 
+mod memory;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+
+pub use memory::Memory;
 
 use super::{Live, Tried, Upstream};
 use crate::balance::litmus::{Group, Place, away, home, mark};

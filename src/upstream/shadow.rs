@@ -10,6 +10,7 @@
 //! is an estimate, and [`Shade::approximate`] says so.
 
 mod clients;
+mod memory;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use crate::balance::{HashBy, HotKeys, Input, Pick, Policy, Scratch, Table, View}
 use crate::config::plan::{MOST_SHADOWS, ShadowPlan, UpstreamPlan};
 use crate::metrics::cells::{ShadowCell, ShadowServerCell};
 use clients::{Clients, Place};
+pub use memory::Memory;
 
 /// No position of a server.
 const NOWHERE: u16 = u16::MAX;

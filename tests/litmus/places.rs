@@ -59,8 +59,10 @@ fn while_a_canary_runs_nobody_takes_part() {
     let before = seen(&evenkeel);
     assert_eq!(before[0], 1);
 
+    let dir = tempfile::tempdir().unwrap();
     let mut deploy = command(&["deploy", "app", "--admin", evenkeel.socket().to_str().unwrap()]);
-    deploy.args(["--watch", "10ms", "--lease", "3s", "--percent", "50", "--for", "1h"]);
+    deploy.args(["--watch", "10ms", "--lease", "3s", "--percent", "50", "--for", "1h", "--proof"]);
+    deploy.arg(dir.path().join("proof.json"));
     let mut deploy = Process::of(deploy.args(["--replace", &format!("c={}", new[0].address())]));
     eventually("the canary", || evenkeel.status().upstreams[0].canary.is_some().then_some(()));
     let told = evenkeel.verb(&["litmus", "--live", "app"]).out;

@@ -75,9 +75,9 @@ pub struct Hot {
     pub since: Duration,
     pub is_spread: bool,
     /// Whether its server was above its bound at the last looks, the newest in the lowest bit.
-    crowded: u8,
+    pub crowded: u8,
     /// Since when its server would be at ease with it.
-    easy_since: Option<Duration>,
+    pub easy_since: Option<Duration>,
 }
 
 /// What a look has shown.
@@ -106,6 +106,17 @@ impl Judge {
     #[must_use]
     pub fn hot(&self) -> &[Hot] {
         &self.hot
+    }
+
+    /// One that goes on with what another has remembered: what came at some moments, and who is hot.
+    #[must_use]
+    pub fn resumed(moments: Vec<(Duration, Summary<Key>)>, hot: Vec<Hot>) -> Self {
+        Self { moments: moments.into(), hot, passed_on: Vec::new() }
+    }
+
+    /// What came lately, by moment.
+    pub fn moments(&self) -> impl Iterator<Item = &(Duration, Summary<Key>)> {
+        self.moments.iter()
     }
 
     /// Keys that are spread.

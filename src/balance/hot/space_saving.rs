@@ -126,6 +126,11 @@ impl<K> Default for Summary<K> {
 }
 
 impl<K: Copy + Eq + Hash> Summary<K> {
+    /// One of which all is known.
+    pub fn of(counts: impl Iterator<Item = (K, u64)>, error: u64, total: u64) -> Self {
+        Self { counts: counts.collect(), error, total }
+    }
+
     /// Adds what another one knows.
     pub fn merge(&mut self, other: &Self) {
         for (key, count) in &other.counts {

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::asked::{Asked, By};
 use crate::control::drain::Stage;
+use crate::control::hot::CarriedHot;
 use crate::control::outlier::Ejected;
 use crate::control::state::State;
-use crate::upstream::{Admin, Operational};
+use crate::metrics::skew;
+use crate::upstream::{Admin, Operational, litmus, shadow};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -38,6 +40,11 @@ pub(super) struct CarriedUpstream {
     pub(super) servers: Vec<CarriedServer>,
     /// Session, position of its server in the list, and when it was seen in seconds of the clock.
     pub(super) sessions: Vec<(u64, usize, u32)>,
+    /// What was measured of its traffic, where that is asked for.
+    pub(super) litmus: Option<litmus::Memory>,
+    pub(super) hot: Option<CarriedHot>,
+    pub(super) shadow: Option<shadow::Memory>,
+    pub(super) looks: Option<skew::Memory>,
 }
 
 /// What an operator said of an upstream as a whole.

@@ -12,7 +12,8 @@ use crate::control::drain::Drain;
 use crate::control::outlier::Outlier;
 use crate::control::registry::{Group, Member};
 use crate::control::supervisor::{Message, Signal, Supervisor};
-use crate::upstream::{Admin, Notice, Operational, Order, Service, clock};
+use crate::metrics::skew;
+use crate::upstream::{Admin, Notice, Operational, Order, Server, Service, clock};
 
 impl Supervisor {
     /// All that another process has to know. `cursors`: where round robin goes on, for each core by slot.
@@ -42,7 +43,14 @@ impl Supervisor {
             let entries = sticky.ledger.entries();
             entries.filter_map(|(session, uid, seen)| Some((session, position(uid)?, seen))).collect()
         });
+        let names: Vec<(u32, &str)> = members.iter().map(|(uid, member)| (*uid, &*member.server.name)).collect();
+        let name_of =
+            |uid: u64| names.iter().find(|(other, _)| u64::from(*other) == uid).map(|(_, name)| (*name).to_owned());
         Some(CarriedUpstream {
+            litmus: group.litmus.as_ref().map(|experiment| experiment.memory()),
+            hot: group.hot.as_ref().map(|hot| hot.carried(&group.plan.policy, name_of)),
+            shadow: group.shadow.as_ref().map(|shadow| shadow.memory(&names)),
+            looks: group.built().and_then(|upstream| self.plane.swap.looks.memory(upstream, clock::elapsed())),
             name: name.to_owned(),
             service: service_carried(&group.service),
             servers: members.iter().map(|(uid, member)| self.server_carried(name, *uid, member)).collect(),
@@ -111,12 +119,43 @@ impl Supervisor {
                 self.carry_server(uid, &carried.servers[at]);
             }
         }
+        self.carry_measured(carried);
         let Some(sticky) = self.registry.group(name).and_then(|group| group.sticky.as_ref()) else { return };
         for (session, position, seen) in &carried.sessions {
             if let Some(Some(uid)) = by_position.get(*position) {
                 sticky.ledger.touch(*session, *uid, *seen);
             }
         }
+    }
+
+    /// Goes on with the figures of the last minutes; they are of what is in force now.
+    pub(super) fn carry_looks(&self, looks: &[(String, skew::Memory)]) {
+        let snapshot = self.plane.swap.current.load();
+        for (name, memory) in looks {
+            if let Some(upstream) = snapshot.upstreams.iter().find(|upstream| upstream.name() == name) {
+                self.plane.swap.looks.resume(upstream, memory, clock::elapsed());
+            }
+        }
+    }
+
+    /// Goes on with what is measured of traffic. No core serves yet, so its counters are nobody's.
+    fn carry_measured(&mut self, carried: &CarriedUpstream) {
+        let name = carried.name.as_str();
+        let members: Vec<(u32, Arc<Server>)> =
+            self.registry.members_of(name).map(|(uid, member)| (uid, Arc::clone(&member.server))).collect();
+        let names: Vec<(u32, &str)> = members.iter().map(|(uid, server)| (*uid, &*server.name)).collect();
+        let uid_of = |wanted: &str| names.iter().find(|(_, name)| *name == wanted).map(|(uid, _)| u64::from(*uid));
+        let Some(group) = self.registry.group_mut(name) else { return };
+        if let (Some(experiment), Some(memory)) = (&group.litmus, &carried.litmus) {
+            experiment.resume(memory);
+        }
+        if let (Some(hot), Some(memory)) = (&mut group.hot, &carried.hot) {
+            hot.resume(memory, &group.plan.policy, uid_of);
+        }
+        if let (Some(shadow), Some(memory)) = (&mut group.shadow, &carried.shadow) {
+            shadow.resume(memory, &names);
+        }
+        group.touch();
     }
 
     fn carry_server(&mut self, uid: u32, carried: &CarriedServer) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::carried::{Carried, CarriedService};
+use super::carried::{Carried, CarriedService, CarriedUpstream};
 use super::carry::service_carried;
 use super::channel;
 use super::frames::{Close, Frame, Named, Progress, Ready, ServerState, States};
@@ -94,9 +94,13 @@ impl Supervisor {
     fn succeed(&mut self, last: Option<Carried>) {
         let Some(inheriting) = self.row.inheriting.take() else { return };
         let Inheriting { pid, version, channel, carried, orders, .. } = inheriting;
-        self.carry(last.unwrap_or(carried));
+        let mut carried = last.unwrap_or(carried);
+        let looks = |upstream: &mut CarriedUpstream| Some((upstream.name.clone(), upstream.looks.take()?));
+        let looks: Vec<_> = carried.upstreams.iter_mut().filter_map(looks).collect();
+        self.carry(carried);
         self.stale = true;
         self.publish_now();
+        self.carry_looks(&looks);
         // What servers ask for is heeded from now on.
         self.stale = true;
         if let Some(orders) = orders {

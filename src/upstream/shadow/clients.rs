@@ -10,6 +10,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use serde::{Deserialize, Serialize};
+
 /// Clients of a set, of which each may be in any place.
 const WAYS: usize = 16;
 const SETS: usize = 2_048;
@@ -34,6 +36,17 @@ pub(super) struct Clients {
     seed: u64,
 }
 
+/// What another process has to know of a table of the same size.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Known {
+    size: usize,
+    seed: u64,
+    share: u64,
+    /// Positions and words.
+    words: Vec<(usize, u64)>,
+}
+
 /// Where a client is in the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
@@ -51,6 +64,29 @@ impl Clients {
     pub(super) fn new(policies: usize, seed: u64) -> Self {
         let words = (0..SETS * policies * WAYS).map(|_| AtomicU64::new(0)).collect();
         Self { policies, words, share: AtomicU64::new(0), seed }
+    }
+
+    /// All that is in it.
+    pub(super) fn known(&self) -> Known {
+        let words = self.words.iter().map(|word| word.load(Relaxed)).enumerate();
+        let words = words.filter(|(_, word)| *word != 0).collect();
+        Known { size: self.words.len(), seed: self.seed, share: self.share.load(Relaxed), words }
+    }
+
+    /// One that goes on with what another process knew. `server` is what stands here for what stood there for a
+    /// server; none: it is gone.
+    pub(super) fn resumed(policies: usize, known: &Known, server: impl Fn(u16) -> Option<u16>) -> Self {
+        let clients = Self::new(policies, known.seed);
+        if known.size == clients.words.len() {
+            clients.share.store(known.share, Relaxed);
+            for (at, word) in &known.words {
+                let server = server(*word as u16).unwrap_or(0);
+                if let Some(free) = clients.words.get(*at) {
+                    free.store(pack(tag_of(*word), tick_of(*word), server), Relaxed);
+                }
+            }
+        }
+        clients
     }
 
     /// What hashes of clients begin with.
@@ -205,6 +241,30 @@ mod tests {
         let last = [0, 1, 2].map(|policy| clients.last(again, policy));
         assert_eq!((again.at, last), (place.at, [Some(2), None, Some(9)]));
         assert_eq!((clients.count(6), clients.share()), (2, 1.0));
+    }
+
+    #[test]
+    fn another_process_knows_where_clients_were() {
+        let before = Clients::new(2, 7);
+        for client in 0..1_000 {
+            let place = before.find(hash(client), 5).unwrap();
+            before.send(place, 0, 1 + client as u16 % 2);
+            before.send(place, 1, 3);
+        }
+        let known = serde_json::to_string(&before.known()).unwrap();
+        let known: Known = serde_json::from_str(&known).unwrap();
+        // The first server has another number there, the second is gone.
+        let after = Clients::resumed(2, &known, |old| {
+            [(1, 9), (3, 3)].into_iter().find(|(id, _)| *id == old).map(|(_, new)| new)
+        });
+        assert_eq!((after.seed(), after.count(5)), (7, 1_000));
+        for client in 0..1_000 {
+            let place = after.find(hash(client), 6).unwrap();
+            let was = if client % 2 == 0 { Some(9) } else { None };
+            assert_eq!([0, 1].map(|policy| after.last(place, policy)), [was, Some(3)]);
+        }
+        assert_eq!(after.count(6), 1_000);
+        assert_eq!(Clients::resumed(3, &known, Some).count(5), 0, "another table");
     }
 
     #[test]
