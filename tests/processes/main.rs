@@ -5,5 +5,6 @@ mod harness;
 
 mod binary_upgrade_failures;
 mod demo;
+mod measured;
 mod service_manager;
 mod tls_process;
