@@ -322,6 +322,9 @@ fn bar(done: usize, all: usize) -> String {
 
 fn show(report: &Report, console: &mut Console) -> Result<(), Failure> {
     table(&report.rows(), console)?;
+    for line in report.legend() {
+        console.write(format!("{}\n", Style::Dim.paint(line, console.color)).as_bytes())?;
+    }
     for rows in [report.event_rows(), report.cache_rows(), report.socket_rows()].into_iter().flatten() {
         console.write(b"\n")?;
         table(&rows, console)?;

@@ -201,6 +201,19 @@ impl Report {
 }
 
 impl Report {
+    /// What the columns of [`Report::rows`] say, and what is good.
+    #[must_use]
+    pub fn legend(&self) -> Vec<&'static str> {
+        let mut lines = vec![
+            "MAX/MEAN: how many times its fair share the busiest server got. JAIN: how even shares are. 1 is best in both.",
+            "P50, P99: half of all requests, and 99 of 100, took no longer, from when they were due. FAILED: no answer, or 5xx.",
+        ];
+        if self.sessions {
+            lines.push("SESSIONS LOST: how often a user met a server that did not know the session.");
+        }
+        lines
+    }
+
     /// The rows of the table of caches, where there are any.
     #[must_use]
     pub fn cache_rows(&self) -> Option<Vec<Vec<String>>> {

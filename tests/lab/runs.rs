@@ -41,6 +41,7 @@ fn a_run_reports_what_the_servers_have_logged() {
     let mut run = command(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     let done = harness::run(&mut run).ends(0);
     assert!(done.out.contains("POLICY") && done.out.contains("SESSIONS LOST"), "{}", done.out);
+    assert!(done.out.contains("\nMAX/MEAN: ") && done.out.contains("\nSESSIONS LOST: "), "{}", done.out);
     let report = report(&out);
     let policies = report["policies"].as_array().unwrap();
     assert_eq!(policies.len(), 2);

@@ -4,8 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueHint};
 
+const EXAMPLES: &str = "\
+To begin with, a scenario of config/lab, which takes a minute; then open nat/report.html:
+  evenkeel lab run config/lab/nat-hotspot.toml --out nat
+
+Servers of your own, with a scenario that says who asks and which policies are tried:
+  evenkeel lab --config my.toml --target 127.0.0.1:9001 --target 127.0.0.1:9002
+
+What has happened already:
+  evenkeel lab replay /var/log/nginx/access.log --servers 4";
+
 #[derive(Debug, ClapArgs)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(in crate::cli) struct LabArgs {
     #[command(subcommand)]
     pub verb: Option<LabVerb>,
