@@ -207,8 +207,8 @@ impl Gate {
         drop(self.changed.wait_while(state, |state| !state.1).unwrap());
     }
 
-    fn waits_for_one(&self) {
-        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.0 == 0).unwrap());
+    fn has(&self, count: usize) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.0 < count).unwrap());
     }
 
     fn open(&self) {
@@ -236,7 +236,7 @@ fn a_full_server_is_passed_over() {
     let servers: Vec<String> = fakes.iter().map(|fake| format!("\"{}\"", fake.address())).collect();
     // Whoever waited would wait for as long as the test does.
     let evenkeel = Running::start(&format!(
-        "[upstream.app]\ncheck = \"off\"\nmax_requests = 1\nqueue = {{ timeout = \"10m\" }}\n{HALF}servers = [{}]\n",
+        "[upstream.app]\ncheck = \"off\"\nmax_requests = 2\nqueue = {{ timeout = \"10m\" }}\n{HALF}servers = [{}]\n",
         servers.join(", ")
     ));
     let home = |number: u64| user(&evenkeel, number).post("/", b"").server().to_owned();
@@ -244,14 +244,16 @@ fn a_full_server_is_passed_over() {
     let my_home = home(mine);
     let other = numbers(Group::Control).find(|number| home(*number) != my_home).unwrap();
     std::thread::scope(|scope| {
-        let held = scope.spawn(|| user(&evenkeel, other).post("/held", b"").status);
-        gate.waits_for_one();
+        let held = [0, 1].map(|_| scope.spawn(|| user(&evenkeel, other).post("/held", b"").status));
+        gate.has(2);
         let mut me = user(&evenkeel, mine);
         for _ in 0..3 {
             assert_eq!(me.get("/").server(), my_home);
         }
+        // Nobody else is there, so what waited would have waited for the full one.
+        assert_eq!(evenkeel.status().upstreams[0].queue.as_ref().map(|queue| queue.queued), Some(0));
         gate.open();
-        assert_eq!(held.join().unwrap(), 200);
+        held.into_iter().for_each(|held| assert_eq!(held.join().unwrap(), 200));
     });
     // There is room again when that request is over, which its client may know before.
     eventually("it is moved", || (user(&evenkeel, mine).get("/").server() != my_home).then_some(()));
