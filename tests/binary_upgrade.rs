@@ -256,7 +256,7 @@ fn what_is_known_of_servers_goes_along() {
 fn the_old_process_is_seen_until_it_has_ended_and_bounded_by_its_deadline() {
     let origins = origins(1);
     let evenkeel = Upgrading::start(&format!(
-        "[upgrade]\ndeadline = \"6s\"\n{}",
+        "[upgrade]\ndeadline = \"10s\"\n{}",
         upstream("app", RR, "drain = { close_spread = \"500ms\" }", &origins)
     ));
     let mut socket = WebSocket::open(evenkeel.address, "/ws");
@@ -269,7 +269,7 @@ fn the_old_process_is_seen_until_it_has_ended_and_bounded_by_its_deadline() {
         evenkeel.status().predecessor.filter(|before| before.connections == 2 && before.in_flight == 2)
     });
     assert_eq!((before.pid, before.tunnels), (old, 1));
-    assert!(before.ends_within_seconds <= 6.0);
+    assert!(before.ends_within_seconds <= 10.0);
     assert_eq!(evenkeel.metric("evenkeel_predecessor_connections", &[]), 2.0);
     let server = evenkeel.server("app", "a");
     assert_eq!((server.in_flight, server.in_flight_of_predecessor), (2, 2));

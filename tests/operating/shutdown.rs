@@ -124,7 +124,7 @@ fn idle_and_parked_connections_are_closed_after_the_grace() {
         assert!(began.elapsed() >= Duration::from_millis(450), "{name} after {:?}", began.elapsed());
     }
     evenkeel.process.wait().ends(0);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn a_server_that_nobody_reaches_is_told_as_that() {
         assert_eq!((answer.status, answer.reason()), (502, Some("connect_refused")));
         assert!(!answer.text().contains(&origins[0].address().port().to_string()));
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "never a hang");
+    assert!(began.elapsed() < Duration::from_secs(15), "never a hang");
 }
 
 /// A share of the requests and no more, so that retries do not multiply an outage.
