@@ -70,24 +70,39 @@ async fn run(
 ) -> Result<Report, Failure> {
     let restart = args.restart_hook.as_ref().map(|_| setup.script.restart_before());
     console.confirm(&Report::heading(setup, half, restart))?;
+    let fail = |why: String| Failure::new(Exit::Failure, why);
     let all = setup.script.steps.len();
+    for server in &setup.servers.all {
+        let there = interrupts.unless(server.is_there(setup.script.timeout)).await;
+        there.map_err(|why| fail(format!("{}: {why}", server.shown())))?;
+    }
     // Side by side: what happens to the servers meanwhile happens to both.
     let (mut both, mut pinned) = (clients(Group::Shuffled, half, 1), clients(Group::Pinned, half, half + 1));
     both.append(&mut pinned);
     both.sort_by_key(run::Client::turn);
-    let fail = |why: String| Failure::new(Exit::Failure, why);
     // A hook ends in good order by itself; everything else may be left at any moment.
     let go = async |clients: Vec<run::Client>, range: Range<usize>| {
         interrupts.unless(async { Ok(steps(setup, clients, range).await) }).await.map_err(fail)
     };
     let (_, mut seen) = go(both, 0..all).await?;
+    let mut stayed = Vec::new();
     if let (Some(hook), Some(at)) = (&args.restart_hook, restart) {
         let (stay, before) = go(clients(Group::Restarted, half, 2 * half + 1), 0..at).await?;
         seen.extend(before);
         let began = Instant::now();
         for server in &setup.servers.all {
+            let path = setup.servers.health.as_deref().unwrap_or("/");
+            let kept = server.keep(path, &setup.host, setup.script.timeout).await;
             renew(setup, server, hook, args, interrupts).await.map_err(fail)?;
-            console.confirm(&format!("{} was restarted", server.name))?;
+            let name = &server.name;
+            console.confirm(&match kept.map(|kept| kept.is_open()) {
+                Some(true) => {
+                    stayed.push(name.clone());
+                    format!("{name}: the hook has ended, and a connection from before it is still open")
+                }
+                Some(false) => format!("{name} was restarted"),
+                None => format!("{name}: the hook has ended, and it answers"),
+            })?;
         }
         let paused = began.elapsed();
         seen.extend(go(stay, at..all).await?.1);
@@ -103,7 +118,9 @@ async fn run(
         interrupts.unless(pause).await.map_err(fail)?;
         seen.extend(go(stay, at..all).await?.1);
     }
-    Ok(Report::of(setup, &seen, half, restart))
+    let mut report = Report::of(setup, &seen, half, restart);
+    report.doubt(&stayed);
+    Ok(report)
 }
 
 /// Restarts a server, and waits until it is well.

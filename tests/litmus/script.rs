@@ -166,6 +166,9 @@ fn what_a_restart_loses_is_told_even_of_those_who_stay() {
     let said = report["said"].to_string();
     assert!(said.contains("no difference seen between those who were moved"), "{said}");
     assert!(said.contains("stateful, a restart loses it: at step 4 (read it back) 50 of 50"), "{said}");
+    assert!(said.contains("still open after it, to y: what was not restarted"), "{said}");
+    let empty = litmus(SCRIPT, &servers, &["--restart-hook", ""]).ends(2);
+    assert!(empty.err.contains("--restart-hook"), "{}", empty.err);
 
     let failed = litmus(SCRIPT, &servers, &["--restart-hook", "exit 3"]).ends(1);
     assert!(failed.err.contains("x: the hook failed (exit status: 3)"), "{}", failed.err);
@@ -257,18 +260,18 @@ fn a_broken_server_is_not_taken_for_state() {
 fn where_nothing_can_be_said_that_is_said() {
     let (refusing, origins) = (Refusing::new(), origins(2));
     let to = [refusing.address.to_string(), origins[0].address().to_string()];
+    // Who is not there is named before anybody begins.
     let done = litmus(SCRIPT, &to, &[]).ends(1);
-    assert!(
-        done.out.contains("unclear: some servers work and others do not: at step 1 (log in) from "),
-        "{}",
-        done.out
-    );
-    assert!(done.out.contains("no connection: "), "{}", done.out);
-    let dead = [format!("a={}", to[0]), format!("b={}", to[0])];
+    assert!(done.err.contains(&format!("{}: no connection: ", to[0])), "{done:?}");
+    let named = [format!("a={}", to[1]), format!("b={}", to[0])];
+    let done = litmus(SCRIPT, &named, &[]).ends(1);
+    assert!(done.err.contains(&format!("b ({}): no connection: ", to[0])), "{done:?}");
+    let nobody = Fake::answering(|_, _, _| None);
+    let dead = ["a", "b"].map(|name| format!("{name}={}", nobody.address()));
     let done = litmus(SCRIPT, &dead, &[]).ends(1);
     assert!(
         done.out.contains(
-            "unclear: clients that stay do not get through the script either: at step 1 (log in) from a: no c"
+            "unclear: clients that stay do not get through the script either: at step 1 (log in) from a: no answer"
         ),
         "{}",
         done.out

@@ -45,7 +45,7 @@ pub(in crate::cli) struct LitmusArgs {
 
     /// Also find out what a restart loses: a command that restarts a server, run by `sh -c` for each of them in
     /// the middle of the script; {name} and {address} are filled in
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub restart_hook: Option<String>,
 
     /// A server must answer again this long after its hook has ended

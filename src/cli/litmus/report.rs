@@ -192,6 +192,16 @@ impl Report {
         }
     }
 
+    /// Of these servers a connection has outlived the hook: nobody else can tell whether it restarts them.
+    pub(super) fn doubt(&mut self, stayed: &[String]) {
+        if !stayed.is_empty() {
+            self.said.push(format!(
+                "a connection from before the hook was still open after it, to {}: what was not restarted has lost nothing",
+                stayed.join(", ")
+            ));
+        }
+    }
+
     /// What is wrong, in a sentence.
     fn blame(&self, worst: &Compared, group: Group) -> String {
         let step = worst.step.unwrap_or_default();

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::cli::args::Global;
@@ -21,6 +22,7 @@ use crate::config::plan::Address;
 use crate::health::Check;
 use crate::server_stream::ServerStream;
 use crate::tls::{Client as Tls, ClientSettings, ClientWrong};
+use crate::units::show_duration;
 
 /// No page is larger; what is has not been made for people.
 const LARGEST_BODY: usize = 16 << 20;
@@ -138,6 +140,12 @@ impl Server {
         Ok(Self { name: name.map_or_else(|| address.to_string(), str::to_owned), address, tls })
     }
 
+    /// Its name, and where it is.
+    pub(super) fn shown(&self) -> String {
+        let address = self.address.to_string();
+        if self.name == address { address } else { format!("{} ({address})", self.name) }
+    }
+
     async fn connect(&self) -> io::Result<ServerStream> {
         let tcp = |stream: TcpStream| stream.set_nodelay(true).map(|()| ServerStream::Tcp(stream));
         let stream = match &self.address {
@@ -156,14 +164,11 @@ impl Server {
     /// Why there is no answer, for a person.
     pub(super) async fn ask(&self, request: Request<Full<Bytes>>, within: Duration) -> Result<Answer, String> {
         let asked = timeout(within, self.exchange(request)).await;
-        asked.unwrap_or_else(|_| Err(format!("no answer within {}", crate::units::show_duration(within))))
+        asked.unwrap_or_else(|_| Err(format!("no answer within {}", show_duration(within))))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let stream = self.connect().await.map_err(|error| format!("no connection: {error}"))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("no answer: {error}"))?;
-        let driver = tokio::spawn(connection);
+        let (mut sender, driver) = self.open().await?;
         let answer = async {
             let answer: Response<_> =
                 sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
@@ -177,18 +182,65 @@ impl Server {
         answer
     }
 
+    async fn open(&self) -> Result<(http1::SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>), String> {
+        let stream = self.connect().await.map_err(|error| format!("no connection: {error}"))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("no answer: {error}"))?;
+        Ok((sender, tokio::spawn(connection)))
+    }
+
+    /// A connection on which one request was answered, where the server leaves it open.
+    pub(super) async fn keep(&self, path: &str, host: &str, within: Duration) -> Option<Kept> {
+        let request = Request::get(path).header("host", host).body(Full::default()).ok()?;
+        let kept = async {
+            let (mut sender, driver) = self.open().await.ok()?;
+            let kept = |sender| Kept { sender, driver: driver.abort_handle() };
+            let answer = sender.send_request(request).await.ok()?;
+            Limited::new(answer.into_body(), LARGEST_BODY).collect().await.ok()?;
+            sender.ready().await.ok()?;
+            Some(kept(sender))
+        };
+        timeout(within, kept).await.ok()?
+    }
+
+    /// Whether there is anybody at its address.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn is_there(&self, within: Duration) -> Result<(), String> {
+        let connected = timeout(within, self.connect()).await;
+        let connected = connected.map_err(|_| format!("no connection within {}", show_duration(within)))?;
+        connected.map(drop).map_err(|error| format!("no connection: {error}"))
+    }
+
     /// Whether it is well.
     ///
     /// # Errors
     /// Why not.
     pub(super) async fn is_well(&self, health: Option<&str>, host: &str, within: Duration) -> Result<(), String> {
-        let Some(path) = health else {
-            let connected = timeout(within, self.connect()).await;
-            return connected.map_err(|_| "no connection".to_owned())?.map(drop).map_err(|error| error.to_string());
-        };
+        let Some(path) = health else { return self.is_there(within).await };
         let request = Request::get(path).header("host", host).header("connection", "close").body(Full::default());
         let answer = self.ask(request.map_err(|error| error.to_string())?, within).await?;
         if answer.status < 400 { Ok(()) } else { Err(format!("{path} answers {}", answer.status)) }
+    }
+}
+
+/// A connection that is open between two requests. It outlives no restart of who has accepted it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
+}
+
+impl Kept {
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

@@ -115,9 +115,10 @@ fn what_is_hardly_meant_is_a_warning() {
         ["the token is shorter than 16 characters"]
     );
     assert_eq!(
-        warnings(&format!("{TOP}check = {{ tcp = {{ interval = '1s' }} }}\n")),
+        warnings(&format!("{TOP}check = {{ tcp = {{ interval = '1s', timeout = '2s' }} }}\n")),
         ["`timeout` (2s) is longer than `interval` (1s)"]
     );
+    assert_eq!(warnings(&format!("{TOP}check = {{ tcp = {{ interval = '1s' }} }}\n")), [""; 0]);
     assert_eq!(
         warnings(&format!("{TOP}[upgrade]\ndeadline = '1s'\n")),
         ["`idle_grace` is longer than `deadline`, which cuts idle connections first"]

@@ -235,12 +235,16 @@ impl Compiler<'_> {
         let timing = check.timing();
         self.positive_at(place("interval"), timing.interval, "interval");
         self.positive_at(place("timeout"), timing.timeout, "timeout");
-        if timing.timeout > timing.interval && timing.interval > Duration::ZERO {
+        // A slow check delays the next one. Who has not written for how long knows best how often.
+        let timeout = place_of(tree, &["upstream", upstream, "check", check.name(), "timeout"]);
+        if let Some(place) = timeout
+            && timing.timeout > timing.interval
+            && timing.interval > Duration::ZERO
+        {
             let (timeout, interval) = (units::show_duration(timing.timeout), units::show_duration(timing.interval));
-            let key = if place("timeout") == whole { "interval" } else { "timeout" };
             let message = format!("`timeout` ({timeout}) is longer than `interval` ({interval})");
             let hint = format!("a slow check delays the next one: set `timeout` to \"{interval}\" or less");
-            self.warn(place(key), message, &hint);
+            self.warn(place, message, &hint);
         }
         if timing.jitter > 50 {
             let message = format!("`jitter` is {}, which is out of range", timing.jitter);
