@@ -121,6 +121,16 @@ fn exit_codes_tell_why() {
             assert!(done.err.contains(admin), "{}", done.err);
         }
     }
+    // A file that is being edited is asked as far as it can be read, and the answer says that it cannot.
+    let edited = dir.path().join("edited.toml");
+    std::fs::write(&edited, "[admin]\nsocket = \"none.sock\"\n[log]\nfoo = [\n").unwrap();
+    let done = run(command(&["reload", "-c", "edited.toml"]).current_dir(&dir)).ends(5);
+    let place = dir.path().canonicalize().unwrap().join("none.sock");
+    for said in [place.to_str().unwrap(), "edited.toml:4: not valid TOML", "relative path"] {
+        assert!(done.err.contains(said), "{said}: {}", done.err);
+    }
+    let done = run(command(&["reload"]).env("EVENKEEL_CONFIG", "/nowhere/e.toml")).ends(3);
+    assert!(done.err.contains("/nowhere/e.toml cannot be read (No such file"), "{}", done.err);
     // Somebody is there who never answers, or who is no evenkeel.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let began = Instant::now();

@@ -1,13 +1,15 @@
 //! Where the running evenkeel's admin API is.
 
+mod peek;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use serde::Deserialize;
-
+use self::peek::Peek;
 use super::args::Global;
+use super::client;
 use super::exit::{Exit, Failure};
 use crate::control::default_socket;
 
@@ -67,7 +69,11 @@ impl FromStr for AdminAddress {
 impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            // Whole, so that it can be looked for: what was connected to may be named from here.
+            Self::Unix(path) => {
+                let whole = std::path::absolute(path);
+                write!(f, "unix:{}", whole.as_ref().unwrap_or(path).display())
+            }
             Self::Tcp(authority) => write!(f, "http://{authority}"),
         }
     }
@@ -78,25 +84,36 @@ impl fmt::Display for AdminAddress {
 pub(super) struct Admin {
     pub address: AdminAddress,
     pub token: Option<String>,
+    /// Why it may be elsewhere, as sentences without the last one's end.
+    pub doubt: Option<String>,
 }
 
 /// Finds the admin API: what was said, else what the configuration says, else this user's own socket.
 ///
 /// # Errors
-/// When the directory of the default socket belongs to somebody else: who answers there is not to be
-/// believed.
+/// When a configuration was named and cannot be read. When the directory of the default socket belongs to
+/// somebody else: who answers there is not to be believed.
 pub(super) fn find(global: &Global) -> Result<Admin, Failure> {
     if let Some(address) = &global.admin {
-        return Ok(Admin { address: address.clone(), token: global.admin_token.clone() });
+        return Ok(Admin { address: address.clone(), token: global.admin_token.clone(), doubt: None });
     }
-    let (address, token) = match config_file(global.config.as_deref()).and_then(|file| Peek::read(&file)) {
-        Some(admin) => (admin.address(), admin.token()),
-        None => (None, None),
-    };
-    let token = global.admin_token.clone().or(token);
+    let admin = peek(global)?;
+    let (address, doubt) = (admin.address(), admin.doubt.clone());
+    let token = global.admin_token.clone().or_else(|| admin.token());
     if let Some(address) = address {
-        return Ok(Admin { address, token });
+        let from_here = match &address {
+            AdminAddress::Unix(path) if path.is_relative() => {
+                let text = "`[admin] socket` is a relative path, which is taken from the working directory of each \
+                            command: write the whole path";
+                Some(text.to_owned())
+            }
+            _ => None,
+        };
+        let doubts: Vec<String> = doubt.into_iter().chain(from_here).collect();
+        let doubt = (!doubts.is_empty()).then(|| doubts.join(". "));
+        return Ok(Admin { address, token, doubt });
     }
+    let doubt = doubt.map(|doubt| format!("{doubt}, so the default socket was asked"));
     let socket = default_socket::path();
     default_socket::check_directory(&socket).map_err(|error| {
         Failure::new(
@@ -104,51 +121,31 @@ pub(super) fn find(global: &Global) -> Result<Admin, Failure> {
             format!("the default admin socket cannot be trusted: {error}. Say where the admin API is with --admin"),
         )
     })?;
-    Ok(Admin { address: AdminAddress::Unix(socket), token })
+    Ok(Admin { address: AdminAddress::Unix(socket), token, doubt })
+}
+
+/// What the configuration says. Only one that was named has to be there.
+fn peek(global: &Global) -> Result<Peek, Failure> {
+    let Some(file) = config_file(global.config.as_deref()) else { return Ok(Peek::default()) };
+    let error = match Peek::read(&file) {
+        Ok(admin) => return Ok(admin),
+        Err(error) => client::words(&error),
+    };
+    let text = format!("{} cannot be read ({error})", file.display());
+    if global.config.is_some() {
+        let text = format!(
+            "the configuration {text}. It was named by -c or EVENKEEL_CONFIG to find the admin API: name another, or \
+             say where the admin API is with --admin"
+        );
+        return Err(Failure::new(Exit::InvalidConfig, text));
+    }
+    Ok(Peek::nothing(text))
 }
 
 /// The configuration in use: the one that was named, else the first of [`CONFIG_FILES`] that exists.
 #[must_use]
 pub(super) fn config_file(named: Option<&Path>) -> Option<PathBuf> {
     named.map(Path::to_owned).or_else(|| CONFIG_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
-}
-
-/// The `[admin]` table and nothing else of a configuration. The rest is not looked at, since verbs must
-/// reach a running evenkeel also while its file is being edited and is not valid, and also for users
-/// who may not read the keys that it names.
-#[derive(Debug, Default, Deserialize)]
-struct Peek {
-    socket: Option<PathBuf>,
-    bind: Option<toml::Value>,
-    token: Option<String>,
-    token_file: Option<PathBuf>,
-}
-
-impl Peek {
-    fn read(file: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(file).ok()?;
-        let mut table: toml::Table = text.parse().ok()?;
-        table.remove("admin")?.try_into().ok()
-    }
-
-    fn address(&self) -> Option<AdminAddress> {
-        if let Some(socket) = &self.socket {
-            return Some(AdminAddress::Unix(socket.clone()));
-        }
-        let bind: SocketAddr = match self.bind.as_ref()? {
-            toml::Value::Integer(port) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), u16::try_from(*port).ok()?),
-            toml::Value::String(text) => text.parse().ok().or_else(|| {
-                let port = text.trim_start_matches('*').trim_start_matches(':');
-                Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port.parse().ok()?))
-            })?,
-            _ => return None,
-        };
-        Some(AdminAddress::Tcp(SocketAddr::new(reachable(bind.ip()), bind.port()).to_string()))
-    }
-
-    fn token(self) -> Option<String> {
-        self.token.or_else(|| Some(std::fs::read_to_string(self.token_file?).ok()?.trim().to_owned()))
-    }
 }
 
 /// The address at which a client on the same machine finds a listener bound to `ip`.
@@ -207,9 +204,9 @@ mod tests {
         // The rest of the file is invalid on purpose.
         std::fs::write(&file, "cores = \"many\"\n[admin]\nbind = \"0.0.0.0:9292\"\ntoken = \"t\"\n").unwrap();
         let found = find(&global(&["-c", path])).unwrap();
-        assert_eq!(found, Admin { address: "127.0.0.1:9292".parse().unwrap(), token: Some("t".into()) });
+        assert_eq!(found, Admin { address: "127.0.0.1:9292".parse().unwrap(), token: Some("t".into()), doubt: None });
         let found = find(&global(&["-c", path, "--admin", "/x.sock", "--admin-token", "u"])).unwrap();
-        assert_eq!(found, Admin { address: "/x.sock".parse().unwrap(), token: Some("u".into()) });
+        assert_eq!(found, Admin { address: "/x.sock".parse().unwrap(), token: Some("u".into()), doubt: None });
 
         std::fs::write(&file, "[admin]\nbind = \"127.0.0.1:1\"\nsocket = \"/y.sock\"\n").unwrap();
         assert_eq!(find(&global(&["-c", path])).unwrap().address, "/y.sock".parse().unwrap());
@@ -219,13 +216,52 @@ mod tests {
         for bind in ["9292", "\":9292\"", "\"[::]:9292\""] {
             std::fs::write(&file, format!("[admin]\nbind = {bind}\ntoken_file = {secret:?}\n")).unwrap();
             let found = find(&global(&["-c", path])).unwrap();
-            assert_eq!(found, Admin { address: "[::1]:9292".parse().unwrap(), token: Some("from a file".into()) });
+            let token = Some("from a file".into());
+            assert_eq!(found, Admin { address: "[::1]:9292".parse().unwrap(), token, doubt: None });
         }
 
-        for text in ["", "this is no TOML", "[admin]\n"] {
+        let asked = ", so the default socket was asked";
+        for (text, doubt) in [
+            ("[admin]\n", None),
+            ("", Some(format!("{path} is empty{asked}"))),
+            ("\nthis is no TOML", Some(format!("{path}:2: not valid TOML{asked}"))),
+            ("[admin]\nsocket = \"/y.so\n", Some(format!("{path}:2: not valid TOML{asked}"))),
+            ("admin = 5\n", Some(format!("`[admin]` of {path} cannot be understood{asked}"))),
+        ] {
             std::fs::write(&file, text).unwrap();
             let found = find(&global(&["-c", path])).unwrap();
-            assert_eq!(found.address, AdminAddress::Unix(default_socket::path()), "{text}");
+            assert_eq!((found.address, found.doubt), (AdminAddress::Unix(default_socket::path()), doubt), "{text}");
+        }
+        std::fs::write(&file, b"a = 1\n\xff").unwrap();
+        assert_eq!(find(&global(&["-c", path])).unwrap().doubt, Some(format!("{path}:2: not valid TOML{asked}")));
+    }
+
+    #[test]
+    fn a_file_that_is_being_edited_still_says_where_to_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("evenkeel.toml");
+        let path = file.to_str().unwrap();
+        std::fs::write(&file, "[admin]\nsocket = \"/y.sock\"\ntoken = \"t\"\n\n[log]\nfoo = [\n").unwrap();
+        let found = find(&global(&["-c", path])).unwrap();
+        let doubt = Some(format!("{path}:6: not valid TOML"));
+        assert_eq!(found, Admin { address: "/y.sock".parse().unwrap(), token: Some("t".into()), doubt });
+
+        std::fs::write(&file, "[admin]\nsocket = \"admin.sock\"\n").unwrap();
+        let found = find(&global(&["-c", path])).unwrap();
+        let whole = std::env::current_dir().unwrap().join("admin.sock");
+        assert_eq!(found.address.to_string(), format!("unix:{}", whole.display()));
+        assert!(found.doubt.unwrap().starts_with("`[admin] socket` is a relative path"));
+    }
+
+    #[test]
+    fn a_file_that_was_named_has_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, why) in [("", "Is a directory"), ("nope.toml", "No such file or directory")] {
+            let path = dir.path().join(path);
+            let failure = find(&global(&["-c", path.to_str().unwrap()])).unwrap_err();
+            assert_eq!(failure.exit, Exit::InvalidConfig);
+            assert!(failure.message.contains(&format!("{} cannot be read ({why})", path.display())), "{failure:?}");
+            assert!(find(&global(&["-c", path.to_str().unwrap(), "--admin", "/x.sock"])).is_ok());
         }
     }
 }

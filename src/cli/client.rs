@@ -42,8 +42,8 @@ pub(super) struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     /// Nobody listens, or who listens does not let us in.
-    #[error("{}", unreachable(address, source))]
-    Unreachable { address: AdminAddress, source: io::Error },
+    #[error("{}", unreachable(address, source, doubt.as_deref()))]
+    Unreachable { address: AdminAddress, source: io::Error, doubt: Option<String> },
     /// Connected, and then nothing in time.
     #[error("{address} did not answer within {} s", after.as_secs_f32())]
     Late { address: AdminAddress, after: Duration },
@@ -55,17 +55,18 @@ pub(super) enum ClientError {
     Refused { address: AdminAddress, status: StatusCode, refusal: Option<Refusal> },
 }
 
-fn unreachable(address: &AdminAddress, source: &io::Error) -> String {
+fn unreachable(address: &AdminAddress, source: &io::Error, doubt: Option<&str>) -> String {
     let advice = match source.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "It may be used by the user that runs evenkeel and by the socket's group".to_owned()
-        }
-        _ => "Is it running? Say where with --admin".to_owned(),
+        io::ErrorKind::PermissionDenied => "It may be used by the user that runs evenkeel and by the socket's group",
+        _ => "Is it running? Say where with --admin",
     };
-    // `(os error 2)` tells an operator nothing that the words before it do not.
-    let text = source.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    format!("no evenkeel answers at {address} ({text}). {advice}")
+    let doubt = doubt.map(|doubt| format!("{doubt}. ")).unwrap_or_default();
+    format!("no evenkeel answers at {address} ({}). {doubt}{advice}", words(source))
+}
+
+/// The system's words: `(os error 2)` tells an operator nothing that the words before it do not.
+pub(super) fn words(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn refused(address: &AdminAddress, status: StatusCode, refusal: Option<&Refusal>) -> String {
@@ -221,7 +222,10 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { address: self.admin.address.clone(), source };
+        let unreachable = |source| {
+            let Admin { address, doubt, .. } = self.admin.clone();
+            ClientError::Unreachable { address, source, doubt }
+        };
         match &self.admin.address {
             AdminAddress::Unix(path) => {
                 self.over(TokioIo::new(UnixStream::connect(path).await.map_err(unreachable)?), request).await

@@ -182,7 +182,7 @@ impl Api {
                 );
             }
         });
-        let admin = Admin { address: AdminAddress::Unix(path), token: Some("secret".into()) };
+        let admin = Admin { address: AdminAddress::Unix(path), token: Some("secret".into()), doubt: None };
         Self { client: Client::new(admin), seen, _dir: dir }
     }
 

@@ -87,6 +87,7 @@ pub(super) async fn healthcheck(client: &Client, timeout: Duration, console: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::admin::Admin;
     use crate::cli::console::capture;
     use crate::cli::fixture::{Api, json};
     use crate::control::api::Refusal;
@@ -140,8 +141,7 @@ mod tests {
             (failure.exit, failure.message.as_str()),
             (Exit::NotMet, "not ready: 503 Service Unavailable draining")
         );
-        let nobody =
-            Client::new(crate::cli::admin::Admin { address: "/nowhere/admin.sock".parse().unwrap(), token: None });
+        let nobody = Client::new(Admin { address: "/nowhere/admin.sock".parse().unwrap(), token: None, doubt: None });
         assert_eq!(healthcheck(&nobody, PROMPT, &mut console).await.unwrap_err().exit, Exit::NotMet);
     }
 }

@@ -3,7 +3,7 @@ use crate::cli::fixture::{Api, json};
 use crate::control::api::Status;
 
 fn at(address: AdminAddress) -> Client {
-    Client::new(Admin { address, token: None })
+    Client::new(Admin { address, token: None, doubt: None })
 }
 
 #[tokio::test]
