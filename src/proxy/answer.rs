@@ -184,7 +184,8 @@ pub(super) fn sentence(kind: Kind) -> &'static str {
         Kind::ConnectRefused | Kind::ConnectFailed | Kind::UpstreamTls | Kind::Unresolved => {
             "The application could not be reached."
         }
-        Kind::Reset | Kind::Truncated | Kind::Cut => "The application ended the connection before its answer.",
+        Kind::Reset | Kind::Truncated => "The application ended the connection before its answer.",
+        Kind::Cut => "The application is being taken out of service here, and the request took too long.",
         Kind::StreamRefused => "The application takes no more requests at the moment. Please try again.",
         Kind::BadAnswer => "The application's answer could not be understood.",
         Kind::ConnectTimeout | Kind::FirstByteTimeout | Kind::BetweenBytesTimeout | Kind::RequestTimeout => {

@@ -29,6 +29,7 @@ fn what_is_in_flight_is_cut_at_its_deadline_and_not_before() {
         let answer = raw.answer();
         let took = began.elapsed();
         assert_eq!((answer.status, answer.reason()), (502, Some("cut")), "{state}");
+        assert!(answer.text().contains("is being taken out of service"), "{}", answer.text());
         assert!(took >= Duration::from_secs(2), "{state}: {took:?}");
         assert!(took < Duration::from_secs(15), "{state}: {took:?}");
         becomes(&proxy, "a", if state == "draining" { "drained" } else { "disabled" });
