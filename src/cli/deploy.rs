@@ -21,6 +21,7 @@ mod skew;
 use std::time::Duration;
 
 use self::bar::Bar;
+use self::hooks::Line;
 use self::interrupt::Interrupts;
 use self::ledger::{Ledger, Notes};
 use self::record::Record;
@@ -38,6 +39,9 @@ use crate::control::api::{DeployPhase, DeployStatus, DeployTurn, ServerStatus, S
 const PACE: Duration = Duration::from_millis(100);
 
 pub(super) async fn deploy(client: &Client, args: &DeployArgs, console: &mut Console) -> Result<Exit, Failure> {
+    if let Some(line) = Line::of(args) {
+        line.check()?;
+    }
     let status: Status = client.get("/status", PROMPT).await?;
     let upstream = find(&status, &args.upstream)?;
     if args.abandon {

@@ -154,8 +154,18 @@ fn what_cannot_be_deployed_is_refused_before_anything_is_touched() {
         let done = evenkeel.verb(args).ends(1);
         assert!(done.err.contains(wrong), "{args:?}: {}", done.err);
     }
-    let done = evenkeel.verb(&["deploy", "app"]).ends(2);
-    assert!(done.err.contains("--each"), "{}", done.err);
+    for (args, wrong) in [
+        (&["deploy", "app"][..], "--each"),
+        (&["deploy", "app", "--each", " "], "an empty command does nothing"),
+        (&["deploy", "app", "--exec", "./nope.sh"], "--exec ./nope.sh cannot be run: No such file"),
+        (&["deploy", "app", "--exec", "./nope.sh", "--replace", "d=127.0.0.1:1"], "cannot be run"),
+        (&["deploy", "app", "--replace", "d=127.0.0.1:99999"], "127.0.0.1:99999"),
+        (&["deploy", "app", "--replace", "d=127.0.0.1:1", "--percent", "5", "--allow", "10.0.0.0/33"], "10.0.0.0/8"),
+        (&["deploy", "app", "--replace", "d=127.0.0.1:1", "--after", ""], "an empty command does nothing"),
+    ] {
+        let done = evenkeel.verb(args).ends(2);
+        assert!(done.err.contains(wrong), "{args:?}: {}", done.err);
+    }
     evenkeel.verb(&["disable", "app/b"]).ends(0);
     let done = evenkeel.verb(&["deploy", "app", "--each", "true"]).ends(1);
     assert!(

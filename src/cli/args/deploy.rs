@@ -1,11 +1,14 @@
 //! What may be typed behind `deploy`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
+use ipnet::IpNet;
 
 use super::DeadlineArgs;
+use crate::config;
 use crate::units::parse_duration;
 
 #[derive(Debug, ClapArgs)]
@@ -15,7 +18,7 @@ pub(in crate::cli) struct DeployArgs {
     pub upstream: String,
 
     /// A command for each server, run by `sh -c`; {name}, {address} and {upstream} are filled in
-    #[arg(long, value_name = "COMMAND", required_unless_present_any = ["exec", "attach", "abandon", "replace"], conflicts_with = "exec")]
+    #[arg(long, value_name = "COMMAND", value_parser = parse_command, required_unless_present_any = ["exec", "attach", "abandon", "replace"], conflicts_with = "exec")]
     pub each: Option<String>,
 
     /// A program for each server, run without a shell; it finds EVENKEEL_SERVER, EVENKEEL_ADDRESS and
@@ -71,7 +74,7 @@ pub(in crate::cli) struct DeployArgs {
     pub lasts: Duration,
 
     /// All clients of this network meet the new servers; may be given several times
-    #[arg(long, value_name = "NETWORK", value_delimiter = ',', requires = "percent")]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = parse_network, requires = "percent")]
     pub allow: Vec<String>,
 
     /// What users are known by, where they have no sticky cookie [default: cookie]
@@ -79,7 +82,7 @@ pub(in crate::cli) struct DeployArgs {
     pub by: Option<CanaryBy>,
 
     /// A command for each old server once it is drained and removed, such as one that stops it; run like --each
-    #[arg(long, value_name = "COMMAND", requires = "replace")]
+    #[arg(long, value_name = "COMMAND", requires = "replace", value_parser = parse_command)]
     pub after: Option<String>,
 
     /// Go on with a deploy whose command has died: servers, --batch and deadlines are those of that one
@@ -119,9 +122,26 @@ fn parse_percent(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write a share of users, 0 to 100".to_owned())
 }
 
+fn parse_command(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("an empty command does nothing; write what is to be run, or `true`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Refused here, before anything is watched; the proxy reads it.
+fn parse_network(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.parse::<IpNet>().is_err() && text.parse::<IpAddr>().is_err() {
+        return Err("write a network such as 10.0.0.0/8, or an address".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn parse_replacement(text: &str) -> Result<Replacement, String> {
     match text.split_once('=') {
         Some((name, address)) if !name.is_empty() && !address.is_empty() => {
+            config::server(Some(name), address, 1)?;
             Ok(Replacement { name: name.to_owned(), address: address.to_owned() })
         }
         _ => Err("write the new server's name and its address, such as `a2=10.0.0.1:3001`".to_owned()),

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::interrupt::Interrupts;
+use crate::cli::client;
 use crate::units::show_duration;
 
 /// How long a hook has to end by itself once it was told to.
@@ -92,6 +95,27 @@ impl Hook<'_> {
             .kill_on_drop(true);
         command.spawn()
     }
+}
+
+/// Whether there is such a program, where it would be looked for.
+pub(super) fn runnable(program: &Path) -> Result<(), String> {
+    let look = |path: &Path| {
+        let metadata = std::fs::metadata(path).map_err(|error| client::words(&error))?;
+        match (metadata.is_file(), metadata.permissions().mode() & 0o111) {
+            (false, _) => Err("it is no file".to_owned()),
+            (true, 0) => Err("it is not executable (chmod +x)".to_owned()),
+            (true, _) => Ok(()),
+        }
+    };
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return look(program);
+    }
+    // Without a PATH the system has one of its own.
+    let Some(path) = std::env::var_os("PATH") else { return Ok(()) };
+    if !program.as_os_str().is_empty() && std::env::split_paths(&path).any(|dir| look(&dir.join(program)).is_ok()) {
+        return Ok(());
+    }
+    Err("PATH has no program of that name; write ./NAME for one in this directory".to_owned())
 }
 
 fn judge(status: ExitStatus) -> Result<(), String> {
@@ -190,6 +214,25 @@ mod tests {
         let missing = Hook::Program(Path::new("/nowhere/x")).run(PLACE, Duration::from_secs(9), &never);
         let missing = missing.await.unwrap_err();
         assert!(missing.contains("cannot be run"), "{missing}");
+    }
+
+    #[test]
+    fn a_program_is_found_where_it_would_be_run_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "#!/bin/sh\n").unwrap();
+        assert_eq!(runnable(Path::new("sh")), Ok(()));
+        assert_eq!(runnable(Path::new("/bin/sh")), Ok(()));
+        for (program, why) in [
+            (dir.path().join("nope.sh"), "No such file"),
+            (dir.path().to_owned(), "no file"),
+            (plain, "not executable"),
+            ("no-such-program".into(), "PATH has no"),
+            ("".into(), "PATH has no"),
+        ] {
+            let refused = runnable(&program).unwrap_err();
+            assert!(refused.contains(why), "{}: {refused}", program.display());
+        }
     }
 
     #[tokio::test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::hook::{GRACE, Hook, Place};
+use super::hook::{self, GRACE, Hook, Place};
 use super::interrupt::Interrupts;
 use crate::cli::args::DeployArgs;
 use crate::cli::console::Console;
+use crate::cli::exit::{Exit, Failure};
 use crate::units::show_duration;
 
 /// What is run for a server.
@@ -24,6 +25,16 @@ impl Line {
     pub(super) fn of(args: &DeployArgs) -> Option<Self> {
         let program = || args.exec.clone().map(Self::Program);
         args.each.clone().map(Self::Shell).or_else(program)
+    }
+
+    /// Whether it can be run, as far as that can be known before it is.
+    ///
+    /// # Errors
+    /// That there is no such program.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let Self::Program(program) = self else { return Ok(()) };
+        hook::runnable(program)
+            .map_err(|why| Failure::new(Exit::Usage, format!("--exec {} cannot be run: {why}", program.display())))
     }
 
     fn hook(&self) -> Hook<'_> {
