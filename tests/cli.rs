@@ -197,6 +197,21 @@ fn servers_are_drained_disabled_made_ready_and_weighed() {
 }
 
 #[test]
+fn taking_the_last_server_out_is_done_and_told() {
+    let origins = origins(2);
+    let evenkeel = Running::start(&app("\"round_robin\"", &origins));
+    let left = "no server left that takes new clients";
+    assert_eq!(evenkeel.verb(&["drain", "a"]).ends(0).err, "");
+    let done = evenkeel.verb(&["disable", "b"]).ends(0);
+    assert!(done.err.contains(&format!("app has {left}")), "{}", done.err);
+    evenkeel.process.says("no server is left that takes new clients");
+    assert_eq!(evenkeel.client().get("/").reason(), Some("no_server"));
+    evenkeel.verb(&["ready", "a", "b"]).ends(0);
+    let done = evenkeel.verb(&["drain", "a", "b", "--wait"]).ends(0);
+    assert!(done.err.contains(left), "{}", done.err);
+}
+
+#[test]
 fn waiting_for_a_drain_tells_what_is_left_and_cuts_tunnels_at_the_deadline() {
     let origins = origins(2);
     let evenkeel = Running::start(&app("\"round_robin\"", &origins));

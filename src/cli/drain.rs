@@ -45,7 +45,7 @@ async fn drain_in(rhythm: Rhythm, client: &Client, args: &DrainArgs, console: &m
         return Ok(Exit::Ok);
     }
     let deadline = args.timeout.map(|timeout| (Instant::now() + timeout, timeout));
-    let changed = servers::change_all_silently(client, &args.targets.targets, &change).await?;
+    let changed = servers::change_each(client, &args.targets.targets, &change, console).await?;
     let mut watch: Vec<Watched> =
         changed.into_iter().map(|(target, server)| Watched { target, server, told: None }).collect();
     wait(rhythm, client, &mut watch, deadline, console).await

@@ -63,6 +63,7 @@ pub(super) async fn remove(client: &Client, args: &DrainArgs, console: &mut Cons
         sessions_idle: show(args.deadlines.sessions_idle),
     };
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    let mut changed = Vec::with_capacity(targets.len());
     for target in &targets {
         let server: ServerStatus = client.tell(Method::DELETE, &target.path(), &deadlines, PROMPT).await?;
         if console.json {
@@ -71,7 +72,9 @@ pub(super) async fn remove(client: &Client, args: &DrainArgs, console: &mut Cons
         if !args.wait {
             console.confirm(&format!("{target} is taken out once it is drained; it {}", servers::state(&server)))?;
         }
+        changed.push((target.clone(), server));
     }
+    servers::warn_if_shut(&status, &changed, console);
     if args.wait {
         for target in &targets {
             wait_until_gone(client, target, deadline).await?;

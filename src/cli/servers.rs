@@ -37,7 +37,7 @@ pub(super) async fn set_weight(
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     let change = ServerChange { weight: Some(weight), ..Default::default() };
-    for (target, server) in change_all_silently(client, names, &change).await? {
+    for (target, server) in change_each(client, names, &change, console).await? {
         if console.json {
             console.json_line(&Line { upstream: &target.upstream, server: &server })?;
         }
@@ -57,7 +57,7 @@ pub(super) async fn change_all(
     change: &ServerChange,
     console: &mut Console,
 ) -> Result<Vec<(Target, ServerStatus)>, Failure> {
-    let changed = change_all_silently(client, names, change).await?;
+    let changed = change_each(client, names, change, console).await?;
     for (target, server) in &changed {
         if console.json {
             console.json_line(&Line { upstream: &target.upstream, server })?;
@@ -67,11 +67,13 @@ pub(super) async fn change_all(
     Ok(changed)
 }
 
-/// Makes the same change to every named server; none is changed when one of the names is wrong.
-pub(super) async fn change_all_silently(
+/// Makes the same change to every named server; none is changed when one of the names is wrong. It says no more
+/// than who is left without a server.
+pub(super) async fn change_each(
     client: &Client,
     names: &[String],
     change: &ServerChange,
+    console: &mut Console,
 ) -> Result<Vec<(Target, ServerStatus)>, Failure> {
     let status: Status = client.get("/status", PROMPT).await?;
     let mut changed = Vec::new();
@@ -79,7 +81,26 @@ pub(super) async fn change_all_silently(
         let server: ServerStatus = client.put(&target.path(), change, PROMPT).await?;
         changed.push((target, server));
     }
+    warn_if_shut(&status, &changed, console);
     Ok(changed)
+}
+
+/// Says whose new clients have nowhere to go now. `before` is what was known before the change.
+pub(super) fn warn_if_shut(before: &Status, changed: &[(Target, ServerStatus)], console: &mut Console) {
+    let now = |target: &Target| changed.iter().find(|(other, _)| other == target).map(|(_, server)| server);
+    for upstream in &before.upstreams {
+        let name = &upstream.name;
+        let takes_new = |server: &ServerStatus| {
+            let target = Target { upstream: name.clone(), server: server.name.clone() };
+            let server = now(&target).unwrap_or(server);
+            server.admin == "ready" && server.weight > 0
+        };
+        if changed.iter().any(|(target, _)| target.upstream == *name) && !upstream.servers.iter().any(takes_new) {
+            console.note(&format!(
+                "warning: {name} has no server left that takes new clients: they get 503 until one does"
+            ));
+        }
+    }
 }
 
 /// What a server is, as the rest of a sentence that begins with its name.
@@ -167,6 +188,35 @@ mod tests {
         let line = out.read().lines().last().unwrap().to_owned();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((value["upstream"].as_str(), value["name"].as_str()), (Some("shop"), Some("a")));
+    }
+
+    #[tokio::test]
+    async fn who_is_left_without_a_server_is_told() {
+        let api = Api::start(|seen| match seen.path.as_str() {
+            "/status" => (200, json(&fixture::status())),
+            path => {
+                let admin = if seen.body.contains("disabled") { "disabled" } else { "ready" };
+                let weight = if seen.body.contains("weight") { 0 } else { 1 };
+                let name = if path.ends_with("/a") { "a" } else { "unix:/run/x.sock" };
+                (200, json(&ServerStatus { admin: admin.into(), weight, ..fixture::server(name, "127.0.0.1:1") }))
+            }
+        });
+        let warning = "warning: shop has no server left that takes new clients: they get 503 until one does\n";
+        for (line, said) in [
+            // `shop/b` drains already; `api` has another one.
+            (&["shop/a"][..], warning.to_owned()),
+            (&["api/a"], String::new()),
+            (&["api/a", "shop/a", "unix:/run/x.sock"], format!("{warning}{}", warning.replace("shop", "api"))),
+        ] {
+            let (mut console, _, err) = capture::console();
+            set_admin(&api.client, &names(line), "disabled", &mut console).await.unwrap();
+            assert_eq!(err.read(), said, "{line:?}");
+        }
+        let (mut console, _, err) = capture::console();
+        set_admin(&api.client, &names(&["shop/a"]), "ready", &mut console).await.unwrap();
+        assert_eq!(err.read(), "");
+        set_weight(&api.client, &names(&["shop/a"]), 0, &mut console).await.unwrap();
+        assert_eq!(err.read(), warning);
     }
 
     #[test]

@@ -68,10 +68,14 @@ impl Supervisor {
         let Some(member) = self.registry.member_mut(uid) else { return };
         member.weight_set = weight != member.configured_weight;
         if member.server.weight() != weight {
+            let took_new = may_take_new(member);
             member.server.set_weight(weight);
             let server = Arc::clone(&member.server);
             info!(upstream = %server.upstream, server = %server.name, weight, "weight set by operator");
             self.changed(&server);
+            if took_new {
+                self.warn_if_shut(&server);
+            }
         }
     }
 
@@ -171,6 +175,7 @@ impl Supervisor {
     fn begin_drain(&mut self, uid: u32, admin: Admin, drain: Drain, by: By) {
         let inbox = self.inbox.clone();
         let Some(member) = self.registry.member_mut(uid) else { return };
+        let took_new = may_take_new(member);
         member.set_admin(admin);
         member.by = by;
         let server = Arc::clone(&member.server);
@@ -185,8 +190,18 @@ impl Supervisor {
         let word = if admin == Admin::Disabled { "disabled" } else { "draining" };
         info!(upstream = %server.upstream, server = %server.name, in_flight, by = by.name(), "server is {word}");
         self.changed(&server);
+        if took_new {
+            self.warn_if_shut(&server);
+        }
         // Before anything is counted: what the process before this one counts after it has heard.
         self.tell_states();
+    }
+
+    /// Says that the last server that took new clients does so no more.
+    fn warn_if_shut(&self, last: &Server) {
+        if !self.registry.members_of(&last.upstream).any(|(_, member)| may_take_new(member)) {
+            warn!(upstream = %last.upstream, "no server is left that takes new clients: they get 503 until one does");
+        }
     }
 
     /// Goes on with a drain that another process began.
@@ -326,6 +341,11 @@ impl Supervisor {
         self.registry.touch(&server.upstream);
         self.stale = true;
     }
+}
+
+/// Whether operators let it have new clients, whatever its checks say.
+fn may_take_new(member: &Member) -> bool {
+    member.state().admin == Admin::Ready && member.server.weight() > 0
 }
 
 /// Tunnels of the server that are open now.
