@@ -113,6 +113,9 @@ fn exit_codes_tell_why() {
     let socket = dir.path().join("a.sock");
     let done = cli(&["run", "--listen", &address, "--to", &to, "--admin", socket.to_str().unwrap()]).ends(4);
     assert!(done.err.contains(&address) && done.err.contains("another process"), "{}", done.err);
+    let socket = evenkeel.socket().to_str().unwrap();
+    let done = cli(&["run", "--listen", "127.0.0.1:0", "--to", &to, "--admin", socket]).ends(4);
+    assert!(done.err.contains(socket) && done.err.contains("choose another place with --admin"), "{}", done.err);
     // 5: nobody there, neither on a socket nor on an address.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for admin in ["/nowhere/admin.sock", &free] {
@@ -393,6 +396,18 @@ fn check_says_what_it_has_read() {
 }
 
 #[test]
+fn a_listener_that_comes_with_a_reload_is_told() {
+    let text = app("\"round_robin\"", &origins(1));
+    let evenkeel = Running::start(&text);
+    evenkeel.process.says(&format!("listener=main address={} tls=false", evenkeel.address));
+    let listener = |name: &str| format!("[[listener]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\n");
+    evenkeel.write(&format!("{}{}{text}", listener("main"), listener("other")));
+    evenkeel.reload_file().unwrap();
+    evenkeel.process.says("listener=other address=127.0.0.1:");
+    assert_eq!(evenkeel.process.err().matches("listener=main").count(), 1);
+}
+
+#[test]
 fn the_log_is_as_loud_as_asked_for() {
     let origins = origins(1);
     let run = |flags: &[&str]| {
@@ -417,6 +432,9 @@ fn the_log_is_as_loud_as_asked_for() {
     assert_eq!(quiet.err, "");
     let usual = run(&[]);
     assert!(usual.err.contains("INFO") && !usual.err.contains("DEBUG"), "{}", usual.err);
+    // Once, and not again with a reload that changes nothing of it.
+    assert_eq!(usual.err.matches(" listening listener=").count(), 1, "{}", usual.err);
+    assert!(usual.err.contains("address=127.0.0.1:") && usual.err.contains("tls=false"), "{}", usual.err);
     let loud = run(&["-v"]);
     assert!(loud.err.contains("DEBUG"), "{}", loud.err);
     assert_eq!((usual.out.as_str(), loud.out.as_str()), ("", ""));

@@ -82,7 +82,14 @@ fn begin(
         inherited,
         activated,
     };
-    engine::start(loaded, options).map_err(not_started)
+    engine::start(loaded, options).map_err(|error| {
+        let is_admin_taken = matches!(&error, StartError::Control(error) if error.is_admin_taken());
+        let mut failure = not_started(error);
+        if is_admin_taken {
+            failure.message.push_str(". To run another evenkeel beside it choose another place with --admin");
+        }
+        failure
+    })
 }
 
 /// Starts a proxy that obeys signals.

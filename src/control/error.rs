@@ -6,6 +6,9 @@ use http::StatusCode;
 
 use super::api::Refusal;
 
+/// What cannot listen where that is the admin API.
+pub(super) const ADMIN_API: &str = "the admin API";
+
 /// Why a command, a reload or the start was refused. Nothing of a refused command was applied.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -72,6 +75,13 @@ fn advice(address: &str, error: &io::Error) -> &'static str {
 }
 
 impl CommandError {
+    /// Whether another process has the place at which the admin API is to answer.
+    #[must_use]
+    pub fn is_admin_taken(&self) -> bool {
+        let Self::CannotBind { what, source, .. } = self else { return false };
+        what == ADMIN_API && source.kind() == io::ErrorKind::AddrInUse
+    }
+
     pub(super) fn stopping() -> Self {
         Self::Busy { message: "evenkeel is stopping".to_owned() }
     }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use tracing::error;
+use tracing::{error, info};
 
 use super::bind::{self, Bound};
 use super::error::CommandError;
@@ -123,7 +123,13 @@ impl Listeners {
                 self.slots.len() - 1
             });
             match bound.spread(cores) {
-                Ok(ways) => orders.listen.push((index, ways)),
+                Ok(ways) => orders.listen.push(Opened {
+                    slot: index,
+                    name: plan.name.clone(),
+                    address: bound.address,
+                    tls: plan.tls.is_some(),
+                    ways,
+                }),
                 Err(error) => {
                     error!(listener = plan.name, %error, "no connection is accepted: its sockets cannot be shared");
                 }
@@ -168,7 +174,18 @@ fn take_offered(
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     unlisten: Vec<usize>,
-    listen: Vec<(usize, Vec<(usize, TcpListener)>)>,
+    listen: Vec<Opened>,
+}
+
+/// A listener whose sockets the cores do not have yet.
+#[derive(Debug)]
+struct Opened {
+    slot: usize,
+    name: String,
+    address: SocketAddr,
+    tls: bool,
+    /// A core, and its socket.
+    ways: Vec<(usize, TcpListener)>,
 }
 
 impl Orders {
@@ -181,7 +198,8 @@ impl Orders {
 
     /// Hands the sockets to the cores, after the Snapshot that knows their slots was published.
     pub(super) fn listen(self, plane: &DataPlane) {
-        for (slot, ways) in self.listen {
+        for Opened { slot, name, address, tls, ways } in self.listen {
+            info!(listener = %name, %address, tls, "listening");
             for (core, socket) in ways {
                 if let Some(core) = plane.orders.get(core) {
                     let _ = core.send(Order::Listen { slot, socket });

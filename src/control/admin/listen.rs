@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::{CommandError, Metrics, guard, router};
 use crate::config::plan::AdminPlan;
+use crate::control::error::ADMIN_API;
 use crate::control::handle::Handle;
 
 /// Connections at one time; further ones wait to be accepted.
@@ -111,7 +112,7 @@ pub(in crate::control) fn bind(
     };
     if let Some(path) = &plan.socket {
         let refuse = |source| CommandError::CannotBind {
-            what: "the admin API".to_owned(),
+            what: ADMIN_API.to_owned(),
             address: format!("unix:{}", path.display()),
             source,
         };
@@ -133,11 +134,8 @@ pub(in crate::control) fn bind(
         server.addresses.socket = Some(path.clone());
     }
     if let Some(address) = plan.bind {
-        let refuse = |source| CommandError::CannotBind {
-            what: "the admin API".to_owned(),
-            address: address.to_string(),
-            source,
-        };
+        let refuse =
+            |source| CommandError::CannotBind { what: ADMIN_API.to_owned(), address: address.to_string(), source };
         if plan.token.is_none() && !address.ip().is_loopback() {
             return Err(CommandError::InvalidConfig {
                 report: format!("admin: {address} can be reached from other machines: set a token, or bind 127.0.0.1"),
