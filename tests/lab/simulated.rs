@@ -72,6 +72,34 @@ fn a_simulation_agrees_with_a_run_where_who_asks_decides() {
     agree(BY_WHOM);
 }
 
+/// Who has logged in has another key than before, and a server may have one request at a time. How many sessions are lost
+/// goes by which servers their cookies happen to name, and how many requests the first server gets by how long they take.
+#[test]
+fn a_simulation_agrees_with_a_run_where_answers_and_limits_decide() {
+    let text = "title = 'The same twice'\nduration = '2s'\nsessions = true\n[servers]\ncount = 3\nwork = '5ms'\n\
+                [[group]]\nname = 'office'\nusers = 60\naddresses = 1\nrate = 150\n\
+                [[policy]]\nname = 'cookie'\npolicy = { hash = { by = { cookie = 'sid' } } }\n\
+                [[policy]]\nname = 'user'\npolicy = { hash = { by = { header = 'X-User' } } }\n\
+                [[policy]]\nname = 'first'\npolicy = 'first'\nupstream = { max_requests = 1 }\n";
+    let [real, simulated] = ["run", "simulate"].map(|verb| lab(verb, text));
+    let (real, simulated) = (real.policies(), simulated.policies());
+    let lost = |policy: &Value| policy["sessions_lost"].as_f64().unwrap();
+    let skew = |policy: &Value| policy["max_over_mean"].as_f64().unwrap();
+    // Each user loses two sessions until a cookie names the server of the address, one more or less.
+    for policy in [&real[0], &simulated[0]] {
+        assert!((40.0..=220.0).contains(&lost(policy)), "{policy}");
+        assert!((1.2..2.9).contains(&skew(policy)), "{policy}");
+    }
+    assert_eq!((lost(&real[1]), lost(&simulated[1])), (0.0, 0.0));
+    assert_eq!(loads(&real[1]), loads(&simulated[1]));
+    for policy in [&real[2], &simulated[2]] {
+        let loads = loads(policy);
+        // As few as the load needs: without the limit the first would have all of it.
+        assert!(skew(policy) < 2.5 && loads[1] > 0.0 && loads[2] > 0.0, "{loads:?}");
+        assert_eq!(policy["failed"], 0);
+    }
+}
+
 #[test]
 fn a_simulation_agrees_with_a_run_where_load_decides() {
     agree(BY_LOAD);
