@@ -3,6 +3,9 @@
 mod replay;
 
 use std::fs;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,19 +16,21 @@ use rustix::process::Signal;
 use super::args::{Global, LabArgs, LabRunArgs, LabVerb};
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::table::{Cell, Row, Style};
+use super::table::{Cell, Row, Style, thousands};
 use crate::config;
 use crate::lab::arrivals::{self, Arrival};
 use crate::lab::fleet;
 use crate::lab::load::Meter;
 use crate::lab::report::{Report, StrategiesReport, html};
 use crate::lab::run::{self, Measured};
-use crate::lab::scenario::{Candidate, Kept, Limits, Scenario, Strategies};
+use crate::lab::scenario::{Candidate, Kept, Limits, Scenario, Strategies, targets};
 use crate::lab::simulate;
 use crate::lab::strategies::{self, Comparison};
 
 /// How often progress is told.
 const PACE: Duration = Duration::from_millis(200);
+/// How long a server of the user's own may take until it is connected.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `lab`, with a verb of its own or without.
 pub(super) fn lab(args: LabArgs, global: &Global, console: &mut Console) -> Result<Exit, Failure> {
@@ -74,6 +79,8 @@ fn simulate(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
 fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
     let scenario = read(args, Limits::REAL)?;
     let arrivals = arrivals::schedule(&scenario);
+    descriptors(&scenario, &arrivals)?;
+    scenario.targets.iter().try_for_each(|target| answers(target))?;
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot find this program: {error}")))?;
     let out = args.wanted.out.clone().unwrap_or_else(|| default_out(&args.scenario));
@@ -136,6 +143,56 @@ fn run(args: &LabRunArgs, console: &mut Console) -> Result<Exit, Failure> {
         ));
     }
     Ok(Exit::Ok)
+}
+
+/// Makes sure that there are as many descriptors as the load and the proxy need: where they end, requests fail that no
+/// policy has had.
+fn descriptors(scenario: &Scenario, arrivals: &[Arrival]) -> Result<(), Failure> {
+    super::descriptors::raise();
+    let needed = scenario.descriptors(arrivals);
+    match super::descriptors::most() {
+        Some(most) if most < needed => Err(Failure::new(
+            Exit::Failure,
+            format!(
+                "this scenario needs about {} file descriptors, and has {}: raise `ulimit -n`, or have fewer users and \
+                 requests",
+                thousands(needed),
+                thousands(most)
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether somebody listens where the load is to go.
+fn answers(target: &str) -> Result<(), Failure> {
+    let connected = match target.strip_prefix("unix:") {
+        Some(path) => UnixStream::connect(path).map(drop),
+        None => connect(target),
+    };
+    connected.map_err(|error| Failure::new(Exit::Failure, format!("target {target}: {}", why(&error))))
+}
+
+/// Tries each address of a name.
+fn connect(target: &str) -> io::Result<()> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in target.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Why nobody could be reached, without the number that the system has for it.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => format!("no answer within {} s", PATIENCE.as_secs()),
+        // Such as "connection refused".
+        kind if error.raw_os_error().is_some() => kind.to_string(),
+        _ => error.to_string(),
+    }
 }
 
 /// Makes room for what processes write.
@@ -213,6 +270,7 @@ fn read(args: &LabRunArgs, limits: Limits) -> Result<Scenario, Failure> {
     let text = fs::read_to_string(&args.scenario)
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the scenario {name}: {error}")))?;
     let wrong = |error: String| Failure::new(Exit::InvalidConfig, format!("{name}: {}", error.trim_end()));
+    targets::check(&args.wanted.target).map_err(|error| Failure::new(Exit::Usage, format!("--target {error}")))?;
     let mut scenario = Scenario::read_for(&text, &args.wanted.target, limits).map_err(wrong)?;
     if let Some(seed) = args.wanted.seed {
         scenario.seed = seed;
@@ -252,7 +310,7 @@ fn default_out(scenario: &Path) -> PathBuf {
 /// Ctrl-C, TERM and a terminal that goes end the load; the report is written all the same. A second one ends everything.
 fn stop_on_signal(meter: &Arc<Meter>) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let fail = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot wait for signals: {error}"));
+    let fail = |error: io::Error| Failure::new(Exit::Failure, format!("cannot wait for signals: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
     let guard = runtime.enter();
     let mut term = signal(SignalKind::terminate()).map_err(fail)?;
@@ -324,6 +382,9 @@ fn show(report: &Report, console: &mut Console) -> Result<(), Failure> {
     table(&report.rows(), console)?;
     for line in report.legend() {
         console.write(format!("{}\n", Style::Dim.paint(line, console.color)).as_bytes())?;
+    }
+    for warning in &report.warnings {
+        console.write(format!("{}\n", Style::Warn.paint(warning, console.color)).as_bytes())?;
     }
     for rows in [report.event_rows(), report.cache_rows(), report.socket_rows()].into_iter().flatten() {
         console.write(b"\n")?;

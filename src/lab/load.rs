@@ -26,7 +26,7 @@ use super::arrivals::{Arrival, address};
 use super::scenario::Scenario;
 
 /// A user waits no longer than this.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came of a request.
 #[derive(Debug, Clone, Default, PartialEq)]

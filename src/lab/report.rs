@@ -7,6 +7,7 @@ pub mod replay;
 mod sockets;
 mod strategies;
 mod svg;
+mod warnings;
 
 use std::collections::BTreeMap;
 
@@ -50,6 +51,8 @@ pub struct Report {
     pub policies: Vec<PolicyReport>,
     /// What did not work, and is missing for that reason.
     pub problems: Vec<String>,
+    /// What makes the figures doubtful.
+    pub warnings: Vec<String>,
     /// The ways of keeping sessions side by side, where the scenario compares them.
     pub strategies: Option<StrategiesReport>,
 }
@@ -166,6 +169,7 @@ impl Report {
             groups: scenario.groups.iter().map(group).collect(),
             policies: measured.iter().map(|m| PolicyReport::of(scenario, m)).collect(),
             problems: Vec::new(),
+            warnings: warnings::of(scenario, measured),
             strategies: None,
         }
     }
@@ -205,7 +209,7 @@ impl Report {
     #[must_use]
     pub fn legend(&self) -> Vec<&'static str> {
         let mut lines = vec![
-            "MAX/MEAN: how many times its fair share the busiest server got. JAIN: how even shares are. 1 is best in both.",
+            "MAX/MEAN: the busiest server's requests over the mean, by weight, 1.00 is even; JAIN: 1.00 is even, 1/n is all on one.",
             "P50, P99: half of all requests, and 99 of 100, took no longer, from when they were due. FAILED: no answer, or 5xx.",
         ];
         if self.sessions {

@@ -170,12 +170,57 @@ fn what_only_toy_servers_do_is_refused_for_servers_of_ones_own() {
     let plain = SCENARIO.replace("sessions = true\n", "");
     refused(&plain, &own, 3, "leave events out with --target");
     let small = plain.replace("[[event]]\nat = \"1500ms\"\ndo = { kill = 2 }\n", "");
-    refused(&small, &["--target", "https://127.0.0.1:1"], 3, "`tls = {}` in [upstream]");
-    refused(&small, &["--target", "http://127.0.0.1:1/shop"], 3, "write HOST:PORT alone");
-    refused(&small, &["--target", "nowhere"], 3, "has no port");
+    refused(&small, &["--target", "https://127.0.0.1:1"], 2, "`tls = {}` in [upstream]");
+    refused(&small, &["--target", "http://127.0.0.1:1/shop"], 2, "write HOST:PORT alone");
+    refused(&small, &["--target", "nowhere"], 2, "--target nowhere: write HOST:PORT, such as 127.0.0.1:9001");
+    // Port 1 is nobody's: that is said before anything is started, once.
+    refused(&small, &own, 1, "target 127.0.0.1:1: connection refused\n");
     refused(&small.replace("rate = 60", "rate = 60\npath = '/x'"), &["--seed", "2"], 3, "name them with --target");
     let done = harness::run(&mut command(&["lab", "--target", "127.0.0.1:1"])).ends(2);
     assert!(done.err.contains("say which scenario"), "{}", done.err);
+}
+
+/// More connections than a process may have by its soft limit, which is raised; where the hard one does not suffice, it is
+/// said before anything is sent.
+#[test]
+fn a_lab_has_the_descriptors_that_it_needs_or_does_not_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("many.toml"), dir.path().join("out"));
+    let text = "title = 'Many'\nduration = '1s'\n[servers]\ncount = 2\n\
+                [[group]]\nname = 'office'\nusers = 5000\naddresses = 1\nrate = 300\n\
+                [[policy]]\nname = 'turns'\npolicy = 'round_robin'\n";
+    std::fs::write(&file, text).unwrap();
+    let run = command(&["lab", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let refused = harness::run(&mut harness::under("ulimit -n 600", &run)).ends(1);
+    assert!(
+        refused.err.contains("this scenario needs about") && refused.err.contains("and has 600: raise `ulimit -n`")
+    );
+    assert!(!out.exists());
+    harness::run(&mut harness::under("ulimit -Sn 200", &run)).ends(0);
+    let report = report(&out);
+    let policy = &report["policies"][0];
+    assert!(policy["requests"].as_u64().unwrap() > 200, "{policy}");
+    assert_eq!(policy["failed"], 0, "{policy}");
+}
+
+/// Answers that are refusals are no failures of a server, and no success either: it is said, everywhere.
+#[test]
+fn a_path_that_no_server_has_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("my.toml"), dir.path().join("out"));
+    let text = "title = 'My shop'\nduration = '1s'\n[[group]]\nname = 'all'\nusers = 20\nrate = 60\npath = '/status?code=404'\n\
+                [[policy]]\nname = 'turns'\npolicy = 'round_robin'\n";
+    let origin = harness::origins(1);
+    let target = origin[0].address().to_string();
+    let args = ["lab", "-c", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--target", &target];
+    std::fs::write(&file, text).unwrap();
+    let done = harness::run(&mut command(&args)).ends(0);
+    let report = report(&out);
+    let warning = report["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("turns: ") && warning.ends_with(" answers were 404: is the path right?"), "{warning}");
+    assert_eq!(report["policies"][0]["failed"], 0);
+    assert!(done.out.contains(&format!("\n{warning}\n")), "{}", done.out);
+    assert!(std::fs::read_to_string(out.join("report.html")).unwrap().contains(warning));
 }
 
 /// The processes that a process has started and that still run, by the kernel's tables; zombies have ended.

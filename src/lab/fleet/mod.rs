@@ -88,7 +88,8 @@ pub fn configuration(scenario: &Scenario, candidate: &Candidate, servers: &[(Str
     };
     let servers: Vec<toml::Value> = (1..).zip(servers).map(|pair| server(pair).into()).collect();
     upstream.insert("server".to_owned(), servers.into());
-    let listener = toml::toml! { bind = "127.0.0.1:0" };
+    // Half of all users may share an address here, and that is what is looked at.
+    let listener = toml::toml! { bind = "127.0.0.1:0" max_connections_per_client = "unlimited" };
     let mut whole = toml::Table::from_iter([
         ("listener".to_owned(), vec![toml::Value::from(listener)].into()),
         ("upstream".to_owned(), toml::Table::from_iter([("app".to_owned(), upstream.into())]).into()),

@@ -34,7 +34,7 @@ main{max-width:72rem;margin:0 auto;padding:2rem 1rem 4rem}h1{font-size:1.7rem;ma
 h3{font-size:.95rem;margin:0 0 .3rem;font-weight:600}p{margin:.3rem 0 .8rem;max-width:48rem}.dim{color:var(--dim)}\
 .grid-of{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line)}th,td{padding:.35rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}\
-th{font-weight:600;color:var(--dim);font-size:.85rem}th:first-child,td:first-child{text-align:left}.wrap th,.wrap td{white-space:normal}.wrap td:first-child{min-width:9rem}td.bad{color:var(--hot);font-weight:600}\
+th{font-weight:600;color:var(--dim);font-size:.85rem}th:first-child,td:first-child{text-align:left}.wrap th,.wrap td{white-space:normal}.wrap td:first-child{min-width:9rem}td.bad,p.bad{color:var(--hot);font-weight:600}\
 main svg{width:100%;height:auto;display:block}.grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:10px}.bar{fill:var(--bar)}.hot{fill:var(--hot)}\
 .level{stroke:var(--fg);stroke-dasharray:4 3}.event{stroke:var(--dim);stroke-dasharray:2 3}.line{fill:none;stroke-width:1.2;stroke:var(--bar)}.wide{stroke-width:2}.dash{stroke-dasharray:5 3}\
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}.c2{stroke:var(--c2)}.c3{stroke:var(--c3)}.c4{stroke:var(--c4)}.c5{stroke:var(--c5)}.c6{stroke:var(--c6)}.c7{stroke:var(--c7)}.lhot{stroke:var(--hot);stroke-width:2}\
@@ -108,6 +108,9 @@ fn table(page: &mut String, report: &Report) {
          Jain's index: 1 is even, 1/n is everything on one. Latency counts from when a request was due. Failed: without an \
          answer, or with a 5xx.</p>\n",
     );
+    for warning in &report.warnings {
+        let _ = writeln!(page, "<p class=\"bad\">{}</p>", escape(warning));
+    }
 }
 
 fn happened(page: &mut String, report: &Report) {

@@ -1,10 +1,11 @@
 //! What is tried: servers, groups of clients, policies and events, as a TOML file says it.
 
 mod cache;
+mod descriptors;
 mod servers;
 mod sockets;
 mod strategies;
-mod targets;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 

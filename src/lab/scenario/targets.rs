@@ -6,15 +6,29 @@ use super::Scenario;
 pub(super) fn address(target: &str) -> Result<String, String> {
     if target.starts_with("https://") {
         return Err(format!(
-            "target {target}: write HOST:PORT, and `tls = {{}}` in [upstream] of the scenario, which may say more of it"
+            "{target}: write HOST:PORT, and `tls = {{}}` in [upstream] of the scenario, which may say more of it"
         ));
     }
     let rest = target.strip_prefix("http://").unwrap_or(target);
     let address = rest.trim_end_matches('/');
     if address.contains('/') && !address.starts_with("unix:") {
-        return Err(format!("target {target}: write HOST:PORT alone; paths are those of the groups (`path`)"));
+        return Err(format!("{target}: write HOST:PORT alone; paths are those of the groups (`path`)"));
+    }
+    let is_host = |host: &str| !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+    let port =
+        address.rsplit_once(':').filter(|(host, _)| is_host(host)).and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none_or(|port| port == 0) && !address.starts_with("unix:/") {
+        return Err(format!("{target}: write HOST:PORT, such as 127.0.0.1:9001, or unix:/path"));
     }
     Ok(address.to_owned())
+}
+
+/// Whether each of them is an address.
+///
+/// # Errors
+/// The first that is none, and what would be.
+pub fn check(targets: &[String]) -> Result<(), String> {
+    targets.iter().try_for_each(|target| address(target).map(drop))
 }
 
 impl Scenario {
