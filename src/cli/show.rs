@@ -6,6 +6,7 @@
 mod access;
 mod choice;
 mod filters;
+mod label;
 mod listener;
 mod litmus;
 mod outliers;
@@ -13,6 +14,7 @@ mod route;
 mod tls;
 mod upstream_tls;
 
+pub(super) use label::label;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 

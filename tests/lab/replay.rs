@@ -141,8 +141,41 @@ fn people_get_tables_and_wrong_usage_says_why() {
     assert!(text.contains("\n198.51.100.7 ") && !text.contains("sticky_cookie"), "{text}");
     let error = run(&[bad.to_str().unwrap()], 1).err;
     assert!(error.contains("no line is a request of an access log: 2 bad lines, the first is line 1"), "{error}");
+    let empty = dir.path().join("empty.log");
+    std::fs::write(&empty, "").unwrap();
+    for nothing in [empty.to_str().unwrap(), "/dev/null", "-"] {
+        let error = run(&[nothing], 1).err;
+        assert!(error.contains("the log is empty"), "{nothing}: {error}");
+    }
     assert!(run(&[log, "--policy", "ip_hsh"], 2).err.contains("ip_hsh"));
     assert!(run(&["/nowhere.log"], 1).err.contains("cannot read /nowhere.log"));
     run(&[log, "--servers", "0"], 2);
     run(&[], 2);
+}
+
+/// A configuration that is named is taken, whether or not its upstream is; where nobody can tell which, it is said.
+#[test]
+fn the_upstream_of_a_configuration_needs_a_name_where_there_are_several() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, config) = (dir.path().join("access.log"), dir.path().join("evenkeel.toml"));
+    nginx(&log);
+    let (log, config) = (log.to_str().unwrap(), config.to_str().unwrap());
+    let one = "[[listener]]\nbind = '127.0.0.1:0'\n[upstream.app]\nservers = ['127.0.0.1:1', '127.0.0.1:2']\npolicy = 'ip_hash'\n\
+               shadow = ['round_robin', { ip_hash = { max_load = 1.25 } }]\n";
+    std::fs::write(config, one).unwrap();
+    let told = replay(&[log, "-c", config]);
+    assert_eq!(told["servers"].as_array().unwrap().len(), 2);
+    // Two of a name are told apart by their options.
+    outcome(&told, "ip_hash");
+    outcome(&told, "ip_hash, max_load 1.25");
+    let run =
+        |args: &[&str], code: i32| harness::run(&mut command(&[&["lab", "replay", log], args].concat())).ends(code);
+    let two = format!("{one}[upstream.other]\nservers = ['127.0.0.1:3']\n[[route]]\nupstream = 'app'\n");
+    std::fs::write(config, two).unwrap();
+    let error = run(&["-c", config], 2).err;
+    assert!(error.contains("with --upstream: `app`, `other`"), "{error}");
+    let error = run(&["-c", config, "--upstream", "shop"], 2).err;
+    assert!(error.contains("there is no upstream `shop` in ") && error.contains("there is `app`, `other`"), "{error}");
+    let missing = run(&["-c", "/nowhere.toml"], 3).err;
+    assert!(missing.contains("/nowhere.toml"), "{missing}");
 }

@@ -13,7 +13,9 @@ use crate::cli::args::{Global, LabReplayArgs};
 use crate::cli::check;
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::show;
 use crate::cli::table::{Cell, Row, Style, ago, count, render};
+use crate::config::plan::UpstreamPlan;
 use crate::lab::replay::{Replay, Replayed, Server, Wanted};
 use crate::lab::report::replay::page;
 use crate::units;
@@ -35,8 +37,8 @@ pub(in crate::cli) fn replay(args: &LabReplayArgs, global: &Global, console: &mu
         replay.read(&mut *log).map_err(unread)?;
     }
     let told = replay.finish();
-    if told.requests == 0 && told.bad.lines > 0 {
-        return Err(Failure::new(Exit::Failure, format!("no line is a request of an access log: {}", bad(&told))));
+    if told.requests == 0 {
+        return Err(Failure::new(Exit::Failure, nothing(&told)));
     }
     if let Some(out) = &args.out {
         write(&told, out)?;
@@ -58,19 +60,17 @@ fn wanted(args: &LabReplayArgs, global: &Global, console: &Console) -> Result<Wa
         if policies.iter().any(|(_, known)| *known == policy) {
             return;
         }
-        let name = text.map_or_else(|| policy.name().to_owned(), label);
+        let name = text.map_or_else(|| show::label(&policy), label);
         let namesakes = policies.iter().filter(|(known, _)| known.split('#').next() == Some(&*name)).count();
         policies.push((if namesakes == 0 { name } else { format!("{name}#{}", namesakes + 1) }, policy));
     };
     for text in &args.policy {
         add(policy(text).map_err(|error| wrong(format!("--policy {text}: {error}")))?, Some(text));
     }
-    let servers = match &args.upstream {
-        Some(name) => {
-            let loaded = check::load(&check::file(global)?, console)?;
-            let Some(plan) = loaded.plan.upstreams.into_iter().find(|plan| plan.name == *name) else {
-                return Err(wrong(format!("there is no upstream `{name}` in the configuration")));
-            };
+    let upstream = upstream(args, global, console)?;
+    let name = upstream.as_ref().map(|plan| plan.name.clone());
+    let servers = match upstream {
+        Some(plan) => {
             if args.policy.is_empty() {
                 add(plan.policy, None);
                 plan.shadow.into_iter().flat_map(|shadow| shadow.policies).for_each(|policy| add(policy, None));
@@ -90,7 +90,30 @@ fn wanted(args: &LabReplayArgs, global: &Global, console: &Console) -> Result<Wa
             add(policy(text).map_err(|error| Failure::new(Exit::Failure, error))?, Some(text));
         }
     }
-    Ok(Wanted { servers, policies, upstream: args.upstream.clone(), took })
+    Ok(Wanted { servers, policies, upstream: name, took })
+}
+
+/// The upstream that is named, or the only one of a configuration that is.
+fn upstream(args: &LabReplayArgs, global: &Global, console: &Console) -> Result<Option<UpstreamPlan>, Failure> {
+    if args.upstream.is_none() && (global.config.is_none() || args.servers.is_some()) {
+        return Ok(None);
+    }
+    let file = check::file(global)?;
+    let mut upstreams = check::load(&file, console)?.plan.upstreams;
+    let names: Vec<String> = upstreams.iter().map(|plan| format!("`{}`", plan.name)).collect();
+    let (names, file) = (names.join(", "), file.display());
+    let wrong = |text: String| Err(Failure::new(Exit::Usage, text));
+    match &args.upstream {
+        Some(name) => match upstreams.into_iter().find(|plan| plan.name == *name) {
+            Some(plan) => Ok(Some(plan)),
+            None => wrong(format!("there is no upstream `{name}` in {file}; there is {names}")),
+        },
+        None if upstreams.len() == 1 => Ok(upstreams.pop()),
+        None if upstreams.is_empty() => {
+            wrong(format!("there is no upstream in {file}: say how many servers with --servers"))
+        }
+        None => wrong(format!("say which upstream of {file} with --upstream: {names}")),
+    }
 }
 
 /// A policy as a configuration has it: a name, or a table of one key.
@@ -135,6 +158,17 @@ fn write(told: &Replayed, out: &PathBuf) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(told).map_err(|error| unwritten(&json, &error))?;
     fs::write(&json, text + "\n").map_err(|error| unwritten(&json, &error))?;
     fs::write(&html, page(told)).map_err(|error| unwritten(&html, &error))
+}
+
+/// Why there is nothing to tell.
+fn nothing(told: &Replayed) -> String {
+    if told.bad.lines > 0 {
+        format!("no line is a request of an access log: {}", bad(told))
+    } else if told.left_out > 0 {
+        format!("no request of the log is for these servers: {} left out", count(told.left_out, "line"))
+    } else {
+        "there is no request in it: the log is empty".to_owned()
+    }
 }
 
 fn bad(told: &Replayed) -> String {
