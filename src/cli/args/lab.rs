@@ -12,7 +12,9 @@ Servers of your own, with a scenario that says who asks and which policies are t
   evenkeel lab --config my.toml --target 127.0.0.1:9001 --target 127.0.0.1:9002
 
 What has happened already:
-  evenkeel lab replay /var/log/nginx/access.log --servers 4";
+  evenkeel lab replay /var/log/nginx/access.log --servers 4
+
+MAX/MEAN: the busiest server's requests over the mean, 1.00 is even; JAIN: 1.00 is even, 1/n is all on one";
 
 #[derive(Debug, ClapArgs)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -40,8 +42,8 @@ pub(in crate::cli) enum LabVerb {
     Simulate(LabRunArgs),
     /// Read access logs, and say what each policy would have done with their requests
     ///
-    /// evenkeel's own (JSON or combined) and nginx's (combined or common). With -c FILE and --upstream NAME the
-    /// servers are those of the configuration. No server is asked.
+    /// evenkeel's own (JSON or combined) and nginx's (combined or common). With -c FILE the servers are those of the
+    /// configuration; where it has several upstreams, --upstream NAME says which. No server is asked.
     Replay(LabReplayArgs),
     /// Ends what `lab run` has started, once that is gone; started by it alone
     #[command(hide = true)]
