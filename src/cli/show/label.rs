@@ -4,13 +4,14 @@ use toml::Value;
 
 use super::choice;
 use crate::balance::Policy;
-use crate::named::Named as _;
 
 /// A policy's name, and its options as far as they are not the defaults: "ip_hash, max_load 1.25".
 pub(in crate::cli) fn label(policy: &Policy) -> String {
     let name = policy.name();
     let options = |policy: &Policy| choice::policy(policy).get(name).cloned();
-    let usual = Policy::by_name(name).as_ref().and_then(options);
+    // A name alone is the policy with every default.
+    let usual: Option<Policy> = Value::from(name).try_into().ok();
+    let usual = usual.as_ref().and_then(options);
     let mut out = name.to_owned();
     for (key, value) in options(policy).as_ref().and_then(Value::as_table).into_iter().flatten() {
         if usual.as_ref().and_then(|usual| usual.get(key)) != Some(value) {
