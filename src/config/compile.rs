@@ -8,6 +8,7 @@ mod error_page;
 mod filters;
 mod listener;
 mod litmus;
+mod loops;
 mod names;
 mod outliers;
 mod process;
@@ -77,6 +78,7 @@ pub(super) fn compile(
     let max_connections = c.max_connections(spec.max_connections.as_ref());
     let listeners = c.listeners(spec, &admin, max_connections);
     let upstreams = c.upstreams(spec);
+    c.loops(spec, &listeners);
     let routes = c.routes(spec);
     let plan = Plan {
         cores: c.cores(spec.cores.as_ref()),

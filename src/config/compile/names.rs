@@ -37,19 +37,23 @@ impl Compiler<'_> {
     }
 }
 
+fn one(what: &str) -> String {
+    format!("{} {what}", if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })
+}
+
 /// Whether this may be a name; otherwise what is wrong with it and what would be right.
 pub(super) fn judge(name: &str, what: &str) -> Result<(), (String, &'static str)> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:@[]".contains(c);
     if name.is_empty() {
-        return Err((format!("a {what} has an empty name"), "write a name, or leave the key out"));
+        return Err((format!("{} has an empty name", one(what)), "write a name, or leave the key out"));
     }
     if name.len() > LONGEST {
-        let message = format!("the name of a {what} is longer than {LONGEST} characters");
+        let message = format!("the name of {} is longer than {LONGEST} characters", one(what));
         return Err((message, "write a shorter name"));
     }
     match name.chars().find(|c| !allowed(*c)) {
         Some(bad) => {
-            let message = format!("`{}` cannot be in the name of a {what}", bad.escape_debug());
+            let message = format!("`{}` cannot be in the name of {}", bad.escape_debug(), one(what));
             Err((message, "use letters, digits and . _ - : @ [ ]"))
         }
         None => Ok(()),

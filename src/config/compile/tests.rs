@@ -105,6 +105,20 @@ fn what_is_hardly_meant_is_a_warning() {
         warnings("[[listener]]\nbind = ':1'\n[upstream.a]\n[[upstream.a.server]]\naddress = 'a:1'\nweight = 0\n"),
         ["all servers of upstream `a` have weight 0: none takes new clients"]
     );
+    for (bind, server, goes_round) in [
+        ("127.0.0.1:80", "127.0.0.1:80", true),
+        (":80", "127.0.0.1:80", true),
+        (":80", "[::1]:80", true),
+        (":80", "192.0.2.1:80", false),
+        ("127.0.0.2:80", "127.0.0.1:80", false),
+        (":81", "127.0.0.1:80", false),
+    ] {
+        let found = warnings(&format!(
+            "[[listener]]\nbind = '{bind}'\n[upstream.a]\nservers = ['{server}']\n[[route]]\nupstream = 'a'\n"
+        ));
+        let message = format!("server {server} is a listener of this proxy");
+        assert_eq!(found, if goes_round { vec![message] } else { Vec::new() }, "{bind} {server}");
+    }
     assert_eq!(
         warnings(&format!("{TOP}policy = 'sticky_cookie'\n")),
         ["upstream `shop` seals its cookies with a key that a restart loses"]
