@@ -92,7 +92,8 @@ async fn run(
         let began = Instant::now();
         for server in &setup.servers.all {
             let path = setup.servers.health.as_deref().unwrap_or("/");
-            let kept = server.keep(path, &setup.host, setup.script.timeout).await;
+            let keep = async { Ok(server.keep(path, &setup.host, setup.script.timeout).await) };
+            let kept = interrupts.unless(keep).await.map_err(fail)?;
             renew(setup, server, hook, args, interrupts).await.map_err(fail)?;
             let name = &server.name;
             console.confirm(&match kept.map(|kept| kept.is_open()) {
@@ -100,7 +101,7 @@ async fn run(
                     stayed.push(name.clone());
                     format!("{name}: the hook has ended, and a connection from before it is still open")
                 }
-                Some(false) => format!("{name} was restarted"),
+                Some(false) => format!("{name}: the hook has ended, and a connection from before it is closed"),
                 None => format!("{name}: the hook has ended, and it answers"),
             })?;
         }

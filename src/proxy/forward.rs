@@ -35,6 +35,13 @@ pub(super) enum Failure {
     Lost { error: ProxyError, stale: bool },
 }
 
+impl Failure {
+    /// There was nothing to send, so nothing is left to be sent again.
+    pub(super) fn none() -> Self {
+        Self::Lost { error: ProxyError::sent(Kind::Internal, Sent::Maybe), stale: false }
+    }
+}
+
 /// Runs `work`, which is pinned where it is, until it is done or something comes up for the connection.
 pub(super) fn guarded<F: Future + Unpin>(
     watch: &Watch,
@@ -188,7 +195,7 @@ pub(super) async fn send(
                 Err(error) => return Err(Failure::Returned(error)),
             },
         };
-        let Some(request) = place.take() else { return Err(Failure::Returned(ProxyError::new(Kind::Internal))) };
+        let Some(request) = place.take() else { return Err(Failure::none()) };
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
         let sent = guarded(&conn.watch, pin!(line.sender.try_send_request(request))).await;
         match sent {

@@ -117,7 +117,10 @@ pub(super) fn note(exchange: &Exchange, taking: &Taking, answer: &Parts, body: S
         return body;
     }
     let counts = experiment.meet(&taking.part, claim.server().key);
-    let told = taking.asked.as_ref().filter(|_| counts).map(|(method, path)| Told {
+    let symptoms = symptoms(experiment, taking, answer.status, &answer.headers);
+    let same_body = taking.same_body.filter(|_| answer.status == StatusCode::OK);
+    let may_tell = counts && (symptoms != 0 || same_body.is_some());
+    let told = taking.asked.as_ref().filter(|_| may_tell).map(|(method, path)| Told {
         method: method.to_string(),
         path: path::shown(path.path()),
         from: upstream.name_of_mark(taking.part.last()).unwrap_or("a server that is gone").to_owned(),
@@ -131,10 +134,10 @@ pub(super) fn note(exchange: &Exchange, taking: &Taking, answer: &Parts, body: S
         slot: upstream.slot,
         part: taking.part,
         counts,
-        symptoms: symptoms(experiment, taking, answer.status, &answer.headers),
+        symptoms,
         told,
     };
-    match taking.same_body.filter(|_| answer.status == StatusCode::OK) {
+    match same_body {
         Some(path) => judged.watch(path, body),
         None => {
             judged.settle();

@@ -5,7 +5,7 @@
 //! way it ends, in [`super::exchange`].
 
 use std::convert::Infallible;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -53,46 +53,58 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, I
 
 /// Serves one request, whatever becomes of it.
 ///
-/// What never waits is done at once. What does is a future, whose size every request pays for: it is
-/// written when the request begins, and is what is touched whenever it goes on. So it has room for what
-/// is sent, once, and for nothing that few requests need.
-pub(super) fn handle(conn: &Rc<Conn>, mut request: Request<Inbound>) -> Answering {
-    let now = conn.core.now();
-    conn.linger.set(false);
-    conn.entry.count_request();
-    let form = Form::of(request.method(), request.headers());
-    let mut exchange = Box::new(Exchange::begin(conn, conn.core.view_of(conn.slot), &request, now));
-    exchange.form = form;
-    let found = find(&mut exchange, &mut request);
-    if found.is_ok() && basic_auth::is_asked(&exchange) {
-        return Box::pin(async move {
-            let admitted = basic_auth::admit(&mut exchange, request.headers_mut()).await;
-            begin(exchange, request, found.and_then(|found| admitted.map(|()| found)), now).await
-        });
-    }
-    begin(exchange, request, found, now)
+/// The size of this future is paid for by every request: it is written when the request begins, and is what is
+/// touched whenever it goes on. So it has room for what is sent, once, and for nothing that few requests need.
+/// What an `async` block captures and borrows is there once, unlike the arguments of an `async fn`.
+pub(super) fn handle(conn: Rc<Conn>, mut request: Request<Inbound>) -> Answering {
+    Box::pin(async move {
+        let now = conn.core.now();
+        conn.linger.set(false);
+        conn.entry.count_request();
+        let form = Form::of(request.method(), request.headers());
+        let mut exchange = Box::new(Exchange::begin(&conn, conn.core.view_of(conn.slot), &request, now));
+        exchange.form = form;
+        let mut found = find(&mut exchange, &mut request);
+        if found.is_ok() && basic_auth::is_asked(&exchange) {
+            // Boxed, since most routes ask nobody.
+            if let Err(error) = Box::pin(basic_auth::admit(&mut exchange, request.headers_mut())).await {
+                found = Err(error);
+            }
+        }
+        let (mut exchange, mut outgoing, session) = match begin(exchange, request, found, now) {
+            Ok(begun) => begun,
+            Err(over) => return Ok(finish(&conn, *over)),
+        };
+        let sent = send(&mut exchange, &mut outgoing, session.as_ref()).await;
+        let served = match sent {
+            Ok(answered) => respond(exchange, answered, session.as_ref()),
+            Err(error) => Err((exchange, error)),
+        };
+        Ok(finish(&conn, served))
+    })
 }
 
-/// Begins what its route asks for.
+/// A request that goes to a server, perhaps in a session.
+type Begun = (Box<Exchange>, Outgoing, Option<Session>);
+
+/// Makes of the request what is sent, unless the route or an error answers it.
 fn begin(
     mut exchange: Box<Exchange>,
     mut request: Request<Inbound>,
     found: Result<Found, ProxyError>,
     now: Instant,
-) -> Answering {
+) -> Result<Begun, Box<Result<Response<Body>, Refused>>> {
     let prepared = found.and_then(|found| prepare(&mut exchange, &mut request, &found));
     let (protocol, session) = match prepared {
         Ok(Prepared::Forward(protocol, session)) => (protocol, session),
-        over => {
-            let conn = Rc::clone(&exchange.conn);
+        Ok(Prepared::Answered(response, bytes)) => {
+            exchange.conn.linger.set(!request.body().is_end_stream());
+            return Err(Box::new(Ok(reply(exchange, response, bytes))));
+        }
+        Err(error) => {
             // The body stays unread.
-            conn.linger.set(!request.body().is_end_stream());
-            let response = match over {
-                Ok(Prepared::Answered(response, bytes)) => Ok(reply(exchange, response, bytes)),
-                Ok(Prepared::Forward(..)) => Err((exchange, ProxyError::new(Kind::Internal))),
-                Err(error) => Err((exchange, error)),
-            };
-            return Box::pin(ready(Ok(finish(&conn, response))));
+            exchange.conn.linger.set(!request.body().is_end_stream());
+            return Err(Box::new(Err((exchange, error))));
         }
     };
     let outgoing = wrap(&mut exchange, request, protocol);
@@ -101,21 +113,7 @@ fn begin(
     if let Some(limit) = [own, wanted].into_iter().flatten().min() {
         exchange.conn.watch.limit_total(Some(now + limit), own != Some(limit));
     }
-    deliver(exchange, outgoing, session)
-}
-
-/// Gets the answer of a server.
-fn deliver(mut exchange: Box<Exchange>, mut outgoing: Outgoing, session: Option<Session>) -> Answering {
-    // What is captured and only borrowed is there once, unlike the arguments of an `async fn`.
-    Box::pin(async move {
-        let sent = send(&mut exchange, &mut outgoing, session.as_ref()).await;
-        let conn = Rc::clone(&exchange.conn);
-        let response = match sent {
-            Ok(answered) => respond(exchange, answered, session.as_ref()),
-            Err(error) => Err((exchange, error)),
-        };
-        Ok(finish(&conn, response))
-    })
+    Ok((exchange, outgoing, session))
 }
 
 /// The answer as it leaves: with what is said of an error, and of the connection.

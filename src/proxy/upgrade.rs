@@ -98,7 +98,7 @@ pub(super) async fn send(
             return Err(Failure::Returned(error));
         }
     };
-    let Some(mut request) = place.take() else { return Err(Failure::Returned(ProxyError::new(Kind::Internal))) };
+    let Some(mut request) = place.take() else { return Err(Failure::none()) };
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(header::UPGRADE, protocol.clone());
     conn.watch.enter(Phase::FirstByte, conn.core.clock.get(), forward::first_byte(plan));

@@ -50,7 +50,7 @@ impl Service<Request<Incoming>> for Requests {
         if let Some(wire) = &self.conn.wire {
             wire.begin(request.version() == Version::HTTP_11);
         }
-        request::handle(&self.conn, request.map(Inbound::Http1))
+        request::handle(Rc::clone(&self.conn), request.map(Inbound::Http1))
     }
 }
 

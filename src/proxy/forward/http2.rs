@@ -54,7 +54,7 @@ pub(super) async fn send(
             counts.reused.inc();
         }
         conn.watch.enter(Phase::FirstByte, core.clock.get(), plan.timeouts.first_byte);
-        let Some(taken) = request.take() else { return Err(Failure::Returned(ProxyError::new(Kind::Internal))) };
+        let Some(taken) = request.take() else { return Err(Failure::none()) };
         let mut stream = match Stream::open(&place, taken, claim.server(), scheme.clone()) {
             Ok(stream) => stream,
             // It is going away since a moment ago.

@@ -83,7 +83,7 @@ async fn answer(
     request: Request<Inbound>,
     respond: &mut SendResponse<Bytes>,
 ) -> Option<Response<Body>> {
-    let (mut request, mut handling) = (Some(request), None);
+    let mut handling = request::handle(Rc::clone(conn), request);
     poll_fn(|cx| {
         conn.watch.set_waker(cx.waker());
         if respond.poll_reset(cx).is_ready() {
@@ -92,10 +92,6 @@ async fn answer(
         if conn.wire.as_ref().is_some_and(|wire| wire.is_overrun()) {
             conn.watch.overrun();
         }
-        if let Some(request) = request.take() {
-            handling = Some(request::handle(conn, request));
-        }
-        let Some(handling) = &mut handling else { return Poll::Ready(None) };
         let handled = handling.as_mut().poll(cx);
         for (status, fields) in conn.wire.iter().flat_map(|wire| wire.take_interim()) {
             let mut interim = Response::new(());

@@ -1,7 +1,7 @@
 //! Bodies that are to be the same for the same user: a digest of each is made as it streams through.
 //!
 //! Nothing of a body is kept, and nobody waits for it: an answer counts when its body has ended. One that was not
-//! sent or read to its end is neither the same nor another.
+//! sent or read to its end is neither the same nor another, and does not count.
 
 use std::fmt;
 use std::pin::Pin;
@@ -108,13 +108,5 @@ impl Watched {
             judged.symptoms |= LitmusSymptom::Body.bit();
         }
         judged.settle();
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if let Some(judged) = self.judged.take() {
-            judged.settle();
-        }
     }
 }
