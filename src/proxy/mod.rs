@@ -44,6 +44,7 @@ mod queue;
 mod reply;
 mod request;
 mod request_id;
+mod respond;
 mod retry;
 mod rewrite;
 mod server_body;
