@@ -5,43 +5,14 @@
 use crate::harness;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evenkeel::control::api::{Explained, HotKeyStatus};
 use evenkeel::debug_header::Key;
-use harness::{Client, Origin, Proxy, eventually, origins, upstream};
+use harness::{Client, Crowd, Origin, Proxy, eventually, origins, upstream};
 
 /// The office's address; its other side is the proxy.
 const OFFICE: [u8; 4] = [127, 7, 7, 7];
-
-/// Users who ask one after the other without end, each over a connection of its own, until they are let go.
-struct Crowd {
-    stop: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Crowd {
-    fn of(clients: Vec<Client>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ask = |mut client: Client| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                while !stop.load(Relaxed) {
-                    assert_eq!(client.get("/").status, 200);
-                }
-            })
-        };
-        Self { threads: clients.into_iter().map(ask).collect(), stop: Arc::clone(&stop) }
-    }
-
-    /// Lets them go, and says whether all went well.
-    fn leaves(self) {
-        self.stop.store(true, Relaxed);
-        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
-    }
-}
 
 /// People at home, each at an address of their own.
 fn homes(proxy: &Proxy, count: u8) -> Vec<Client> {

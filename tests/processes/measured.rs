@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends so")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use evenkeel::balance::litmus::Group;
@@ -11,7 +9,7 @@ use evenkeel::balance::split::User;
 use evenkeel::control::api::{HotKeyStatus, LitmusStatus, UpstreamStatus};
 
 use crate::harness::upgrading::Upgrading;
-use crate::harness::{Client, eventually, origins, upstream};
+use crate::harness::{Client, Crowd, eventually, origins, upstream};
 
 const OFFICE: [u8; 4] = [127, 7, 7, 7];
 
@@ -93,44 +91,13 @@ fn litmus_and_shadows_go_on() {
     assert_eq!(app(&evenkeel).litmus.unwrap().shuffled.users, 0);
 }
 
-/// Clients who ask without end, and follow whoever serves.
-struct Crowd {
-    stop: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Crowd {
-    fn of(clients: Vec<Client>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ask = |mut client: Client| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                while !stop.load(Relaxed) {
-                    // A connection that was idle may be closed in the moment of the request.
-                    if client.try_send("GET", "/", &[], b"").is_err() {
-                        client.hang_up();
-                    }
-                }
-            })
-        };
-        Self { threads: clients.into_iter().map(ask).collect(), stop: Arc::clone(&stop) }
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        self.threads.drain(..).for_each(|thread| drop(thread.join()));
-    }
-}
-
 #[test]
 fn an_address_that_is_spread_stays_so() {
     let origins = origins(3);
     origins.iter().for_each(|origin| origin.behave(|b| b.delay = Duration::from_millis(10)));
     let policy = "{ ip_hash = { max_load = 1.25, hot_keys = \"spread\" } }";
     let evenkeel = Upgrading::start(&format!("cores = 2\n{}", upstream("app", policy, "", &origins)));
-    let crowd = Crowd::of((0..24).map(|_| evenkeel.client().from(OFFICE)).collect());
+    let crowd = Crowd::following((0..24).map(|_| evenkeel.client().from(OFFICE)).collect());
     let spread = || -> Option<HotKeyStatus> {
         app(&evenkeel).hot_keys.into_iter().find(|hot| hot.key == "127.7.7.7" && hot.spread)
     };
